@@ -1,0 +1,119 @@
+"""Sizes of every part, as small frozen dataclasses saved beside the weights.
+
+Each default has one home: here. `from_dict` is strict: an unknown key, a missing section or a wrong type is an
+error, so a typo in a `config.json` can never vanish. What can be derived is a property, not a field.
+"""
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+FPS = 25
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Frame autoencoder: `image_size` pixels; levels at image_size/4, /8, ... with these channel widths."""
+
+    image_size: int = 256
+    stem: int = 4  # pixel-unshuffle factor: nothing is convolved at full resolution
+    encoder_widths: tuple[int, ...] = (48, 64, 128, 192, 192)
+    reference_widths: tuple[int, ...] = (24, 48, 96, 128, 128)
+    decoder_widths: tuple[int, ...] = (32, 64, 128, 192, 192)
+    latent_channels: int = 16
+
+    @property
+    def latent_grid(self) -> int:
+        """Side of the latent grid; the coarsest level."""
+        return self.image_size // self.stem // 2 ** (len(self.decoder_widths) - 1)
+
+    @property
+    def num_latent_tokens(self) -> int:
+        return self.latent_grid**2
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """Causal audio encoder; `lookahead` is in frames of 40 ms and is part of the reported latency."""
+
+    dim: int = 192
+    tokens_per_frame: int = 2
+    lookahead: int = 2
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole talking-head model; `window_size` and `sink_size` count frames."""
+
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    dim: int = 256
+    depth: int = 6
+    num_heads: int = 8
+    sink_size: int = 1
+    window_size: int = 10
+    head_dim: int = 256
+    head_depth: int = 3
+    head_num_heads: int = 4
+    num_steps: int = 4
+    temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.sink_size != 1:
+            raise ValueError(f"sink_size must be 1 (the portrait's block), not {self.sink_size}")
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+
+
+TINY = ModelConfig(
+    autoencoder=AutoencoderConfig(
+        image_size=64, encoder_widths=(8, 16, 16), reference_widths=(8, 8, 16), decoder_widths=(8, 16, 16), latent_channels=4
+    ),
+    audio=AudioConfig(dim=32),
+    dim=32,
+    depth=2,
+    num_heads=2,
+    head_dim=32,
+    head_depth=1,
+    head_num_heads=2,
+    num_steps=2,
+)
+PRESETS = {"tiny": TINY, "base": ModelConfig()}
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a config, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """Build the dataclass `cls` from a plain dict.
+
+    Raises:
+        ValueError: an unknown key, or a value whose type does not fit, with its name.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__}: expected an object, got {type(values).__name__}")
+    types = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(types))
+    if unknown:
+        raise ValueError(f"{cls.__name__}: unknown key {unknown[0]!r}; known keys: {', '.join(sorted(types))}")
+    return cls(**{key: _convert(f"{cls.__name__}.{key}", types[key], value) for key, value in values.items()})
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, value)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name}: expected a list, got {value!r}")
+        return tuple(_convert(name, typing.get_args(kind)[0], item) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{name}: expected {kind.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,368 @@
+"""Controls: which head pose, gaze, blink, expression and emotion are asked for, frame by frame.
+
+A track that is absent, or null at a time, is *released*: the model decides. A whole video's worth of values is a
+`Controls`, loaded from JSON keyframes or from a CSV with one row per frame; the values of one frame are a `ControlFrame`.
+"""
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eartalking.config import FPS
+from eartalking.errors import InputError, os_cause
+
+EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised", "fear", "disgusted", "contempt")
+CONTROL_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "yaw": (-30.0, 30.0),  # degrees; > 0 turns the nose to the viewer's right
+        "pitch": (-20.0, 20.0),  # degrees; > 0 looks up
+        "roll": (-20.0, 20.0),  # degrees; > 0 tilts clockwise as seen
+        "gaze_yaw": (-25.0, 25.0),  # degrees relative to the head, same signs
+        "gaze_pitch": (-20.0, 20.0),
+        "blink": (0.0, 1.0),  # eyelid closure
+        "brow": (-1.0, 1.0),  # frown to raised
+        "smile": (-1.0, 1.0),
+        "mouth_scale": (0.0, 2.0),  # articulation strength, 1 is natural
+    }
+)
+SCALAR_TRACKS = tuple(CONTROL_RANGES)
+EMOTION_TRACK = "emotion"
+CONTROL_TRACKS = (*SCALAR_TRACKS, EMOTION_TRACK)
+
+Emotion = tuple[str, float]
+ControlValue = float | Emotion | None
+Keyframe = tuple[float, ControlValue]  # seconds, value; None releases the track
+
+_TIME_TOLERANCE = 1e-6  # seconds: a keyframe written as 0.36000000000000004 belongs to the frame at 0.36
+
+
+def validate_control(track: str, value: Any) -> ControlValue:
+    """`value` in canonical form: a float, `(emotion name, intensity)`, or None for released.
+
+    Raises:
+        ValueError: unknown track, wrong type, not finite, or out of range; the message names the track.
+    """
+    if track not in CONTROL_TRACKS:
+        raise ValueError(f"unknown track {track!r}; known tracks: {', '.join(CONTROL_TRACKS)}")
+    if value is None:
+        return None
+    if track == EMOTION_TRACK:
+        return _validate_emotion(value)
+    low, high = CONTROL_RANGES[track]
+    return _validate_number(track, value, low, high)
+
+
+def _validate_number(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number in {low:g}..{high:g}, not {value!r}")
+    number = _to_float(value)
+    if not math.isfinite(number) or not low <= number <= high:
+        raise ValueError(f"{name} {number:g} is outside {low:g}..{high:g}")
+    return number
+
+
+def _to_float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer with hundreds of digits, which JSON allows
+        return math.inf
+
+
+def _validate_emotion(value: Any) -> Emotion:
+    if isinstance(value, str) or not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"emotion must be [name, intensity 0..1], not {value!r}")
+    name, intensity = value
+    if name not in EMOTIONS:
+        raise ValueError(f"unknown emotion {name!r}; known emotions: {', '.join(EMOTIONS)}")
+    return name, _validate_number("emotion intensity", intensity, 0.0, 1.0)
+
+
+class ControlArrays(NamedTuple):
+    """One frame's controls as the model takes them; what is released is 0 with `given` False.
+
+    Shapes: values (9,) float32 in the units of `CONTROL_RANGES`, given (9,) bool, both in the order of `SCALAR_TRACKS`.
+    """
+
+    values: np.ndarray
+    given: np.ndarray
+    emotion: int  # index into EMOTIONS
+    emotion_intensity: float
+    emotion_given: bool
+
+
+class ControlFrame(Mapping[str, ControlValue]):
+    """The controls in force at one frame: every track of `CONTROL_TRACKS` -> value, or None where released.
+
+    Immutable; `with_values` makes a changed copy.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any] | None = None, **tracks: Any) -> None:
+        """Raises: ValueError as `validate_control` does."""
+        checked = {track: validate_control(track, value) for track, value in {**(values or {}), **tracks}.items()}
+        self._values = {track: checked.get(track) for track in CONTROL_TRACKS}
+
+    def __getitem__(self, track: str) -> ControlValue:
+        return self._values[track]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values.values()))
+
+    def __repr__(self) -> str:
+        return f"ControlFrame({', '.join(f'{track}={value!r}' for track, value in self.given().items())})"
+
+    def given(self) -> dict[str, ControlValue]:
+        """Only the tracks that are not released."""
+        return {track: value for track, value in self._values.items() if value is not None}
+
+    def with_values(self, **tracks: Any) -> ControlFrame:
+        """A copy with these tracks set, or released where None. Raises: ValueError as `validate_control` does."""
+        return ControlFrame(self._values, **tracks)
+
+    def to_arrays(self) -> ControlArrays:
+        """The frame as the arrays that the model embeds."""
+        scalars = [self._values[track] for track in SCALAR_TRACKS]
+        name, intensity = self._values[EMOTION_TRACK] or (EMOTIONS[0], 0.0)
+        return ControlArrays(
+            values=np.array([0.0 if value is None else value for value in scalars], np.float32),
+            given=np.array([value is not None for value in scalars], bool),
+            emotion=EMOTIONS.index(name),
+            emotion_intensity=intensity,
+            emotion_given=self._values[EMOTION_TRACK] is not None,
+        )
+
+
+RELEASED = ControlFrame()
+
+
+class Controls:
+    """The control tracks of a whole video, as keyframes; immutable.
+
+    Between two numbers a track is linear, an emotion is stepped, the last value is held; a track is released before its
+    first keyframe and from a null keyframe to the next one (a number is held until the null after it).
+    """
+
+    def __init__(self, tracks: Mapping[str, Iterable[tuple[float, Any]]] | None = None) -> None:
+        """`tracks` maps a track to its `(seconds, value)` keyframes in increasing order of time.
+
+        Raises:
+            ValueError: naming the track and the keyframe (counted from 1).
+        """
+        checked = {track: _check_keyframes(track, keyframes) for track, keyframes in (tracks or {}).items()}
+        self._tracks = {track: checked[track] for track in CONTROL_TRACKS if checked.get(track)}
+        self._times = {track: [time for time, _ in keyframes] for track, keyframes in self._tracks.items()}
+
+    @property
+    def tracks(self) -> Mapping[str, tuple[Keyframe, ...]]:
+        """Read-only view: track -> its keyframes; tracks without any are absent."""
+        return MappingProxyType(self._tracks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Controls) and self._tracks == other._tracks
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._tracks.items()))
+
+    def __repr__(self) -> str:
+        return f"Controls({', '.join(f'{track}: {len(keys)} keyframes' for track, keys in self._tracks.items())})"
+
+    @property
+    def num_frames(self) -> int:
+        """Frames until the last keyframe has taken effect; what is in force then is held for ever."""
+        last = max((times[-1] for times in self._times.values()), default=None)
+        return 0 if last is None else math.ceil((last - _TIME_TOLERANCE) * FPS) + 1
+
+    def at(self, frame: int) -> ControlFrame:
+        """The controls of frame `frame` >= 0, that is at `frame / 25` seconds."""
+        time = frame / FPS
+        return ControlFrame({track: self._value(track, time) for track in self._tracks})
+
+    def _value(self, track: str, time: float) -> ControlValue:
+        keyframes = self._tracks[track]
+        index = bisect_right(self._times[track], time + _TIME_TOLERANCE) - 1
+        if index < 0:
+            return None
+        start, value = keyframes[index]
+        if track == EMOTION_TRACK or value is None or index + 1 == len(keyframes):
+            return value
+        end, target = keyframes[index + 1]
+        if target is None:
+            return value
+        between = value + (target - value) * (time - start) / (end - start)
+        return min(max(between, min(value, target)), max(value, target))  # rounding must not leave the range
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Controls:
+        """Read a `.json` (keyframes) or `.csv` (one row per frame) control file.
+
+        Raises:
+            InputError: naming the file, the track and the keyframe or row.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in _PARSERS:
+            raise InputError(path, "a control file must end in .json or .csv")
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise InputError(path, "not a UTF-8 text file") from None
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+            raise InputError(path, os_cause(error)) from None
+        if not text.strip():
+            raise InputError(path, "the file is empty")
+        try:
+            return cls(_PARSERS[suffix](text))
+        except ValueError as error:
+            raise InputError(path, str(error)) from None
+        except RecursionError:
+            raise InputError(path, "broken JSON: nested too deeply") from None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the contract's JSON or CSV, by the file's ending; a CSV has `num_frames` rows.
+
+        Raises:
+            InputError: another ending, or the file cannot be written.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in _PARSERS:
+            raise InputError(path, "a control file must end in .json or .csv")
+        text = self._to_json() if suffix == ".json" else self._to_csv()
+        try:
+            Path(path).write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise InputError(path, os_cause(error)) from None
+
+    def _to_json(self) -> str:
+        tracks = {track: [[time, value] for time, value in keyframes] for track, keyframes in self._tracks.items()}
+        return json.dumps({"fps": FPS, "tracks": tracks}) + "\n"
+
+    def _to_csv(self) -> str:
+        columns = list(self._tracks) or list(SCALAR_TRACKS)
+        rows = [self.at(frame) for frame in range(max(self.num_frames, 1))]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([[_format_cell(row[track]) for track in columns] for row in rows])
+        return text.getvalue()
+
+
+def _check_keyframes(track: str, keyframes: Iterable[tuple[float, Any]]) -> tuple[Keyframe, ...]:
+    validate_control(track, None)
+    checked: list[Keyframe] = []
+    for number, (time, value) in enumerate(keyframes, start=1):
+        where = f"track {track}, keyframe {number}"
+        if isinstance(time, bool) or not isinstance(time, Real) or not 0 <= _to_float(time) < math.inf:
+            raise ValueError(f"{where}: the time must be a finite number of seconds >= 0, not {time!r}")
+        if checked and time <= checked[-1][0]:
+            raise ValueError(f"{where}: time {time:g} is not after the keyframe before it ({checked[-1][0]:g})")
+        try:
+            checked.append((float(time), validate_control(track, value)))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    return tuple(checked)
+
+
+def _parse_json(text: str) -> dict[str, list[tuple[float, Any]]]:
+    try:
+        document = json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"broken JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("tracks"), dict):
+        raise ValueError('expected {"fps": 25, "tracks": {track: [[seconds, value], ...]}}')
+    unknown = sorted(set(document) - {"fps", "tracks"})
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}; known keys: fps, tracks")
+    fps = document.get("fps", FPS)
+    if isinstance(fps, bool) or fps != FPS:
+        raise ValueError(f"fps must be {FPS}, not {fps!r}")
+    for track, keyframes in document["tracks"].items():
+        validate_control(track, None)
+        if not isinstance(keyframes, list):
+            raise ValueError(f"track {track}: expected a list of [seconds, value], not {keyframes!r}")
+        for number, keyframe in enumerate(keyframes, start=1):
+            if not isinstance(keyframe, list) or len(keyframe) != 2:
+                raise ValueError(f"track {track}, keyframe {number}: expected [seconds, value], not {keyframe!r}")
+    return document["tracks"]
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise ValueError(f"{key!r} appears twice")
+        seen[key] = value
+    return seen
+
+
+def _parse_csv(text: str) -> dict[str, list[tuple[float, Any]]]:
+    try:
+        rows = list(csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), strict=True))
+    except csv.Error as error:
+        raise ValueError(f"broken CSV: {error}") from None
+    columns = [name.strip() for name in rows[0]]
+    for track in columns:
+        validate_control(track, None)
+        if columns.count(track) > 1:
+            raise ValueError(f"column {track!r} appears twice")
+    if len(rows) == 1:
+        raise ValueError("there are no rows below the header")
+    tracks: dict[str, list[tuple[float, Any]]] = {track: [] for track in columns}
+    for frame, cells in enumerate(rows[1:]):
+        # csv writes the released row of a one-column table as a blank line or as "".
+        cells = cells or [""] if len(columns) == 1 else cells
+        where = f"row {frame + 2} (frame {frame})"  # the header is row 1, as spreadsheets count
+        if len(cells) != len(columns):
+            raise ValueError(f"{where}: {len(cells)} cells under {len(columns)} columns")
+        for track, cell in zip(columns, cells, strict=True):
+            try:
+                value = validate_control(track, _parse_cell(track, cell.strip()))
+            except ValueError as error:
+                raise ValueError(f"{where}, track {track}: {error}") from None
+            tracks[track].append((frame / FPS, value))
+    return tracks
+
+
+def _parse_cell(track: str, cell: str) -> Any:
+    if not cell:
+        return None
+    if track == EMOTION_TRACK:
+        # happy:0.8 is what `save` writes; happy 0.8 and the JSON form ["happy", 0.8] mean the same.
+        match = re.fullmatch(r"""\[?\s*["']?([^"'\s:,]+)["']?(?:\s*[:,]\s*|\s+)([^\s\]]+)\s*\]?""", cell)
+        if match is None:
+            raise ValueError(f"expected name:intensity, such as happy:0.8, not {cell!r}")
+        return match[1], _parse_number(match[2])
+    return _parse_number(cell)
+
+
+def _parse_number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"{cell!r} is not a number") from None
+
+
+def _format_cell(value: ControlValue) -> str:
+    if value is None:
+        return ""
+    return f"{value[0]}:{value[1]!r}" if isinstance(value, tuple) else repr(value)
+
+
+_PARSERS = {".json": _parse_json, ".csv": _parse_csv}

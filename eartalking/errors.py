@@ -1,0 +1,32 @@
+"""The one error that users cause, and that every entry point prints as a single line."""
+from __future__ import annotations
+
+from os import PathLike, fspath
+
+
+class InputError(ValueError):
+    """A file that cannot be used, and why.
+
+    `str(error)` is one printable line, `path: cause`, whatever the file is called: line breaks, control characters
+    and undecodable bytes in the name come out escaped.
+
+    Attributes:
+        path: the file as the user named it.
+        cause: what is wrong with it and, where it helps, what to do.
+    """
+
+    def __init__(self, path: str | PathLike[str], cause: str) -> None:
+        self.path = str(fspath(path))
+        self.cause = cause
+        super().__init__(f"{printable(self.path)}: {printable(cause)}")
+
+
+def printable(text: str) -> str:
+    """`text` with everything escaped that would break the line or the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def os_cause(error: BaseException) -> str:
+    """The short cause in an `OSError` (`No space left on device`), or the error's own first line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,241 @@
+"""From any picture to the square face crop that the model sees: load, find the face, frame the whole head."""
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from eartalking.errors import InputError, os_cause
+
+MAX_PIXELS = 170_000_000  # a file with more is refused: unpacked it would take gigabytes
+MAX_SIDE = 2048  # larger pictures are reduced on load; no model here looks at more
+MIN_SIDE = 32
+BACKDROP = (128, 128, 128)  # what shows through transparent pixels
+
+# Chin to crown, in units of the detector's box (which runs from the brows to the chin), measured on a photograph.
+HEAD_ABOVE_BOX = 0.60
+HEAD_BELOW_BOX = 0.06
+HEAD_IN_CROP = 0.72  # head height / crop height
+HEAD_CENTRE = 0.50  # middle between chin and crown, from the top of the crop
+
+# The detector's smallest face is 80 pixels. It is tried on the picture resized to these longer sides: first on several
+# close ones, whose boxes are averaged because one alone jumps by 10 %, then on large ones for faces far away.
+_NEAR_SIDES = (480, 560, 640, 720)
+_FAR_SIDES = (1280, 2048)
+_SURE = 0.5  # a detector score that needs no second sighting; false alarms stay below
+
+NO_FACE = "no face found; use a larger, frontal, well-lit face, or take the middle of the picture with --crop center"
+
+
+class NoFaceError(ValueError):
+    """The picture shows no face that the detector can find; the message says what to do."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_FACE)
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """A square cut out of a picture.
+
+    Attributes:
+        image: (size, size, 3) uint8.
+        box: left, top, right, bottom of the square in the picture's pixels; may lie partly outside the picture.
+        face: the detector's box in the same form, None for a centred crop.
+    """
+
+    image: np.ndarray
+    box: tuple[float, float, float, float]
+    face: tuple[float, float, float, float] | None
+
+
+def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
+    """Any picture as (H, W, 3) uint8 RGB, upright, at most MAX_SIDE pixels on its longer side.
+
+    Takes a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8. EXIF rotation is applied, transparency
+    lies over grey, 16-bit and float pictures are scaled to 8 bits; of an animation the first picture is taken.
+
+    Raises:
+        InputError: the file is missing, unreadable, damaged, no picture, too large or too small.
+        ValueError: the same for a picture that is not a file.
+    """
+    if isinstance(source, np.ndarray):
+        return _normalise(_image_from_array(source))
+    if isinstance(source, Image.Image):
+        return _normalise(source)
+    try:
+        with open(source, "rb") as file:
+            if not file.read(1):
+                raise InputError(source, "the file is empty")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bomb and metadata warnings: the limits below decide
+            with Image.open(source) as image:
+                return _normalise(image)
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(source, "not a picture") from None
+    except Image.DecompressionBombError:
+        raise InputError(source, _too_large()) from None
+    except OSError as error:
+        cause = os_cause(error)
+        raise InputError(source, cause if error.errno else f"damaged picture ({cause})") from None
+    except (ValueError, SyntaxError, EOFError, ArithmeticError, IndexError, KeyError, TypeError) as error:
+        # Pillow's decoders raise all of these on damaged data; ours say what is wrong.
+        raise InputError(source, str(error) or "damaged picture") from None
+
+
+def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto") -> FaceCrop:
+    """Cut out the whole head, chin to crown HEAD_IN_CROP of the crop, and scale it to `size` pixels.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the crop in pixels.
+        mode: "auto" frames the largest face; "center" takes the largest square in the middle and looks for no face.
+
+    Raises:
+        NoFaceError: `mode` is "auto" and no face was found.
+    """
+    if mode not in ("auto", "center"):
+        raise ValueError(f"crop mode must be auto or center, not {mode!r}")
+    height, width = image.shape[:2]
+    if mode == "center":
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        return _cut(image, size, (left, top, left + side, top + side), None)
+    face = find_face(image)
+    if face is None:
+        raise NoFaceError
+    left, top, right, bottom = face
+    box_height = bottom - top
+    crown, chin = top - HEAD_ABOVE_BOX * box_height, bottom + HEAD_BELOW_BOX * box_height
+    side = (chin - crown) / HEAD_IN_CROP
+    x = (left + right) / 2 - side / 2
+    y = (crown + chin) / 2 - side * HEAD_CENTRE
+    return _cut(image, size, (x, y, x + side, y + side), face)
+
+
+def find_face(image: np.ndarray) -> tuple[float, float, float, float] | None:
+    """Box (left, top, right, bottom) in pixels of the largest face in (H, W, 3) uint8, None without one."""
+    for sides in (_NEAR_SIDES, _FAR_SIDES):
+        sightings = [sighting for side in sides for sighting in _detect(image, side)]
+        faces = [face for face in _merge(sightings) if face.score >= _SURE or face.count > 1]
+        if not faces:
+            continue
+        # A patch of texture can score a little above zero at the size of a face: it must not beat a clear one.
+        best = max(face.score for face in faces)
+        return max((face for face in faces if face.score >= 0.4 * best), key=lambda face: face.box[3] - face.box[1]).box
+    return None
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    box: tuple[float, float, float, float]
+    score: float
+    count: int = 1
+
+
+def _detect(image: np.ndarray, long_side: int) -> list[_Sighting]:
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    resized = Image.fromarray(image).resize(
+        (max(round(width * scale), 1), max(round(height * scale), 1)), Image.Resampling.BICUBIC
+    )
+    rectangles, scores, _ = _detector().run(np.asarray(resized), 0, 0.0)
+    return [
+        _Sighting((box.left() / scale, box.top() / scale, (box.right() + 1) / scale, (box.bottom() + 1) / scale), score)
+        for box, score in zip(rectangles, scores, strict=True)
+    ]
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    import dlib  # here, because it takes time to load and a centred crop does not need it
+
+    return dlib.get_frontal_face_detector()
+
+
+def _merge(sightings: list[_Sighting]) -> list[_Sighting]:
+    """One sighting per face: overlapping boxes averaged by score, best score and number of boxes kept."""
+    merged = []
+    rest = sorted(sightings, key=lambda sighting: -sighting.score)
+    while rest:
+        same = [sighting for sighting in rest if _overlap(rest[0].box, sighting.box) > 0.4]
+        weights = np.array([max(sighting.score, 1e-3) for sighting in same])
+        box = np.average([sighting.box for sighting in same], axis=0, weights=weights)
+        merged.append(_Sighting(tuple(float(edge) for edge in box), rest[0].score, len(same)))
+        rest = [sighting for sighting in rest if sighting not in same]
+    return merged
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Intersection over union."""
+    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return width * height / (areas - width * height)
+
+
+def _cut(
+    image: np.ndarray, size: int, box: tuple[float, float, float, float], face: tuple[float, float, float, float] | None
+) -> FaceCrop:
+    """Resample `box` to `size` pixels; what lies outside the picture repeats its edge."""
+    height, width = image.shape[:2]
+    left, top = max(-int(np.floor(box[0])), 0), max(-int(np.floor(box[1])), 0)
+    right, bottom = max(int(np.ceil(box[2])) - width, 0), max(int(np.ceil(box[3])) - height, 0)
+    padded = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="edge")
+    window = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
+    resized = Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS, box=window, reducing_gap=3.0)
+    return FaceCrop(np.array(resized), box, face)
+
+
+def _normalise(image: Image.Image) -> np.ndarray:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(_too_large())
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"the picture is too small ({image.width}x{image.height}; at least {MIN_SIDE} pixels a side)")
+    image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # lets a large JPEG decode at a fraction of its size
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    factor = max(upright.size) // MAX_SIDE  # a cheap whole-number step before the good filter
+    rgb = _to_rgb(upright)
+    if factor > 1:
+        rgb = rgb.reduce(factor)
+    if max(rgb.size) > MAX_SIDE:
+        rgb.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    return np.array(rgb)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit, 32-bit and float greyscale
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        backdrop = Image.new("RGBA", rgba.size, (*BACKDROP, 255))
+        return Image.alpha_composite(backdrop, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Greyscale numbers as uint8; the range that they are in is read off the largest."""
+    values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
+    largest = float(values.max())
+    top = next((limit for limit in (1.0, 255.0, 65535.0) if largest <= limit), largest)
+    return np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)
+
+
+def _image_from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(f"expected a picture (H, W, 3) uint8, got {array.shape} {array.dtype}")
+    if 0 in array.shape:
+        raise ValueError(f"the picture is empty: {array.shape}")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _too_large() -> str:
+    return f"the picture is too large (more than {MAX_PIXELS // 1_000_000} megapixels)"

@@ -1,0 +1,156 @@
+"""The talking-head model: sink, frame blocks, backbone and flow head over the latents of the frame autoencoder.
+
+Frame block t holds [audio tokens of frame t | one token per control of frame t | latents of frame t-1], so that every
+control can change at every frame (FCIC). Block 0 is the sink: the portrait's coarsest features and its latents, with
+NULL audio and controls. It stays in the cache for ever and modulates all blocks by adaLN (SFA). The backbone's features
+at the latent tokens of block t are the flow head's condition for the latents of frame t.
+
+Notation: B batch, T frames, N latent tokens, C latent channels, A audio tokens, G + 1 control tokens, D width,
+K = A + G + 1 + N tokens per frame. Position of frame t (0-based) in the backbone is t + 1: 0 is the sink.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from eartalking.audio import AudioEncoder
+from eartalking.autoencoder import FrameAutoencoder
+from eartalking.config import ModelConfig
+from eartalking.controls import CONTROL_RANGES, EMOTIONS
+from eartalking.modules.control_embedder import ControlEmbedder
+from eartalking.modules.flow_head import FlowHead
+from eartalking.modules.transformer import CausalTransformer, TransformerState
+
+
+@dataclass
+class ControlBatch:
+    """Controls as tensors: values (..., G), emotion (...) int, intensity (...), given (..., G + 1) bool."""
+
+    values: Tensor
+    emotion: Tensor
+    intensity: Tensor
+    given: Tensor
+
+    @classmethod
+    def released(cls, *shape: int, device: torch.device | None = None) -> ControlBatch:
+        """All tracks released."""
+        return cls(
+            torch.zeros(*shape, len(CONTROL_RANGES), device=device),
+            torch.zeros(*shape, dtype=torch.long, device=device),
+            torch.zeros(*shape, device=device),
+            torch.zeros(*shape, len(CONTROL_RANGES) + 1, dtype=torch.bool, device=device),
+        )
+
+
+@dataclass
+class StreamState:
+    """What the autoregression remembers: caches, the sink's summary (B, D), latents of the last frame (B, N, C)."""
+
+    backbone: TransformerState
+    sink: Tensor
+    previous: Tensor
+    frame_index: int
+
+    def clone(self) -> StreamState:
+        return StreamState(self.backbone.clone(), self.sink.clone(), self.previous.clone(), self.frame_index)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Flat copies, ready for safetensors."""
+        index = torch.tensor(self.frame_index)
+        return self.backbone.to_tensors("backbone.") | {
+            "sink": self.sink.clone(), "previous": self.previous.clone(), "frame_index": index
+        }
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `to_tensors` gave; KeyError or ValueError if it does not fit."""
+        self.backbone.load_tensors(tensors, "backbone.")
+        for name in ("sink", "previous"):
+            if tensors[name].shape != getattr(self, name).shape:
+                raise ValueError(f"{name}: shape {tuple(tensors[name].shape)}, expected {tuple(getattr(self, name).shape)}")
+            setattr(self, name, tensors[name].to(getattr(self, name)))
+        self.frame_index = int(tensors["frame_index"])
+
+
+class TalkingHeadModel(nn.Module):
+    """All weights of a checkpoint: autoencoder, audio encoder, controls, backbone, flow head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, autoencoder = config.dim, config.autoencoder
+        self.autoencoder = FrameAutoencoder(autoencoder)
+        self.audio_encoder = AudioEncoder(
+            dim=config.audio.dim, out_dim=dim, tokens_per_frame=config.audio.tokens_per_frame, lookahead=config.audio.lookahead
+        )
+        self.control_embedder = ControlEmbedder(list(CONTROL_RANGES.values()), len(EMOTIONS), dim)
+        num_tokens, channels, reference_dim = autoencoder.num_latent_tokens, autoencoder.latent_channels, autoencoder.reference_widths[-1]
+        self.from_latents = nn.Linear(channels, dim)
+        self.from_reference = nn.Linear(reference_dim, dim)
+        self.null_audio = nn.Parameter(torch.randn(config.audio.tokens_per_frame, dim) * 0.2)
+        self.num_condition_tokens = config.audio.tokens_per_frame + self.control_embedder.num_tokens
+        # One embedding per slot of a block tells kind and place at once; the sink's slots have their own.
+        self.slot_embedding = nn.Parameter(torch.randn(2, self.num_condition_tokens + num_tokens, dim) * 0.2)
+        self.from_noise_level = nn.Sequential(nn.Linear(2, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.to_sink = nn.Sequential(nn.Linear(num_tokens * channels + reference_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.backbone = CausalTransformer(dim, config.depth, config.num_heads, config.sink_size, config.window_size)
+        self.flow_head = FlowHead(
+            channels, num_tokens, dim=config.head_dim, depth=config.head_depth, num_heads=config.head_num_heads, cond_dim=dim
+        )
+
+    def sink_block(self, reference_latents: Tensor, reference_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink block (B, K, D), summary (B, D)."""
+        batch = len(reference_latents)
+        audio = self.null_audio.expand(batch, -1, -1)
+        controls = self.control_embedder.null.expand(batch, -1, -1)
+        portrait = self.from_latents(reference_latents) + self.from_reference(reference_features)
+        block = torch.cat([audio, controls, portrait], dim=1) + self.slot_embedding[1]
+        summary = self.to_sink(torch.cat([reference_latents.flatten(1), reference_features.mean(1)], dim=1))
+        return block, summary
+
+    def frame_block(self, audio: Tensor, controls: ControlBatch, previous: Tensor, noise_level: Tensor) -> Tensor:
+        """audio (B, T, A, D), controls over (B, T), latents of the frames before (B, T, N, C), their noise level
+        (B, T) in 0..1 -> blocks (B, T, K, D)."""
+        tokens = self.control_embedder(controls.values, controls.emotion, controls.intensity, controls.given)
+        level = self.from_noise_level(torch.stack([noise_level, (noise_level == 0).float()], dim=-1))[:, :, None]
+        history = self.from_latents(previous) + level
+        return torch.cat([audio, tokens.to(audio.dtype), history.to(audio.dtype)], dim=2) + self.slot_embedding[0]
+
+    def forward(
+        self,
+        audio: Tensor,
+        controls: ControlBatch,
+        previous: Tensor,
+        noise_level: Tensor,
+        reference_latents: Tensor,
+        reference_features: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Whole sequences, for training -> cond (B, T, N, D) for the flow head and the sink's summary (B, D)."""
+        sink, summary = self.sink_block(reference_latents, reference_features)
+        blocks = self.frame_block(audio, controls, previous, noise_level)
+        x = torch.cat([sink[:, None].to(blocks.dtype), blocks], dim=1)  # (B, 1 + T, K, D)
+        return self.backbone(x, summary)[:, 1:, self.num_condition_tokens :], summary
+
+    @torch.no_grad()
+    def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
+        """Start a stream: the sink enters the caches, and the portrait stands for the frame before the first."""
+        sink, summary = self.sink_block(reference_latents, reference_features)
+        state = self.backbone.init_state(len(sink), sink.shape[1])
+        self.backbone(sink[:, None], summary, state, 0)
+        return StreamState(state, summary, reference_latents, 0)
+
+    @torch.no_grad()
+    def step(self, audio: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
+        """One frame: audio (B, A, D), controls over (B, 1), noise (B, N, C) -> latents (B, N, C); state moves on."""
+        level = noise.new_zeros(len(noise), 1)
+        block = self.frame_block(audio[:, None], controls, state.previous[:, None], level)
+        features = self.backbone(block, state.sink, state.backbone, state.frame_index + 1)
+        cond = features[:, 0, self.num_condition_tokens :]  # (B, N, D)
+        latents = self.flow_head.sample(
+            cond, state.sink, num_steps=self.config.num_steps, temperature=self.config.temperature, noise=noise
+        )
+        state.previous = latents
+        state.frame_index += 1
+        return latents

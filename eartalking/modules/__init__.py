@@ -1,0 +1,1 @@
+"""Leaf neural blocks: torch only, plain arguments, streaming state passed in and out."""

@@ -1,0 +1,213 @@
+"""StreamSession: a portrait, then audio in, frames out. The one way to run the model.
+
+Audio is consumed in units of one frame (640 samples), whatever the caller's chunks, so any chunking gives the same
+frames. Frame t comes out once the audio up to the end of frame t + lookahead is known, or at `flush`.
+"""
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eartalking.config import SAMPLES_PER_FRAME, to_dict
+from eartalking.controls import ControlFrame, Controls
+from eartalking.errors import InputError
+from eartalking.face import crop_face, load_portrait
+from eartalking.model import ControlBatch, TalkingHeadModel
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of the stream: `image` (H, W, 3) uint8, `index` from 0, `applied` the controls that were in force."""
+
+    image: np.ndarray
+    index: int
+    applied: ControlFrame
+
+
+class StreamSession:
+    """One running stream. Weights are shared between sessions, all state is here.
+
+    Raises:
+        InputError: the portrait cannot be used.
+    """
+
+    def __init__(
+        self, model: TalkingHeadModel, portrait: str | os.PathLike[str] | Image.Image | np.ndarray, seed: int = 0, crop: str = "auto"
+    ) -> None:
+        self.model = model
+        self.seed = int(seed)
+        size = model.config.autoencoder.image_size
+        image = crop_face(load_portrait(portrait), size=size, mode=crop).image
+        self._start(image)
+
+    @torch.inference_mode()
+    def _start(self, portrait: np.ndarray) -> None:
+        self.portrait = portrait  # (H, W, 3) uint8, the crop that the stream animates
+        self._device = next(self.model.parameters()).device
+        autoencoder = self.model.autoencoder
+        pixels = torch.from_numpy(portrait.copy()).to(self._device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        self._reference = autoencoder.reference(pixels)
+        latents = autoencoder.encode(pixels, pixels)  # (1, N, C)
+        features = self._reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
+        self._initial = self.model.prefill(latents, features)
+        self.reset()
+
+    @property
+    def next_index(self) -> int:
+        """Index of the frame that comes next."""
+        return self._state.frame_index
+
+    @property
+    def lookahead_samples(self) -> int:
+        """Samples beyond a frame's own end that must be known before it can come out."""
+        return self.model.config.audio.lookahead * SAMPLES_PER_FRAME
+
+    def reset(self) -> None:
+        """Back to the start: same portrait and seed, no audio, all controls released."""
+        self._state = self._initial.clone()
+        self._audio_state = self.model.audio_encoder.init_state(1)
+        self._pending = np.zeros(0, np.float32)
+        self._samples = 0
+        self._controls = ControlFrame()
+        self._flushed = False
+
+    def clone(self) -> StreamSession:
+        """An independent stream from here on; only the weights and the portrait's features are shared."""
+        other = copy.copy(self)
+        other._state = self._state.clone()
+        other._pending = self._pending.copy()
+        return other
+
+    def set(self, **tracks: Any) -> None:
+        """Set control tracks from the next frame on. Raises ValueError for an unknown track or a value out of range."""
+        self._controls = self._controls.with_values(**tracks)
+
+    def release(self, *tracks: str) -> None:
+        """Give tracks back to the model; without names, all of them."""
+        self._controls = self._controls.with_values(**{track: None for track in tracks}) if tracks else ControlFrame()
+
+    def push(self, waveform: np.ndarray, controls: Controls | None = None) -> Iterator[Frame]:
+        """Feed float mono 16 kHz audio of any length and yield the frames that it completes, one by one.
+
+        `controls` gives every frame its values by frame index; without it, what `set` and `release` left in force.
+
+        Raises:
+            ValueError: not one-dimensional, not finite, or the stream was flushed.
+        """
+        if self._flushed:
+            raise ValueError("this stream was flushed; reset() starts it again")
+        waveform = np.asarray(waveform, np.float32)
+        if waveform.ndim != 1 or not np.isfinite(waveform).all():
+            raise ValueError(f"push takes a finite mono waveform (samples,), got shape {waveform.shape}")
+        self._samples += len(waveform)
+        self._pending = np.concatenate([self._pending, waveform])
+        return self._run(controls)
+
+    def flush(self, controls: Controls | None = None) -> Iterator[Frame]:
+        """End the audio and yield the remaining frames, up to the one that holds the last sample."""
+        self._flushed = True
+        return self._drain(controls)
+
+    def _run(self, controls: Controls | None) -> Iterator[Frame]:
+        while len(self._pending) >= SAMPLES_PER_FRAME:
+            chunk, self._pending = np.split(self._pending, [SAMPLES_PER_FRAME])
+            yield from self._advance(chunk, controls)
+
+    def _drain(self, controls: Controls | None) -> Iterator[Frame]:
+        yield from self._run(controls)
+        total = -(-self._samples // SAMPLES_PER_FRAME)
+        while self.next_index < total:
+            chunk = np.zeros(SAMPLES_PER_FRAME, np.float32)
+            chunk[: len(self._pending)] = self._pending
+            self._pending = self._pending[:0]
+            yield from self._advance(chunk, controls)
+
+    def _advance(self, samples: np.ndarray, controls: Controls | None) -> Iterator[Frame]:
+        """One frame's worth of audio; nothing comes out while the lookahead fills."""
+        with torch.inference_mode():
+            audio, self._audio_state = self.model.audio_encoder.step(
+                torch.from_numpy(samples)[None].to(self._device), self._audio_state
+            )
+            if audio is None:
+                return
+            index = self.next_index
+            applied = self._controls if controls is None else controls.at(index)
+            latents = self.model.step(audio, self._control_batch(applied), self._noise(index), self._state)
+            image = self.model.autoencoder.decode(latents, self._reference).image[0]
+            pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        yield Frame(np.ascontiguousarray(pixels), index, applied)
+
+    def _control_batch(self, frame: ControlFrame) -> ControlBatch:
+        arrays = frame.to_arrays()
+        given = np.append(arrays.given, arrays.emotion_given)
+        return ControlBatch(
+            torch.from_numpy(arrays.values).to(self._device)[None, None],
+            torch.tensor([[arrays.emotion]], device=self._device),
+            torch.tensor([[arrays.emotion_intensity]], dtype=torch.float32, device=self._device),
+            torch.from_numpy(given).to(self._device)[None, None],
+        )
+
+    def _noise(self, index: int) -> Tensor:
+        """The frame's noise is a function of seed and index alone: no generator state to carry, no drift to worry about."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**63)
+        autoencoder = self.model.config.autoencoder
+        shape = (1, autoencoder.num_latent_tokens, autoencoder.latent_channels)
+        return torch.randn(shape, generator=generator).to(self._device)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole state of the stream (not the weights) to one safetensors file."""
+        tensors = {f"state.{name}": value for name, value in self._state.to_tensors().items()}
+        tensors |= self._audio_state.to_tensors("audio.")
+        tensors["portrait"] = torch.from_numpy(self.portrait.copy())
+        tensors["pending"] = torch.from_numpy(self._pending.copy())
+        about = {
+            "seed": self.seed,
+            "samples": self._samples,
+            "flushed": self._flushed,
+            "controls": self._controls.given(),
+            "config": to_dict(self.model.config),
+        }
+        partial = f"{os.fspath(path)}.{os.getpid()}.partial"
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata={"session": json.dumps(about)})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            Path(partial).unlink(missing_ok=True)
+            raise InputError(path, f"the stream could not be saved: {error}") from error
+
+    @classmethod
+    def restore(cls, model: TalkingHeadModel, path: str | os.PathLike[str]) -> StreamSession:
+        """A stream that goes on exactly where `save` left it.
+
+        Raises:
+            InputError: not a saved stream, or saved from a model of other sizes.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads(file.metadata()["session"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(path, "not a saved stream") from error
+        if about["config"] != json.loads(json.dumps(to_dict(model.config))):
+            raise InputError(path, "saved from a model of another configuration")
+        session = cls.__new__(cls)
+        session.model, session.seed = model, about["seed"]
+        session._start(tensors["portrait"].numpy())
+        session._state.load_tensors({n[len("state."):]: v for n, v in tensors.items() if n.startswith("state.")})
+        session._audio_state = session._audio_state.from_tensors(tensors, "audio.")
+        session._pending = tensors["pending"].numpy()
+        session._samples, session._flushed = about["samples"], about["flushed"]
+        session._controls = ControlFrame(about["controls"])
+        return session

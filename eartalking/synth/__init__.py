@@ -1,0 +1,1 @@
+"""SynthTalk: the synthetic talking-head data engine (never imported by inference code)."""

@@ -1,0 +1,155 @@
+"""Render SynthTalk clips to disk: `python -m eartalking.synth.clips --out DIR --kind stills|speech --split train --count N`.
+
+A clip is one safetensors file. `stills` clips hold independent states of one identity, and the same states on a second
+identity (its *twin*): what the autoencoder learns from. `speech` clips hold consecutive frames of a talking head with
+the voice: what the autoregressive model learns from. The same seed gives the same clip anywhere.
+
+Tensors (T frames, S pixels, M map pixels):
+    reference (S, S, 3) uint8, frames (T, S, S, 3) uint8,
+    correspondence (T, M, M, 2) float16, visibility (T, M, M) uint8        against `reference` (render.py)
+    twin_reference, twin_frames, twin_correspondence, twin_visibility      `stills` only
+    waveform (samples,) float32 at 16 kHz                                  `speech` only
+    labels.*: one row per frame, the fields of `motion.Motion`, and mouth_open; reference_labels.*: one row
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from eartalking.synth.head import HeadBundle, load_bundle
+from eartalking.synth.identity import sample_identity
+from eartalking.synth.motion import Motion, make_motion, neutral_portrait, random_stills
+from eartalking.synth.render import Renderer
+from eartalking.synth.speech import SAMPLE_RATE, Utterance, corpus_files
+
+MAP_SIZE = 64
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSpec:
+    """What to render; with `seed` it determines the clip completely."""
+
+    kind: str  # "stills" or "speech"
+    split: str
+    size: int
+    num_frames: int  # stills: how many; speech: at most this many
+    speech: Path | None = None
+    correspondence: bool = True
+
+
+def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundle) -> tuple[dict, dict[str, str]]:
+    """Tensors and metadata of one clip, as the module's docstring lists them."""
+    rng = np.random.default_rng([SPLITS.index(spec.split), 0 if spec.kind == "stills" else 1, seed])
+    metadata = {"kind": spec.kind, "split": spec.split, "seed": str(seed), "fps": "25"}
+    tensors: dict[str, np.ndarray] = {}
+    if spec.kind == "stills":
+        motion = random_stills(spec.num_frames, rng)
+        identities = [2 * seed, 2 * seed + 1]
+    else:
+        utterance = _draw_speech(spec, rng)
+        motion = make_motion(utterance, rng, control_jumps=bool(rng.random() < 0.35))
+        tensors["waveform"] = utterance.waveform.astype(np.float32)
+        metadata |= {"voice": utterance.voice, "text": utterance.text, "licence": utterance.licence}
+        # Speech clips draw their identities from the far end of the seed space: no autoencoder twin among them.
+        identities = [1_000_000 + seed]
+    metadata["identity"] = ",".join(str(identity) for identity in identities)
+    for prefix, identity in zip(("", "twin_"), identities):
+        renderer.set_identity(sample_identity(identity, spec.split, bundle))
+        portrait = neutral_portrait(rng)
+        tensors[prefix + "reference"] = renderer.set_reference(portrait)
+        tensors[prefix + "frames"] = renderer.render(motion)
+        if spec.correspondence:
+            correspondence, visibility = renderer.correspondence(motion)
+            tensors[prefix + "correspondence"] = correspondence.astype(np.float16)
+            tensors[prefix + "visibility"] = visibility
+        if not prefix:
+            tensors |= _labels("labels", motion, renderer) | _labels("reference_labels", portrait, renderer)
+    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata
+
+
+def _labels(prefix: str, motion: Motion, renderer: Renderer) -> dict[str, np.ndarray]:
+    labels = {f"{prefix}.{item.name}": np.asarray(getattr(motion, item.name)) for item in dataclasses.fields(motion)}
+    labels = {name: value.astype(np.uint8) if value.dtype == bool else value for name, value in labels.items()}
+    return labels | {f"{prefix}.mouth_open": renderer.mouth_open(motion)}
+
+
+def _draw_speech(spec: ClipSpec, rng: np.random.Generator) -> Utterance:
+    """A span of at most `num_frames` frames of a random utterance; it may start in the middle of a word."""
+    paths = corpus_files(spec.speech)
+    utterance = Utterance.load(paths[int(rng.integers(len(paths)))])
+    seconds = spec.num_frames / 25
+    start = float(rng.uniform(0, max(0.0, utterance.seconds - seconds))) if rng.random() < 0.7 else 0.0
+    return cut(utterance, start, min(start + seconds, utterance.seconds))
+
+
+def cut(utterance: Utterance, start: float, end: float) -> Utterance:
+    """The part of an utterance between two times in seconds, with its phones and stresses moved along."""
+    phones = [(phone, max(a, start) - start, min(b, end) - start) for phone, a, b in utterance.phones if a < end and b > start]
+    return dataclasses.replace(
+        utterance,
+        waveform=utterance.waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)],
+        phones=phones,
+        stresses=[time - start for time in utterance.stresses if start <= time < end],
+    )
+
+
+def write_clip(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write under a temporary name first: a file that exists is a whole clip."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    save_file(tensors, partial, metadata=metadata)
+    os.replace(partial, path)
+
+
+def _render_share(spec: ClipSpec, seeds: list[int], out: Path, show_progress: bool) -> None:
+    bundle = load_bundle()
+    renderer = Renderer(size=spec.size, map_size=MAP_SIZE)
+    for seed in tqdm(seeds, unit="clip", disable=not show_progress):
+        path = out / f"{seed:07d}.safetensors"
+        if not path.exists():
+            write_clip(path, *render_clip(spec, seed, renderer, bundle))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eartalking.synth.clips", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the clips; clips already there are kept")
+    parser.add_argument("--kind", choices=("stills", "speech"), required=True)
+    parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--count", type=int, required=True, help="number of clips")
+    parser.add_argument("--frames", type=int, default=12, help="frames per clip (speech: at most)")
+    parser.add_argument("--size", type=int, default=256, help="pixels per side")
+    parser.add_argument("--speech", type=Path, help="speech corpus of the same split (speech.py); for --kind speech")
+    parser.add_argument("--no-correspondence", action="store_true", help="leave out the correspondence maps")
+    parser.add_argument("--start", type=int, default=0, help="first seed")
+    parser.add_argument("--workers", type=int, default=1, help="renderer processes")
+    args = parser.parse_args(argv)
+    if (args.kind == "speech") != (args.speech is not None):
+        parser.error("--speech belongs to --kind speech, and is needed there")
+    spec = ClipSpec(args.kind, args.split, args.size, args.frames, args.speech, not args.no_correspondence)
+    args.out.mkdir(parents=True, exist_ok=True)
+    seeds = list(range(args.start, args.start + args.count))
+    shares = [seeds[worker :: args.workers] for worker in range(args.workers)]
+    context = multiprocessing.get_context("spawn")  # a GL context does not survive a fork
+    others = [context.Process(target=_render_share, args=(spec, share, args.out, False)) for share in shares[1:]]
+    for process in others:
+        process.start()
+    _render_share(spec, shares[0], args.out, True)
+    for process in others:
+        process.join()
+    if any(process.exitcode for process in others):
+        print("a renderer process failed; run the command again to fill the gaps")
+        return 1
+    print(json.dumps({"clips": len(list(args.out.glob("*.safetensors"))), "out": str(args.out)}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The training stages, one command each; nothing here is imported by inference code."""

