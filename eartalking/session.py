@@ -188,6 +188,7 @@ class StreamSession:
             raise InputError(path, f"the stream could not be saved: {error}") from error
 
     @classmethod
+    @torch.inference_mode()
     def restore(cls, model: TalkingHeadModel, path: str | os.PathLike[str]) -> StreamSession:
         """A stream that goes on exactly where `save` left it.
 

@@ -69,8 +69,8 @@ def is_ear_island(uv: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _texture_space(bundle_id: int, holder: tuple[HeadBundle]) -> TextureSpace:
-    bundle = holder[0]
+def texture_space(bundle: HeadBundle) -> TextureSpace:
+    """The texture space of a bundle, computed once (about a second)."""
     part = bundle.part[bundle.render_vertex]
     skin = part == PARTS.index("skin")
     triangles = bundle.render_triangles[skin[bundle.render_triangles].all(axis=1)]
@@ -98,21 +98,6 @@ def _texture_space(bundle_id: int, holder: tuple[HeadBundle]) -> TextureSpace:
     stacked = np.concatenate(layers)
     points = stacked[:, :3]
     return TextureSpace(points, stacked[:, 3:], tuple(_lattice(points, cells) for cells in LATTICES))
-
-
-def texture_space(bundle: HeadBundle) -> TextureSpace:
-    """The texture space of a bundle, computed once (about a second)."""
-    return _texture_space(id(bundle), _Holder((bundle,)))
-
-
-class _Holder(tuple):
-    """Carries an unhashable bundle through the cache: equal by identity of its content."""
-
-    def __hash__(self) -> int:
-        return id(self[0])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Holder) and self[0] is other[0]
 
 
 def _lattice(points: np.ndarray, cells: int) -> sparse.csr_matrix:

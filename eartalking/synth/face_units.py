@@ -84,7 +84,9 @@ _SMILE = unit_vector({"mouthSmile": 0.85, "cheekSquint": 0.55})
 _FROWN = unit_vector({"mouthFrown": 0.85})
 _BLINK = unit_vector({"eyeBlink": 1.0})
 
-_PARTS_LIPS = [i for name in ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel") for i in unit_indices(name)]
+_PARTS_LIPS = [
+    i for name in ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel") for i in unit_indices(name)
+]
 _WIDENS_LIPS = [i for name in ("mouthSmile", "mouthStretch", "mouthDimple") for i in unit_indices(name)]
 _PRESSES_LIPS = unit_indices("mouthPress")
 _ROUNDS_LIPS = [UNIT_INDEX["mouthFunnel"], UNIT_INDEX["mouthPucker"]]

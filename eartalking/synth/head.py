@@ -41,7 +41,7 @@ HELPERS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: it is a cache key
 class HeadBundle:
     """Geometry shared by all identities. V mesh vertices, R render vertices (V split at texture seams).
 
@@ -224,7 +224,7 @@ def build_bundle(out: Path, *, identities: int = 2000, seed: int = 0) -> None:
     part[body & (vertex_uv[:, 0] > 0.7) & (vertex_uv[:, 1] < 0.145)] = PARTS.index("inner_mouth")
     u, v = vertex_uv.T
     torso = body & (v > 0.64) & (u < 0.648) & ~((u > 0.6385) & (v < 0.67))
-    part[torso] = PARTS.index("torso")
+    part[torso | (body & (template[kept, 2] < 0.52))] = PARTS.index("torso")
 
     share = np.zeros(len(model.bone_labels))
     for bone, parent in enumerate(model.bone_parents):

@@ -1,6 +1,6 @@
 """Speech with phone times: one utterance, a corpus of them on disk, and the augmentation of a waveform.
 
-    python -m eartalking.synth.speech --out data/speech/train --split train --hours 2 --seed 0
+python -m eartalking.synth.speech --out data/speech/train --split train --hours 2 --seed 0
 """
 
 import argparse
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import butter, fftconvolve, sosfilt, sosfiltfilt
 
+from eartalking.config import SAMPLE_RATE
 from eartalking.synth.texts import SPLITS, random_sentence, split_of_text
 from eartalking.synth.visemes import VOWELS
 from eartalking.synth.voices import (
     ENGINE_LICENCES,
-    SAMPLE_RATE,
     Phones,
     Voice,
     lexicon,
@@ -98,7 +98,9 @@ def silent_utterance(seconds: float) -> Utterance:
     return Utterance(np.zeros(samples, np.float32), [("SIL", 0.0, seconds)], "", "silence", "CC0-1.0")
 
 
-def assemble(voice: Voice, parts: list[tuple[np.ndarray, Phones]], text: str, rng: np.random.Generator) -> Utterance:
+def assemble(
+    voice: Voice, parts: list[tuple[np.ndarray, Phones]], text: str, rng: np.random.Generator
+) -> Utterance:
     """Sentences one after the other with pauses between and silence around them, at a common loudness."""
     warp = float(np.exp(rng.uniform(-0.16, 0.14))) if rng.random() < 0.7 else 1.0
     waveforms: list[np.ndarray] = []
@@ -155,7 +157,8 @@ def _spoken(engine: str, split: str, rng: np.random.Generator) -> Iterator[Utter
 def _prompted(split: str, rng: np.random.Generator) -> Iterator[Utterance]:
     """The recorded prompts of that split: two rounds through them in random order, short ones joined."""
     (voice,) = voices("prompts", split)
-    stems = [stem for stem, text in prompt_texts().items() if split_of_text(text) == split]
+    # One speaker and few minutes: a larger part than of the sentences is kept for measuring on real speech.
+    stems = [stem for stem, text in prompt_texts().items() if split_of_text(text, 70, 8) == split]
     for _ in range(2 if split == "train" else 1):
         parts, texts = [], []
         for stem in rng.permutation(stems):
@@ -198,8 +201,14 @@ def utterances(split: str, hours: float, seed: int, engines: tuple[str, ...]) ->
             yield utterance
 
 
-def build_corpus(folder: Path, split: str, hours: float, seed: int, engines: tuple[str, ...]) -> dict[str, float]:
-    """Write utterances as `00000.npz ...` with a `manifest.csv`; returns the hours per engine."""
+def build_corpus(
+    folder: Path, split: str, hours: float, seed: int, engines: tuple[str, ...]
+) -> dict[str, float]:
+    """Write utterances as `00000.npz ...` with a `manifest.csv`; returns the hours per engine.
+
+    The same arguments give the same files in a fresh process; espeak-ng carries its oscillators' phase from
+    one sentence to the next, so a second corpus from the same process sounds the same but differs in samples.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     hours_of: dict[str, float] = defaultdict(float)
     with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as stream:
@@ -208,7 +217,14 @@ def build_corpus(folder: Path, split: str, hours: float, seed: int, engines: tup
         for number, utterance in enumerate(utterances(split, hours, seed, engines)):
             name = f"{number:05d}.npz"
             utterance.save(folder / name)
-            row = [name, split, utterance.voice, f"{utterance.seconds:.2f}", utterance.licence, utterance.text]
+            row = [
+                name,
+                split,
+                utterance.voice,
+                f"{utterance.seconds:.2f}",
+                utterance.licence,
+                utterance.text,
+            ]
             writer.writerow(row)
             hours_of[utterance.voice.split("/")[0]] += utterance.seconds / 3600
     return dict(hours_of)
@@ -239,7 +255,9 @@ def augment_waveform(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarr
         speech = speech + rng.uniform(-0.6, 1.5) * tilted
     if rng.random() < 0.2:
         # Forward and backward, so that telephone bandwidth brings no delay.
-        band = butter(4, [rng.uniform(60, 300), rng.uniform(3000, 3900)], "bandpass", fs=SAMPLE_RATE, output="sos")
+        band = butter(
+            4, [rng.uniform(60, 300), rng.uniform(3000, 3900)], "bandpass", fs=SAMPLE_RATE, output="sos"
+        )
         speech = sosfiltfilt(band, speech) if len(speech) > 100 else speech
     level = float(np.sqrt(np.mean(speech**2))) + 1e-4
     if rng.random() < 0.7:
@@ -269,7 +287,9 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--engines", default=",".join(ENGINE_SHARES), help="comma-separated; flite and prompts need apt packages"
+        "--engines",
+        default=",".join(ENGINE_SHARES),
+        help="comma-separated; flite and prompts need apt packages",
     )
     args = parser.parse_args()
     hours_of = build_corpus(args.out, args.split, args.hours, args.seed, tuple(args.engines.split(",")))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.synth.face_units import CLOSED_PRESS, NUM_FACE_UNITS, UNIT_INDEX, unit_indices, unit_vector
 
 PHONES: tuple[str, ...] = (
@@ -20,9 +21,9 @@ PHONES: tuple[str, ...] = (
 )  # fmt: skip
 PHONE_INDEX: dict[str, int] = {phone: index for index, phone in enumerate(PHONES)}
 
-VOWELS = frozenset("AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split())
-BILABIALS = frozenset("P B M".split())
-LABIODENTALS = frozenset("F V".split())
+VOWELS = frozenset(["AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"])
+BILABIALS = frozenset(["P", "B", "M"])
+LABIODENTALS = frozenset(["F", "V"])
 
 _CLOSED = {"mouthPress": CLOSED_PRESS, "mouthRollLower": 0.12, "mouthRollUpper": 0.12}
 _LIP_TEETH = {"jawOpen": 0.04, "mouthRollLower": 0.60, "mouthUpperUp": 0.22, "mouthShrugLower": 0.15}
@@ -31,7 +32,13 @@ _SIBILANT = {"jawOpen": 0.03, "mouthStretch": 0.28, "mouthLowerDown": 0.32, "mou
 _POSTALVEOLAR = {"jawOpen": 0.07, "mouthFunnel": 0.60, "mouthPucker": 0.15, "mouthUpperUp": 0.12,
                  "mouthLowerDown": 0.18}  # fmt: skip
 _VELAR = {"jawOpen": 0.16, "mouthStretch": 0.08, "mouthLowerDown": 0.16, "mouthUpperUp": 0.06}
-_DENTAL = {"jawOpen": 0.12, "mouthStretch": 0.12, "mouthLowerDown": 0.22, "mouthUpperUp": 0.12, "tongueOut": 0.14}
+_DENTAL = {
+    "jawOpen": 0.12,
+    "mouthStretch": 0.12,
+    "mouthLowerDown": 0.22,
+    "mouthUpperUp": 0.12,
+    "tongueOut": 0.14,
+}
 _AA = {"jawOpen": 0.66, "mouthLowerDown": 0.26, "mouthUpperUp": 0.12}
 _AE = {"jawOpen": 0.54, "mouthStretch": 0.30, "mouthLowerDown": 0.34, "mouthUpperUp": 0.20}
 _AH = {"jawOpen": 0.40, "mouthLowerDown": 0.22, "mouthUpperUp": 0.10}
@@ -39,7 +46,13 @@ _AO = {"jawOpen": 0.50, "mouthFunnel": 0.42, "mouthPucker": 0.18}
 _EH = {"jawOpen": 0.38, "mouthStretch": 0.24, "mouthLowerDown": 0.30, "mouthUpperUp": 0.16}
 _ER = {"jawOpen": 0.22, "mouthFunnel": 0.36, "mouthPucker": 0.18, "mouthLowerDown": 0.12}
 _IH = {"jawOpen": 0.24, "mouthStretch": 0.26, "mouthLowerDown": 0.26, "mouthUpperUp": 0.14}
-_IY = {"jawOpen": 0.13, "mouthStretch": 0.38, "mouthSmile": 0.22, "mouthLowerDown": 0.28, "mouthUpperUp": 0.16}
+_IY = {
+    "jawOpen": 0.13,
+    "mouthStretch": 0.38,
+    "mouthSmile": 0.22,
+    "mouthLowerDown": 0.28,
+    "mouthUpperUp": 0.16,
+}
 _OW = {"jawOpen": 0.34, "mouthFunnel": 0.40, "mouthPucker": 0.42}
 _UH = {"jawOpen": 0.24, "mouthFunnel": 0.34, "mouthPucker": 0.28}
 _UW = {"jawOpen": 0.14, "mouthFunnel": 0.30, "mouthPucker": 0.75}
@@ -71,10 +84,6 @@ def viseme_targets(phone: str) -> list[np.ndarray]:
     return [unit_vector(target) for target in _TARGETS[phone]]
 
 
-FPS = 25
-SAMPLES_PER_FRAME = 640
-SAMPLE_RATE = FPS * SAMPLES_PER_FRAME
-
 # Seconds over which a phone's dominance falls to 1/e before and after it. The longer rise is anticipation;
 # rounding (the second pair) is prepared earlier and held longer than the opening of the jaw.
 _RISE, _FALL = 0.055, 0.045
@@ -98,7 +107,9 @@ def frame_loudness(waveform: np.ndarray, num_frames: int) -> np.ndarray:
     power[:count] = waveform[:count] ** 2
     power = power.reshape(num_frames, SAMPLES_PER_FRAME).mean(1)
     kernel = np.exp(-0.5 * (np.arange(-3, 4) / 1.2) ** 2)
-    envelope = np.sqrt(np.convolve(power, kernel / kernel.sum(), "same")) if num_frames >= 7 else np.sqrt(power)
+    envelope = (
+        np.sqrt(np.convolve(power, kernel / kernel.sum(), "same")) if num_frames >= 7 else np.sqrt(power)
+    )
     voiced = envelope[envelope > 0.1 * envelope.max()] if envelope.any() else envelope
     return envelope / max(float(np.median(voiced)) if len(voiced) else 0.0, 1e-4)
 
@@ -139,7 +150,8 @@ def speech_mouth(
     late = np.maximum(times[:, None] - spans[None, :, 1], 0.0)  # (T, K) time since the phone
     mouth += _blend(np.exp(-((early / _RISE) ** 2) - (late / _FALL) ** 2) * strength, targets)
     rounding = _blend(
-        np.exp(-((early / _ROUNDING_RISE) ** 2) - (late / _ROUNDING_FALL) ** 2) * strength, targets[:, _ROUNDING_UNITS]
+        np.exp(-((early / _ROUNDING_RISE) ** 2) - (late / _ROUNDING_FALL) ** 2) * strength,
+        targets[:, _ROUNDING_UNITS],
     )
     mouth[:, _ROUNDING_UNITS] = rounding
     effort = np.clip(frame_loudness(waveform, num_frames), 0.0, 2.5) ** 0.4
@@ -147,7 +159,9 @@ def speech_mouth(
     for group, shape in ((BILABIALS, _CLOSED), (LABIODENTALS, _LIP_TEETH)):
         contact = _contact([(start, end) for phone, start, end in phones if phone in group], times)[:, None]
         kept = mouth.copy()
-        kept[:, _OPENING_UNITS] = 0.0  # a contact keeps the neighbours' rounding and spreading, not their opening
+        kept[:, _OPENING_UNITS] = (
+            0.0  # a contact keeps the neighbours' rounding and spreading, not their opening
+        )
         mouth = (1 - contact) * mouth + contact * np.maximum(0.6 * kept, unit_vector(shape))
     return np.clip(mouth, 0.0, 1.0).astype(np.float32)
 
@@ -161,7 +175,7 @@ def _segments(phones: Sequence[tuple[str, float, float]]) -> list[tuple[np.ndarr
         for i, target in enumerate(targets):
             first, length = start + i * step, step
             if phone == "SIL":
-                # A short pause hardly closes the mouth; a long one is closed but for anticipation at its edges.
+                # A short pause hardly closes the mouth; a long one does, but for anticipation at its edges.
                 inset, weight = min(0.05, 0.3 * length), min(1.0, length / 0.25)
             else:
                 inset, weight = 0.3 * length, 1.0 if phone in VOWELS else 0.7

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.signal import resample_poly
 
+from eartalking.config import SAMPLE_RATE
 from eartalking.synth.visemes import PHONE_INDEX
 
-SAMPLE_RATE = 16000
+if TYPE_CHECKING:
+    from hibari import Hibari
 
 Phones = list[tuple[str, float, float]]  # (ARPABET phone without stress, start seconds, end seconds)
 
@@ -49,16 +52,17 @@ ENGINE_LICENCES = {
     "prompts": "CC-BY-SA-3.0 (Allison Smith; Digium, Inc.)",
 }
 
-# Drawn uniformly, so a repeated name counts double. The last row reads English text in the sounds of its language.
-_LANGUAGES = """en-us en-us en-us en-us en-us en en en-gb-x-rp en-gb-x-rp en-gb-scotland en-gb-scotland en-029 en-us-nyc
-    en-us-nyc en-gb-x-gbclan
-    de es fr it nl pl pt sv""".split()
+# Drawn uniformly, so a repeated name counts double. The last row reads English in its own sounds.
+_LANGUAGES = """
+    en-us en-us en-us en-us en-us en en en-gb-x-rp en-gb-x-rp en-gb-scotland en-gb-scotland
+    en-029 en-us-nyc en-us-nyc en-gb-x-gbclan
+    de es fr it nl pl pt sv"""
 _VARIANTS = {
-    "train": """f1 f2 f3 m1 m2 m3 m4 m5 m6 Alex Andrea Andy Annie Denis Diogo Gene Henrique Hugo Lee Marco Mario
-        Mike adam anika aunty benjamin boris caleb david edward gustave ian john max michel norbert pablo pedro
-        quincy rob robert sandro shelby steph travis victor zac klatt klatt2 klatt3""".split(),
-    "val": "f4 m8 belinda paul klatt5".split(),
-    "test": "f5 m7 linda Michael Alicia miguel klatt4".split(),
+    "train": """f1 f2 f3 m1 m2 m3 m4 m5 m6 Alex Andrea Andy Annie Denis Diogo Gene Henrique Hugo Lee
+        Marco Mario Mike adam anika aunty benjamin boris caleb david edward gustave ian john max michel
+        norbert pablo pedro quincy rob robert sandro shelby steph travis victor zac klatt klatt2 klatt3""",
+    "val": "f4 m8 belinda paul klatt5",
+    "test": "f5 m7 linda Michael Alicia miguel klatt4",
 }
 _FLITE = {"train": ("kal", "awb", "slt"), "val": (), "test": ("rms",)}
 _HIBARI = {"train": ("heart",), "val": (), "test": ()}
@@ -66,16 +70,20 @@ _HIBARI = {"train": ("heart",), "val": (), "test": ()}
 
 @cache
 def voices(engine: str, split: str) -> tuple[Voice, ...]:
-    """The voices of an engine in a split; the recorded prompts have one speaker and are split by text alone."""
+    """The voices of an engine in a split; the recorded prompts have one speaker, split by text alone."""
     if engine == "espeak":
-        return tuple(Voice("espeak", f"{lang}+{variant}") for variant in _VARIANTS[split] for lang in _LANGUAGES)
+        return tuple(
+            Voice("espeak", f"{lang}+{variant}")
+            for variant in _VARIANTS[split].split()
+            for lang in _LANGUAGES.split()
+        )
     if engine == "prompts":
         return (Voice("prompts", "allison"),)
     return tuple(Voice(engine, name) for name in {"flite": _FLITE, "hibari": _HIBARI}[engine][split])
 
 
 def to_sample_rate(waveform: np.ndarray, rate: float) -> np.ndarray:
-    """Resample mono speech to 16 kHz. Read at a rate that is not its own it becomes another, higher or lower voice."""
+    """Resample mono speech of that rate to 16 kHz."""
     ratio = Fraction(SAMPLE_RATE / rate).limit_denominator(500)
     return resample_poly(waveform, ratio.numerator, ratio.denominator).astype(np.float32)
 
@@ -89,26 +97,21 @@ def warp_voice(waveform: np.ndarray, phones: Phones, factor: float) -> tuple[np.
 
 # ---- espeak-ng -------------------------------------------------------------------------------------------
 
-_IPA = {
-    "tʃ": "CH", "dʒ": "JH", "ts": "T S", "p": "P", "b": "B", "t": "T", "d": "D", "k": "K", "ɡ": "G", "g": "G",
-    "m": "M", "n": "N", "ɲ": "N", "ŋ": "NG", "f": "F", "v": "V", "β": "V", "θ": "TH", "ð": "DH", "s": "S",
-    "z": "Z", "ʃ": "SH", "ʂ": "SH", "ɕ": "SH", "ʒ": "ZH", "ʐ": "ZH", "ʑ": "ZH", "h": "HH", "ɦ": "HH", "x": "HH",
-    "ç": "HH", "ɣ": "G", "ʁ": "G", "ɹ": "R", "r": "L", "ɾ": "D", "l": "L", "ɫ": "L", "ʎ": "L", "w": "W", "ʍ": "W",
-    "ɥ": "W", "j": "Y", "c": "K", "ɟ": "G", "ʋ": "V",
-    "aɪ": "AY", "aʊ": "AW", "ʌʉ": "AW", "ɔɪ": "OY", "eɪ": "EY", "oʊ": "OW", "əʊ": "OW",
-    "a": "AA", "ɑ": "AA", "æ": "AE", "ɐ": "AH", "ʌ": "AH", "ə": "AH", "ɜ": "ER", "ɚ": "ER", "ɝ": "ER", "ɛ": "EH",
-    "e": "EH", "i": "IY", "ɪ": "IH", "ᵻ": "IH", "ɨ": "IH", "ɔ": "AO", "ɒ": "AO", "o": "OW", "ɵ": "UH", "u": "UW",
-    "ʊ": "UH", "ʉ": "UW", "y": "UW", "ʏ": "UH", "ø": "UH", "œ": "ER",
-}  # fmt: skip
-_STOPS = frozenset("P B T D K G CH JH".split())
+_IPA_TABLE = """
+    tʃ:CH dʒ:JH ts:T+S p:P b:B t:T d:D k:K ɡ:G g:G m:M n:N ɲ:N ŋ:NG f:F v:V β:V θ:TH ð:DH s:S z:Z
+    ʃ:SH ʂ:SH ɕ:SH ʒ:ZH ʐ:ZH ʑ:ZH h:HH ɦ:HH x:HH ç:HH ɣ:G ʁ:G ɹ:R r:L ɾ:D l:L ɫ:L ʎ:L w:W ʍ:W ɥ:W
+    j:Y c:K ɟ:G ʋ:V aɪ:AY aʊ:AW ʌʉ:AW ɔɪ:OY eɪ:EY oʊ:OW əʊ:OW a:AA ɑ:AA æ:AE ɐ:AH ʌ:AH ə:AH ɜ:ER
+    ɚ:ER ɝ:ER ɛ:EH e:EH i:IY ɪ:IH ᵻ:IH ɨ:IH ɔ:AO ɒ:AO o:OW ɵ:UH u:UW ʊ:UH ʉ:UW y:UW ʏ:UH ø:UH œ:ER"""
+_IPA = {ipa: arpabet.split("+") for ipa, arpabet in (pair.split(":") for pair in _IPA_TABLE.split())}
+_STOPS = frozenset(["P", "B", "T", "D", "K", "G", "CH", "JH"])
 
 
 def ipa_to_arpabet(ipa: str) -> list[str]:
-    """The ARPABET phones of one IPA string, marks of stress, length and nasality ignored, unknown signs skipped."""
+    """The ARPABET phones of an IPA string; stress, length, nasality and unknown signs are skipped."""
     found, position = [], 0
     while position < len(ipa):
         size = 2 if ipa[position : position + 2] in _IPA else 1
-        found += _IPA.get(ipa[position : position + size], "").split()
+        found += _IPA.get(ipa[position : position + size], [])
         position += size
     return found
 
@@ -153,7 +156,9 @@ class _Espeak:
             i += 1
         return 0
 
-    def speak(self, name: str, text: str, pace: float, pitch: int, pitch_range: int) -> tuple[np.ndarray, Phones]:
+    def speak(
+        self, name: str, text: str, pace: float, pitch: int, pitch_range: int
+    ) -> tuple[np.ndarray, Phones]:
         self._samples, self._events = [], []
         if self._library.espeak_SetVoiceByName(name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {name!r}")
@@ -165,7 +170,7 @@ class _Espeak:
         return to_sample_rate(waveform, self._rate), self._phones(waveform)
 
     def _phones(self, waveform: np.ndarray) -> Phones:
-        """Phones from the events: a word's first phone begins with the word, a stop with its silent closure."""
+        """Phones from the events: a word's first phone begins with it, a stop with its silent closure."""
         marks: list[tuple[list[str], float]] = []
         word_start = None
         for kind, time, text in self._events:
@@ -263,7 +268,7 @@ class Aligner:
         return words if known else None
 
     def align(self, waveform: np.ndarray, text: str) -> Phones | None:
-        """The phones with their times, or None where a word is unknown or the speech does not fit the text."""
+        """The phones and their times, or None where a word is unknown or the speech does not fit the text."""
         words = self.words(text)
         if words is None:
             return None
@@ -317,7 +322,7 @@ def lexicon() -> tuple[str, ...]:
 
 
 @cache
-def _hibari():  # noqa: ANN202  the type lives in an optional package
+def _hibari() -> "Hibari":
     from hibari import Hibari
 
     return Hibari()
@@ -327,7 +332,13 @@ def _hibari():  # noqa: ANN202  the type lives in an optional package
 
 _PROMPT_SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _PROMPT_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
-_DIGITS = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
+_DIGITS = dict(
+    zip(
+        "0123456789",
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+        strict=True,
+    )
+)
 
 
 @cache

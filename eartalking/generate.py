@@ -1,0 +1,178 @@
+"""Command line: a portrait and a voice become a talking video.
+
+    python -m eartalking.generate PORTRAIT AUDIO -o OUT.mp4 [--controls FILE.json|.csv] [--seed N]
+        [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N] [--crop auto|center]
+
+The audio goes through a `StreamSession` one frame's worth at a time, as it would arrive in a call. A progress bar goes
+to stderr; the last line on stdout is one JSON object:
+
+    frames, seconds, size, fps   of the video
+    rtf                          time from the first audio to the finished file / length of the video
+    ttff_ms                      time from the first audio to the first frame
+    frame_ms_p50, frame_ms_p95   time per frame after the first, encoding included
+    peak_mem_mb                  largest resident memory of the process
+    device, checkpoint, seed     what made it
+
+Exit code 0, or 2 after one line on stderr that names the file and the cause, or 130 after Ctrl-C. Nothing is left of
+a video that was not finished.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from eartalking.config import FPS, SAMPLES_PER_FRAME
+from eartalking.controls import Controls
+from eartalking.errors import InputError
+from eartalking.face import NoFaceError, crop_face, load_portrait
+from eartalking.video import VideoWriter, check_output, read_audio
+
+if TYPE_CHECKING:
+    from eartalking.session import Frame, StreamSession
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = _parse(argv)
+    try:
+        result = _generate(args)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(json.dumps(result))
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m eartalking.generate", description="A portrait and a voice become a talking video."
+    )
+    parser.add_argument("portrait", help="a picture with a face: PNG, JPEG, WebP, ...")
+    parser.add_argument("audio", help="a voice: WAV, MP3, FLAC, OGG, M4A, a video with sound, ...")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
+    parser.add_argument("--controls", metavar="FILE", help=".json keyframes or .csv rows: pose, gaze, emotion, ...")
+    parser.add_argument("--seed", type=int, default=0, help="same inputs and seed, same video (default 0)")
+    parser.add_argument("--checkpoint", default="default", metavar="NAME_OR_DIR", help="the model (default: default)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: as many as cores)")
+    parser.add_argument(
+        "--crop", choices=("auto", "center"), default="auto", help="auto frames the largest face; center takes the middle"
+    )
+    return parser.parse_args(argv)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    portrait: np.ndarray
+    waveform: np.ndarray
+    controls: Controls | None
+
+
+def _read_inputs(args: argparse.Namespace) -> _Inputs:
+    """Everything that can be wrong with the files is found here, before a model is loaded or a byte is written."""
+    target = check_output(args.output)
+    for source in (args.portrait, args.audio, args.controls):
+        if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
+            raise InputError(args.output, "would overwrite an input")
+    controls = None if args.controls is None else Controls.load(args.controls)
+    waveform = read_audio(args.audio)
+    portrait = load_portrait(args.portrait)
+    try:
+        crop_face(portrait, mode=args.crop)
+    except NoFaceError as error:
+        raise InputError(args.portrait, str(error)) from None
+    return _Inputs(portrait, waveform, controls)
+
+
+def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
+    inputs = _read_inputs(args)
+    # Here, so that a wrong file is told at once and the model's packages load only for a run that can succeed.
+    import torch
+
+    from eartalking import StreamSession, load_model
+
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda", "no CUDA device here")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    model = load_model(args.checkpoint, device=device)
+    session = StreamSession(model, inputs.portrait, seed=args.seed, crop=args.crop)
+
+    started = perf_counter()
+    times = _write(args, session, inputs, started)
+    elapsed = perf_counter() - started
+    seconds = len(times) / FPS
+    frame_ms = np.diff(times) * 1000 if len(times) > 1 else np.array([times[0] - started]) * 1000
+    return {
+        "frames": len(times),
+        "seconds": round(seconds, 3),
+        "size": session.portrait.shape[0],
+        "fps": FPS,
+        "rtf": round(elapsed / seconds, 4),
+        "ttff_ms": round((times[0] - started) * 1000, 2),
+        "frame_ms_p50": round(float(np.percentile(frame_ms, 50)), 2),
+        "frame_ms_p95": round(float(np.percentile(frame_ms, 95)), 2),
+        "peak_mem_mb": round(_peak_memory() / 2**20, 1),
+        "device": device,
+        "checkpoint": args.checkpoint,
+        "seed": args.seed,
+    }
+
+
+def _write(args: argparse.Namespace, session: StreamSession, inputs: _Inputs, started: float) -> list[float]:
+    """Stream the video into the output file; returns when each frame was there (`perf_counter` seconds)."""
+    times = []
+    total = -(-len(inputs.waveform) // SAMPLES_PER_FRAME)
+    with (
+        VideoWriter(args.output, session.portrait.shape[:2], audio=args.audio) as writer,
+        tqdm(total=total, unit="frame", file=sys.stderr, leave=False) as bar,
+    ):
+        for frame in _frames(session, inputs):
+            times.append(perf_counter())
+            writer.write(frame.image)
+            bar.update()
+        if len(times) != total:
+            raise RuntimeError(f"the session made {len(times)} frames of {total}")
+    return times
+
+
+def _frames(session: StreamSession, inputs: _Inputs) -> Iterator[Frame]:
+    for start in range(0, len(inputs.waveform), SAMPLES_PER_FRAME):
+        yield from session.push(inputs.waveform[start : start + SAMPLES_PER_FRAME], controls=inputs.controls)
+    yield from session.flush(controls=inputs.controls)
+
+
+def _peak_memory() -> int:
+    """Bytes; the system counts in kilobytes, on macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    # A polite kill cleans up like Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    sys.exit(main())

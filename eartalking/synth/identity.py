@@ -1,0 +1,430 @@
+"""Identities of SynthTalk: everything about a clip that does not move, drawn from one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+
+from eartalking.synth.appearance import (
+    ATLAS_SIZE,
+    CLOTH_BOX,
+    CLOTH_X,
+    CLOTH_Y,
+    EARS_BOX,
+    EARS_ISLAND,
+    EYE_BOX,
+    EYE_TEXTURE_ANGLE,
+    HAIR_BOX,
+    HEAD_BOX,
+    HEAD_ISLAND,
+    LOCKS_BOX,
+    SOLID_SIZE,
+    Look,
+    hair_coverage,
+    is_ear_island,
+    island_texels,
+    paint_atlas,
+    sample_look,
+    solid_corner,
+)
+from eartalking.synth.head import PARTS, HeadBundle, vertex_normals
+
+SPLITS = ("train", "val", "test")
+SEEDS_PER_SPLIT = 1_000_000_000
+BACKDROP_SIZE = 256
+# Surfaces that the visibility test keeps apart; 0 is the background.
+GROUPS = {"skin": 1, "torso": 1, "inner_mouth": 2, "eye_left": 3, "eye_right": 3, "teeth_upper": 4,
+          "teeth_lower": 5, "tongue": 6, "lashes": 7, "hair": 8, "locks": 9, "glasses": 10}  # fmt: skip
+LOCKS_GRID = (13, 41)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Directions (3,) point from the head to the light; colours (3,) are linear intensities."""
+
+    ambient_sky: np.ndarray
+    ambient_ground: np.ndarray
+    key_direction: np.ndarray
+    key_colour: np.ndarray
+    fill_direction: np.ndarray
+    fill_colour: np.ndarray
+    rim_colour: np.ndarray
+    wrap: float
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """What the camera does to every frame of a clip alike. blur: Gaussian sigma as a fraction of the image width;
+    gain (3,) and lift (3,) per channel, gamma, vignette 0..1 at the corners, noise: sigma in grey levels."""
+
+    blur: float
+    gain: np.ndarray
+    lift: np.ndarray
+    gamma: float
+    vignette: float
+    noise: float
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """One person in one place. R vertices, F triangles; lengths in head heights.
+
+    rest, normals (R, 3) float32, uv (R, 2) float32 in the atlas (v downwards), material (R, 4) float32: head
+    weight, eye (-1 left, 1 right), gloss, shade (negative inside the mouth); group (R,) float32 from GROUPS,
+    triangles (F, 3) int32, eye_centres (2, 3), atlas (640, 640, 4) uint8, backdrop (256, 256, 3) uint8,
+    camera (3,): x, y of the optical axis and distance, focal = 1 / tan(fov / 2).
+    """
+
+    seed: int
+    split: str
+    look: Look
+    rest: np.ndarray
+    normals: np.ndarray
+    uv: np.ndarray
+    material: np.ndarray
+    group: np.ndarray
+    triangles: np.ndarray
+    eye_centres: np.ndarray
+    atlas: np.ndarray
+    backdrop: np.ndarray
+    light: Light
+    camera: np.ndarray
+    focal: float
+    photograph: Photograph
+
+
+def sample_identity(seed: int, split: str, bundle: HeadBundle) -> Identity:
+    """The identity of a seed (0 <= seed < 1e9) in a split; the splits share no identity.
+
+    Raises:
+        ValueError: unknown split or seed out of range.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    if not 0 <= seed < SEEDS_PER_SPLIT:
+        raise ValueError(f"seed must be in [0, {SEEDS_PER_SPLIT}), got {seed}")
+    rng = np.random.default_rng(SPLITS.index(split) * SEEDS_PER_SPLIT + seed)
+    look = sample_look(rng)
+    coefficients = np.clip(rng.normal(0, 1, len(bundle.basis)), -2.3, 2.3).astype(np.float32)
+    shape = bundle.mean + np.tensordot(coefficients, bundle.basis, axes=1)
+    pieces = [_head_piece(shape, bundle, rng)]
+    if look.hair_style != "bald":
+        pieces.append(_hair_piece(shape, look, bundle, rng))
+    if look.hair_style == "long":
+        pieces.append(_locks_piece(shape, bundle, rng))
+    eye_centres = np.stack([shape[bundle.vertices_of(name)].mean(axis=0) for name in ("eye_left", "eye_right")])
+    if rng.random() < 0.12:
+        pieces.append(_glasses_piece(shape, eye_centres, rng))
+    offsets = np.cumsum([0] + [len(piece.rest) for piece in pieces])
+    camera, focal = _sample_camera(rng)
+    return Identity(
+        seed=seed,
+        split=split,
+        look=look,
+        rest=np.concatenate([piece.rest for piece in pieces]).astype(np.float32),
+        normals=np.concatenate([piece.normals for piece in pieces]).astype(np.float32),
+        uv=np.concatenate([piece.uv for piece in pieces]).astype(np.float32) / ATLAS_SIZE,
+        material=np.concatenate([piece.material for piece in pieces]).astype(np.float32),
+        group=np.concatenate([piece.group for piece in pieces]).astype(np.float32),
+        triangles=np.concatenate([p.triangles + o for p, o in zip(pieces, offsets, strict=False)]).astype(np.int32),
+        eye_centres=eye_centres.astype(np.float32),
+        atlas=paint_atlas(look, bundle, rng),
+        backdrop=_sample_backdrop(rng),
+        light=_sample_light(rng),
+        camera=camera,
+        focal=focal,
+        photograph=_sample_photograph(rng),
+    )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A part of the mesh; uv in atlas texels."""
+
+    rest: np.ndarray
+    normals: np.ndarray
+    uv: np.ndarray
+    material: np.ndarray
+    group: np.ndarray
+    triangles: np.ndarray
+
+
+def _material(count: int, *, weight: float | np.ndarray = 1.0, gloss: float = 0.0, shade: float = 1.0) -> np.ndarray:
+    material = np.zeros((count, 4), np.float32)
+    material[:, 0], material[:, 2], material[:, 3] = weight, gloss, shade
+    return material
+
+
+@lru_cache(maxsize=2)
+def _concavity(bundle: HeadBundle) -> np.ndarray:
+    """Static shade (V,) in 0..1: hollows of the mean head (eye sockets, nostrils, beside the nose) are darker."""
+    mesh = bundle.triangles
+    edges = np.concatenate([mesh[:, [0, 1]], mesh[:, [1, 2]], mesh[:, [2, 0]]])
+    count = np.maximum(np.bincount(edges[:, 0], minlength=len(bundle.mean)), 1)
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return np.bincount(edges[:, 0], values[edges[:, 1]], minlength=len(values)) / count
+
+    broad = bundle.mean.astype(np.float64)
+    for _ in range(12):
+        broad = np.stack([smooth(broad[:, i]) for i in range(3)], axis=1)
+    depth = ((broad - bundle.mean) * vertex_normals(bundle.mean, mesh)).sum(axis=1)
+    for _ in range(2):
+        depth = smooth(depth)
+    return np.clip(1 - 22 * np.maximum(depth, 0), 0.35, 1).astype(np.float32)
+
+
+def _head_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator) -> _Piece:
+    part = bundle.part
+    normals = vertex_normals(shape, bundle.triangles)
+    rest = shape.copy()
+    # Clothes lie a little above the skin.
+    torso = part == PARTS.index("torso")
+    lift = np.clip((-0.2 - rest[:, 1]) / 0.1, 0, 1) * torso * rng.uniform(0.01, 0.04)
+    rest += normals * lift[:, None]
+    material = _material(len(rest), weight=bundle.head_weight, gloss=rng.uniform(0.02, 0.10))
+    material[:, 3] = _concavity(bundle)
+    material[torso, 2] = 0.0
+    material[:, 2] += 0.12 * rng.uniform(0.2, 1.0) * bundle.masks[:, 0]  # lips are moist
+    lip_depth = rest[bundle.lip_upper, 2].mean()
+    for name, gloss, brightness in (
+        ("inner_mouth", 0.03, 0.75), ("teeth_upper", 0.14, 1.0), ("teeth_lower", 0.14, 0.9), ("tongue", 0.10, 0.85),
+    ):  # fmt: skip
+        chosen = bundle.vertices_of(name)
+        behind = np.clip((lip_depth - rest[chosen, 2]) / 0.22, 0, 1)
+        material[chosen, 3] = -brightness * (1 - behind) ** 1.6 - 0.02
+        material[chosen, 2] = gloss
+    for name, sign in (("eye_left", -1), ("eye_right", 1)):
+        chosen = bundle.vertices_of(name)
+        material[chosen, 1:] = sign, 1.0, 0.95
+        normals[chosen] = rest[chosen] - rest[chosen].mean(axis=0)
+        normals[chosen] /= np.linalg.norm(normals[chosen], axis=1, keepdims=True)
+    lashes = bundle.vertices_of("lashes")
+    material[lashes, 2:] = 0.0, 0.8
+    group = np.array([GROUPS[name] for name in PARTS], np.float32)[part]
+    pick = bundle.render_vertex
+    return _Piece(
+        rest[pick], normals[pick], _head_uv(shape, normals, bundle), material[pick], group[pick], bundle.render_triangles
+    )
+
+
+def _head_uv(shape: np.ndarray, normals: np.ndarray, bundle: HeadBundle) -> np.ndarray:
+    """Atlas texels (R, 2) of the head's render vertices."""
+    pick = bundle.render_vertex
+    part = bundle.part[pick]
+    ears = is_ear_island(bundle.uv)[:, None]
+    uv = np.where(
+        ears, island_texels(bundle.uv, EARS_ISLAND, EARS_BOX), island_texels(bundle.uv, HEAD_ISLAND, HEAD_BOX)
+    )
+    torso = part == PARTS.index("torso")
+    place = bundle.mean[pick][torso]
+    uv[torso, 0] = CLOTH_BOX[0] + np.clip((place[:, 0] - CLOTH_X[0]) / np.ptp(CLOTH_X), 0.01, 0.99) * CLOTH_BOX[2]
+    uv[torso, 1] = CLOTH_BOX[1] + np.clip((CLOTH_Y[1] - place[:, 1]) / np.ptp(CLOTH_Y), 0.01, 0.99) * CLOTH_BOX[3]
+    for name in ("eye_left", "eye_right"):
+        chosen = part == PARTS.index(name)
+        direction = normals[pick][chosen]
+        angle = np.arccos(np.clip(direction[:, 2], -1, 1))
+        radius = np.minimum(angle / EYE_TEXTURE_ANGLE, 0.97) * EYE_BOX[2] / 2
+        flat = direction[:, :2] / np.maximum(np.linalg.norm(direction[:, :2], axis=1, keepdims=True), 1e-6)
+        uv[chosen] = np.array(EYE_BOX[:2]) + EYE_BOX[2] / 2 + radius[:, None] * flat * [1, -1]
+    for name, solid in (
+        ("teeth_upper", "teeth"), ("teeth_lower", "teeth"), ("tongue", "tongue"), ("inner_mouth", "mouth"), ("lashes", "lash"),
+    ):  # fmt: skip
+        uv[part == PARTS.index(name)] = np.array(solid_corner(solid)) + SOLID_SIZE / 2
+    return uv
+
+
+def _hair_piece(shape: np.ndarray, look: Look, bundle: HeadBundle, rng: np.random.Generator) -> _Piece:
+    """The scalp's triangles again, lifted off the head; the texture's alpha draws the hairline."""
+    pick = bundle.render_vertex
+    skin = (bundle.part[pick] == PARTS.index("skin")) & ~is_ear_island(bundle.uv) & (bundle.masks[pick, 2] < 0.5)
+    cover = hair_coverage(bundle.mean, look.hairline)
+    chosen = skin & (cover[pick] > -0.10)
+    triangles = bundle.render_triangles[chosen[bundle.render_triangles].all(axis=1)]
+    used, triangles = np.unique(triangles, return_inverse=True)
+    vertices = pick[used]
+    thickness = {"buzz": 0.012, "short": rng.uniform(0.03, 0.11), "long": rng.uniform(0.03, 0.08)}[look.hair_style]
+    top = rng.uniform(0, 0.8) if look.hair_style == "short" else 0.2
+    normals = vertex_normals(shape, bundle.triangles)[vertices]
+    place = bundle.mean[vertices]
+    waves = sum(
+        rng.uniform(0.1, 0.35) * np.sin(place @ rng.normal(size=3) * rng.uniform(4, 14) + rng.uniform(0, 6.3))
+        for _ in range(4)
+    )
+    rise = np.clip((cover[vertices] + 0.01) / 0.14, 0, 1)
+    height = thickness * rise * (1 + top * np.clip(place[:, 1] - 0.6, 0, 0.4) * 2 + 0.5 * waves)
+    rest = shape[vertices] + normals * np.maximum(height, 0.004)[:, None]
+    uv = (island_texels(bundle.uv[used], HEAD_ISLAND, HEAD_BOX) - HEAD_BOX[:2]) / 2 + HAIR_BOX[:2]
+    count = len(used)
+    triangles = triangles.reshape(-1, 3)
+    normals = vertex_normals(rest, triangles)
+    return _Piece(
+        rest, normals, uv, _material(count, gloss=rng.uniform(0.02, 0.2)), np.full(count, GROUPS["hair"]), triangles
+    )
+
+
+def _locks_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator) -> _Piece:
+    """Long hair: a curtain around the back and the sides of the head that falls to between chin and chest."""
+    rows, columns = LOCKS_GRID
+    skin = shape[bundle.vertices_of("skin")]
+    level = skin[np.abs(skin[:, 1] - 0.7) < 0.06]
+    half_width = np.abs(level[:, 0]).max()
+    front, back = np.percentile(level[:, 2], 97), level[:, 2].min()
+    opening = np.radians(rng.uniform(78, 112))
+    azimuth = np.linspace(opening, 2 * np.pi - opening, columns)
+    down = np.linspace(0, 1, rows)[:, None]
+    end = rng.uniform(-0.75, 0.2)
+    y = 0.78 + (end - 0.78) * down + np.zeros(columns)
+    volume = rng.uniform(0.02, 0.10)
+    flare = rng.uniform(0.0, 0.2)
+    swell = volume * np.sin(np.pi * np.clip(down * 2.2 + 0.12, 0, 0.8)) + flare * down**2
+    wave = rng.uniform(0, 0.02) * np.sin(azimuth * rng.integers(6, 16) + down * rng.uniform(0, 8))
+    centre = (front + back) / 2
+    x = np.sin(azimuth) * (half_width + swell + wave)
+    z = centre + np.cos(azimuth) * ((front - back) / 2 + swell + wave) - 0.05 * down
+    rest = np.stack([x, y, z], axis=-1).reshape(-1, 3)
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
+    triangles = np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
+    u = LOCKS_BOX[0] + 1 + np.linspace(0, LOCKS_BOX[2] - 2, columns)
+    v = LOCKS_BOX[1] + 1 + np.linspace(0, LOCKS_BOX[3] - 2, rows)
+    uv = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
+    normals = vertex_normals(rest, triangles)
+    outwards = (normals[:, 0] * rest[:, 0] + normals[:, 2] * (rest[:, 2] - centre)).mean() > 0
+    weight = (1 - 0.5 * np.clip((down - 0.4) / 0.6, 0, 1) + np.zeros(columns)).ravel()
+    return _Piece(
+        rest, normals if outwards else -normals, uv, _material(len(rest), weight=weight, gloss=0.05),
+        np.full(len(rest), GROUPS["locks"]), triangles,
+    )  # fmt: skip
+
+
+def _glasses_piece(shape: np.ndarray, eye_centres: np.ndarray, rng: np.random.Generator) -> _Piece:
+    """Two rims, a bridge and two temples, all tubes of square section."""
+    radius, squash = rng.uniform(0.085, 0.115), rng.uniform(0.65, 1.0)
+    tube = rng.uniform(0.006, 0.014)
+    power = rng.uniform(2, 4)  # of the superellipse: round to rectangular
+    front = eye_centres[:, 2].max() + rng.uniform(0.11, 0.14)
+    angle = np.linspace(0, 2 * np.pi, 25)
+    cos, sin = np.cos(angle), np.sin(angle)
+    around = (np.abs(cos) ** power + np.abs(sin) ** power) ** (-1 / power)
+    paths = []
+    for eye in eye_centres:
+        ring = np.stack([cos * around * radius, sin * around * radius * squash, -0.12 * np.abs(cos) ** 2 * radius], 1)
+        paths.append(ring + [eye[0] * 1.02, eye[1] - 0.01, front])
+    height = eye_centres[:, 1].mean()
+    inner = np.abs(eye_centres[:, 0]).mean() * 1.02 - radius
+    across = np.linspace(-inner, inner, 7)
+    bridge = height + 0.02 + 0.01 * np.cos(across * 20)
+    paths.append(np.stack([across, bridge, np.full(7, front + 0.005)], axis=1))
+    outer = np.abs(eye_centres[:, 0]).mean() * 1.02 + radius
+    side = np.abs(shape[bundle_side(shape)][:, 0]).max()
+    for sign in (-1, 1):
+        reach = np.linspace(0, 1, 8)[:, None]
+        start = np.array([sign * outer, height + 0.01, front - 0.02])
+        paths.append(start + reach * (np.array([sign * (side + 0.01), height, 0.08]) - start))
+    rest, normals, triangles = [], [], []
+    for path in paths:
+        along = np.gradient(path, axis=0)
+        along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9
+        reference = np.where(np.abs(along[:, 2:]) > 0.8, [[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]])
+        one = np.cross(along, reference)
+        one /= np.linalg.norm(one, axis=1, keepdims=True) + 1e-9
+        two = np.cross(along, one)
+        base = sum(len(part) for part in rest)
+        corners = np.stack([one, two, -one, -two], axis=1)
+        rest.append((path[:, None] + tube * corners).reshape(-1, 3))
+        normals.append(corners.reshape(-1, 3))
+        i = base + np.arange(len(path) - 1)[:, None] * 4 + np.arange(4)
+        j = base + np.arange(len(path) - 1)[:, None] * 4 + (np.arange(4) + 1) % 4
+        triangles += [np.stack([i, j, i + 4], -1).reshape(-1, 3), np.stack([j, j + 4, i + 4], -1).reshape(-1, 3)]
+    points = np.concatenate(rest)
+    uv = np.tile(np.array(solid_corner("glasses")) + SOLID_SIZE / 2, (len(points), 1))
+    return _Piece(
+        points, np.concatenate(normals), uv, _material(len(points), gloss=0.3),
+        np.full(len(points), GROUPS["glasses"]), np.concatenate(triangles),
+    )  # fmt: skip
+
+
+def bundle_side(shape: np.ndarray) -> np.ndarray:
+    """Vertices (n,) at the height of the eyes just before the ears: where the temples of glasses pass."""
+    return np.flatnonzero((np.abs(shape[:, 1] - 0.5) < 0.06) & (shape[:, 2] > 0.1) & (shape[:, 2] < 0.25))
+
+
+def _sample_camera(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    field_of_view = np.radians(rng.uniform(15, 35))
+    frame_height = 1 / rng.uniform(0.62, 0.82)
+    focal = 1 / np.tan(field_of_view / 2)
+    centre = np.array([0.0, 0.5]) + rng.normal(0, 0.025, 2) * frame_height
+    centre[1] -= 0.06 * (frame_height - 1)
+    face_plane = 0.3
+    return np.array([*centre, face_plane + frame_height / 2 * focal], np.float32), float(focal)
+
+
+def _direction(rng: np.random.Generator, spread: float) -> np.ndarray:
+    yaw, pitch = rng.normal(0, spread), rng.normal(0.35, 0.35)
+    vector = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def _sample_light(rng: np.random.Generator) -> Light:
+    warmth = rng.normal(0, 0.08)
+    tint = np.array([1 + warmth, 1 + rng.normal(0, 0.02), 1 - warmth])
+    level = rng.uniform(0.75, 1.2)
+    contrast = rng.uniform(0.25, 0.75)  # share of the light that comes from the key
+    rim = rng.uniform(0, 0.5, 3) * rng.uniform(0, 1) if rng.random() < 0.4 else np.zeros(3)
+    return Light(
+        ambient_sky=(level * (1 - contrast) * tint * rng.normal(1, 0.06, 3)).astype(np.float32),
+        ambient_ground=(level * (1 - contrast) * rng.uniform(0.4, 0.9) * tint * rng.normal(1, 0.08, 3)).astype(np.float32),
+        key_direction=_direction(rng, 0.7),
+        key_colour=(1.15 * level * contrast * tint * rng.normal(1, 0.08, 3)).astype(np.float32),
+        fill_direction=_direction(rng, 1.0),
+        fill_colour=(level * rng.uniform(0, 0.35) * rng.normal(1, 0.15, 3)).astype(np.float32),
+        rim_colour=rim.astype(np.float32),
+        wrap=float(rng.uniform(0.05, 0.5)),
+    )
+
+
+def _sample_backdrop(rng: np.random.Generator) -> np.ndarray:
+    size = BACKDROP_SIZE
+    x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
+    one, two = rng.uniform(0.02, 1, (2, 3))
+    angle = rng.uniform(0, 2 * np.pi)
+    mix = 0.5 + 0.5 * (np.cos(angle) * x + np.sin(angle) * y)
+    if rng.random() < 0.25:
+        two = one * rng.uniform(0.8, 1.2)  # a plain studio wall
+    image = one + (two - one) * np.clip(mix, 0, 1)[..., None]
+    kind = rng.integers(6)
+    if kind == 1:
+        for scale in (60, 24, 9):
+            cloud = ndimage.gaussian_filter(rng.normal(size=(size, size)), scale / 2)
+            image += rng.uniform(-0.2, 0.2, 3) * (cloud / cloud.std())[..., None]
+    elif kind == 2:
+        for _ in range(rng.integers(4, 14)):
+            spot = (x - rng.uniform(-1, 1)) ** 2 + (y - rng.uniform(-1, 1)) ** 2 < rng.uniform(0.05, 0.35) ** 2
+            image[spot] += (rng.uniform(0, 1, 3) - image[spot]) * rng.uniform(0.3, 1)
+    elif kind == 3:
+        stripes = np.sin((np.cos(angle) * x + np.sin(angle) * y) * rng.uniform(6, 40))
+        image += rng.uniform(-0.25, 0.25, 3) * stripes[..., None]
+    elif kind >= 4:  # furniture, windows
+        for _ in range(rng.integers(4, 16)):
+            left, top = rng.integers(-40, size, 2)
+            width, height = rng.integers(15, 130, 2)
+            image[max(top, 0) : top + height, max(left, 0) : left + width] = rng.uniform(0, 1, 3)
+    if kind >= 2:
+        blur = rng.choice([0.7, 3, 8])
+        image = np.stack([ndimage.gaussian_filter(image[..., i], blur) for i in range(3)], axis=-1)
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _sample_photograph(rng: np.random.Generator) -> Photograph:
+    return Photograph(
+        blur=float(rng.uniform(0.4, 1.3) / 256) if rng.random() < 0.3 else 0.0,
+        gain=(rng.normal(1, 0.05, 3) * rng.uniform(0.85, 1.12)).astype(np.float32),
+        lift=(rng.normal(0, 0.01, 3) + rng.uniform(-0.02, 0.05)).astype(np.float32),
+        gamma=float(np.exp(rng.normal(0, 0.1))),
+        vignette=float(rng.uniform(0, 0.5) if rng.random() < 0.35 else 0),
+        noise=float(rng.uniform(0.5, 5) if rng.random() < 0.5 else 0),
+    )

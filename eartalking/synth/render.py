@@ -1,0 +1,298 @@
+"""SynthTalk's renderer: frames, portraits and exact correspondence, by OpenGL without a window (moderngl, EGL).
+
+Face units are one matrix product for many frames; the vertex shader turns head and eyes, so a frame costs one
+upload of the moving vertices and one draw call. Runs on llvmpipe as well as on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import moderngl
+import numpy as np
+from PIL import Image, ImageFilter
+
+from eartalking.synth import shaders
+from eartalking.synth.face_units import FACE_UNITS
+from eartalking.synth.head import HeadBundle, load_bundle, vertex_normals
+from eartalking.synth.identity import Identity
+
+if TYPE_CHECKING:
+    from eartalking.synth.motion import Motion
+
+FRAMES_PER_BATCH = 32
+# Two surfaces closer than this (head heights, along the view) count as the same one in the visibility test.
+DEPTH_TOLERANCE = 0.02
+LID_FOLLOW_DEGREES = 28.0  # gaze at which an eyeLook unit is fully on
+MAX_VERTICES, MAX_TRIANGLES = 16384, 32768
+
+
+class Renderer:
+    """One off-screen OpenGL context and the identity that is loaded into it.
+
+    Not thread-safe: make one per process. Raises an Exception of moderngl if no EGL driver is installed.
+    """
+
+    def __init__(self, size: int = 256, map_size: int = 64, *, samples: int = 4, bundle: HeadBundle | None = None) -> None:
+        """size, map_size: pixels of frames and maps; samples: anti-aliasing samples per pixel (0 is none)."""
+        self.size, self.map_size = size, map_size
+        self.bundle = bundle or load_bundle()
+        self.context = context = moderngl.create_context(standalone=True, backend="egl")
+        context.enable(moderngl.DEPTH_TEST)
+        self._moving, self._delta = _moving_vertices(self.bundle)
+        self._make_buffers()
+        quad = context.buffer(np.array([-1, -1, 1, -1, -1, 1, 1, 1], "f4"))
+
+        def background(fragment: str) -> tuple[moderngl.Program, moderngl.VertexArray]:
+            program = context.program(vertex_shader=shaders.BACKGROUND_VERTEX, fragment_shader=fragment)
+            return program, context.vertex_array(program, [(quad, "2f", "in_corner")])
+
+        self._colour, self._colour_mesh = self._mesh_pass(shaders.COLOUR_VERTEX, shaders.COLOUR_FRAGMENT)
+        self._surface, self._surface_mesh = self._mesh_pass(shaders.SURFACE_VERTEX, shaders.SURFACE_FRAGMENT)
+        self._map, self._map_mesh = self._mesh_pass(shaders.CORRESPONDENCE_VERTEX, shaders.CORRESPONDENCE_FRAGMENT)
+        self._backdrop, self._backdrop_quad = background(shaders.BACKGROUND_FRAGMENT)
+        self._map_backdrop, self._map_backdrop_quad = background(shaders.CORRESPONDENCE_BACKGROUND_FRAGMENT)
+
+        self._frame = context.simple_framebuffer((size, size), components=4)
+        self._multisampled = (
+            context.simple_framebuffer((size, size), components=4, samples=samples) if samples else self._frame
+        )
+        self._surface_texture = context.texture((size, size), 2, dtype="f4")
+        self._surface_texture.filter = (moderngl.NEAREST, moderngl.NEAREST)
+        self._surface_frame = context.framebuffer([self._surface_texture], context.depth_renderbuffer((size, size)))
+        self._map_frame = context.framebuffer(
+            [context.texture((map_size, map_size), 4, dtype="f4")], context.depth_renderbuffer((map_size, map_size))
+        )
+        self.identity: Identity | None = None
+        self._atlas: moderngl.Texture | None = None
+        self._backdrop_texture: moderngl.Texture | None = None
+        self._reference: Motion | None = None
+
+    def _make_buffers(self) -> None:
+        context = self.context
+        self._dynamic = context.buffer(reserve=MAX_VERTICES * 24, dynamic=True)  # position, normal
+        self._reference_positions = context.buffer(reserve=MAX_VERTICES * 12, dynamic=True)
+        self._static = context.buffer(reserve=MAX_VERTICES * 28)  # uv, material, group
+        self._index = context.buffer(reserve=MAX_TRIANGLES * 12)
+
+    def _mesh_pass(self, vertex: str, fragment: str) -> tuple[moderngl.Program, moderngl.VertexArray]:
+        program = self.context.program(vertex_shader=vertex, fragment_shader=fragment)
+        layouts = [
+            (self._dynamic, [("3f", "in_position"), ("3f", "in_normal")]),
+            (self._static, [("2f", "in_uv"), ("4f", "in_material"), ("1f", "in_group")]),
+            (self._reference_positions, [("3f", "in_reference")]),
+        ]
+        content = []
+        for buffer, attributes in layouts:
+            # Attributes that a pass does not use are padding to it.
+            formats = [form if name in program else f"{int(form[0]) * 4}x" for form, name in attributes]
+            names = [name for _, name in attributes if name in program]
+            if names:
+                content.append((buffer, " ".join(formats), *names))
+        return program, self.context.vertex_array(program, content, self._index)
+
+    def set_identity(self, identity: Identity) -> None:
+        """Upload geometry, textures, background, light and camera; forgets the portrait of the one before."""
+        if len(identity.rest) > MAX_VERTICES or len(identity.triangles) > MAX_TRIANGLES:
+            raise ValueError(f"mesh too large: {len(identity.rest)} vertices, {len(identity.triangles)} triangles")
+        self.identity, self._reference = identity, None
+        self._dynamic.write(np.concatenate([identity.rest, identity.normals], axis=1).astype("f4").tobytes())
+        self._reference_positions.write(identity.rest.astype("f4").tobytes())
+        static = np.concatenate([identity.uv, identity.material, identity.group[:, None]], axis=1)
+        self._static.write(static.astype("f4").tobytes())
+        self._index.orphan()
+        self._index.write(identity.triangles.astype("i4").tobytes())
+        self._num_indices = identity.triangles.size
+        moving = len(self._moving)
+        self._base = np.concatenate([identity.rest[:moving], identity.normals[:moving]], axis=1).astype(np.float32)
+        for texture in (self._atlas, self._backdrop_texture):
+            if texture is not None:
+                texture.release()
+        self._atlas = self.context.texture(identity.atlas.shape[1::-1], 4, identity.atlas.tobytes())
+        self._backdrop_texture = self.context.texture(identity.backdrop.shape[1::-1], 3, identity.backdrop.tobytes())
+        light, photograph = identity.light, identity.photograph
+        half = light.key_direction + np.array([0, 0, 1])
+        shared = {
+            "pivot": self.bundle.pivot,
+            "eye_centres": identity.eye_centres,
+            "camera": identity.camera,
+            "focal": identity.focal,
+            "gain": photograph.gain,
+            "lift": photograph.lift,
+            "gamma": photograph.gamma,
+            "vignette": photograph.vignette,
+            "frame_size": float(self.size),
+            "key_half": half / np.linalg.norm(half),
+            "tolerance": DEPTH_TOLERANCE,
+            **vars(light),
+        }
+        for program in (self._colour, self._surface, self._map, self._backdrop, self._map_backdrop):
+            _set(program, shared)
+
+    def render(self, motion: Motion) -> np.ndarray:
+        """Frames (T, size, size, 3) uint8 of the loaded identity in every state of `motion`."""
+        identity = self._loaded()
+        frames = np.empty((len(motion.head_pose), self.size, self.size, 3), np.uint8)
+        raw = np.empty((self.size, self.size, 4), np.uint8)
+        opening = self.mouth_open(motion)
+        for index, dynamic in enumerate(self._states(motion)):
+            self._multisampled.use()
+            self.context.clear()
+            self._backdrop_texture.use(0)
+            self._backdrop_quad.render(moderngl.TRIANGLE_STRIP)
+            self._atlas.use(0)
+            self._dynamic.write(dynamic)
+            _set(self._colour, _pose_uniforms(motion, index))
+            self._colour["mouth_light"] = 0.45 + 0.55 * min(float(opening[index]) / 0.12, 1.0)
+            self._colour_mesh.render(vertices=self._num_indices)
+            if self._multisampled is not self._frame:
+                self.context.copy_framebuffer(self._frame, self._multisampled)
+            self._frame.read_into(raw, components=4, alignment=1)
+            frames[index] = raw[..., :3]
+        self._photograph(frames, identity, motion)
+        return frames
+
+    def set_reference(self, motion: Motion) -> np.ndarray:
+        """Make the single state in `motion` the portrait; its picture (size, size, 3) uint8."""
+        if len(motion.head_pose) != 1:
+            raise ValueError(f"the portrait is one state, got {len(motion.head_pose)}")
+        self._reference = motion
+        self._loaded()
+        dynamic = next(iter(self._states(motion)))
+        self._reference_positions.write(np.ascontiguousarray(dynamic[:, :3]))
+        pose = _pose_uniforms(motion, 0)
+        _set(self._map, {f"reference_{name}": value for name, value in pose.items()})
+        _set(self._surface, pose)
+        self._dynamic.write(dynamic)
+        self._surface_frame.use()
+        self.context.clear()
+        self._atlas.use(0)
+        self._surface_mesh.render(vertices=self._num_indices)
+        return self.render(motion)[0]
+
+    def correspondence(self, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+        """Where each frame's pixels are in the portrait.
+
+        Returns positions (T, map, map, 2) float32 in [-1, 1] (x right, y down, `grid_sample` with
+        align_corners=False) of the surface point at each pixel centre, and visibility (T, map, map) uint8, 255
+        where the portrait shows that point. Background maps to itself. Raises RuntimeError without a portrait.
+        """
+        self._loaded()
+        if self._reference is None:
+            raise RuntimeError("call set_reference before correspondence")
+        size = self.map_size
+        values = np.empty((len(motion.head_pose), size, size, 4), np.float32)
+        self._map_frame.use()
+        self._map["atlas"], self._map["portrait_surface"], self._map_backdrop["portrait_surface"] = 0, 1, 1
+        self._atlas.use(0)
+        self._surface_texture.use(1)
+        for index, dynamic in enumerate(self._states(motion)):
+            self.context.clear()
+            self._map_backdrop_quad.render(moderngl.TRIANGLE_STRIP)
+            self._dynamic.write(dynamic)
+            _set(self._map, _pose_uniforms(motion, index))
+            self._map_mesh.render(vertices=self._num_indices)
+            self._map_frame.read_into(values[index], components=4, dtype="f4", alignment=1)
+        return values[..., :2].copy(), (values[..., 2] > 0.5).astype(np.uint8) * 255
+
+    def mouth_open(self, motion: Motion) -> np.ndarray:
+        """Gap between the inner lips (T,) float32 in head heights, 0 when closed."""
+        identity, bundle = self._loaded(), self.bundle
+        units = _face_units(motion)
+        gap = np.zeros(len(units), np.float32)
+        for upper, lower in zip(bundle.lip_upper, bundle.lip_lower, strict=True):
+            rest = _rest_of(identity, bundle, upper) - _rest_of(identity, bundle, lower)
+            moved = rest + units @ (bundle.deltas[:, upper] - bundle.deltas[:, lower])
+            gap += (moved[:, 1] - rest[1]) / len(bundle.lip_upper)
+        return np.maximum(gap, 0)
+
+    def release(self) -> None:
+        """Free the OpenGL context."""
+        self.context.release()
+
+    def _loaded(self) -> Identity:
+        if self.identity is None:
+            raise RuntimeError("call set_identity first")
+        return self.identity
+
+    def _states(self, motion: Motion):  # noqa: ANN202 (iterator of (N, 6) arrays)
+        """Positions and normals (N, 6) float32 of the moving vertices, frame by frame."""
+        units = _face_units(motion)
+        for start in range(0, len(units), FRAMES_PER_BATCH):
+            moved = units[start : start + FRAMES_PER_BATCH] @ self._delta
+            moved = moved.reshape(len(moved), *self._base.shape)
+            moved += self._base
+            yield from moved
+
+    def _photograph(self, frames: np.ndarray, identity: Identity, motion: Motion) -> None:
+        """Blur and noise, in place; the rest of the camera's effects is in the shaders."""
+        photograph = identity.photograph
+        if photograph.blur:
+            blur = ImageFilter.GaussianBlur(photograph.blur * self.size)
+            for index in range(len(frames)):
+                frames[index] = np.asarray(Image.fromarray(frames[index]).filter(blur))
+        if photograph.noise:
+            # One grain field, shifted differently for every state: cheap, and the same state gives the same frame.
+            rng = np.random.default_rng(identity.seed)
+            size, margin = self.size, 32
+            grain = (rng.normal(0, photograph.noise, (size + margin, size + margin, 3))).round().astype(np.int16)
+            for index in range(len(frames)):
+                state = np.random.default_rng(np.abs(motion.head_pose[index] * 1e4).astype(np.int64))
+                row, column = state.integers(0, margin, 2)
+                noisy = frames[index] + grain[row : row + size, column : column + size]
+                frames[index] = np.clip(noisy, 0, 255, out=noisy)
+
+
+def _moving_vertices(bundle: HeadBundle) -> tuple[np.ndarray, np.ndarray]:
+    """Render vertices (N,) that face units move, always the first N, and what each unit adds to their positions
+    and normals: (52, N * 6). Normals are linearised: their change at a unit's full activation, on the mean head."""
+    moves = np.abs(bundle.deltas).max(axis=(0, 2)) > 0
+    count = int(np.flatnonzero(moves[bundle.render_vertex]).max()) + 1
+    pick = bundle.render_vertex[:count]
+    rest = vertex_normals(bundle.mean, bundle.triangles)
+    change = np.stack([vertex_normals(bundle.mean + 0.7 * d, bundle.triangles) - rest for d in bundle.deltas]) / 0.7
+    change[np.abs(bundle.deltas).max(axis=2) == 0] = 0
+    delta = np.concatenate([bundle.deltas[:, pick], change[:, pick]], axis=2).astype(np.float32)
+    return np.arange(count), np.ascontiguousarray(delta.reshape(len(delta), -1))
+
+
+def _rest_of(identity: Identity, bundle: HeadBundle, vertex: int) -> np.ndarray:
+    return identity.rest[np.flatnonzero(bundle.render_vertex == vertex)[0]]
+
+
+def _face_units(motion: Motion) -> np.ndarray:
+    """The motion's face units (T, 52) with the lids following the gaze."""
+    units = np.array(motion.face_units, np.float32)
+    yaw, pitch = motion.gaze[:, 0] / LID_FOLLOW_DEGREES, motion.gaze[:, 1] / LID_FOLLOW_DEGREES
+    open_lids = {side: 1 - units[:, FACE_UNITS.index(f"eyeBlink{side}")] for side in ("Left", "Right")}
+    for name, value in {
+        "LookUpLeft": pitch, "LookUpRight": pitch, "LookDownLeft": -pitch, "LookDownRight": -pitch,
+        "LookOutLeft": yaw, "LookInRight": yaw, "LookInLeft": -yaw, "LookOutRight": -yaw,
+    }.items():  # fmt: skip
+        lids = open_lids["Left" if name.endswith("Left") else "Right"]
+        units[:, FACE_UNITS.index(f"eye{name}")] = np.clip(value, 0, 1) * lids
+    return units
+
+
+def _turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Rotation matrix (3, 3), column-major as OpenGL reads it: yaw to +x, pitch upwards, roll clockwise; degrees."""
+    (sy, sp, sr), (cy, cp, cr) = np.sin(np.radians([yaw, pitch, roll])), np.cos(np.radians([yaw, pitch, roll]))
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    return (about_y @ about_x @ about_z).T
+
+
+def _pose_uniforms(motion: Motion, index: int) -> dict[str, np.ndarray]:
+    return {
+        "head_rotation": _turn(*motion.head_pose[index]),
+        "head_offset": motion.translation[index],
+        "eye_rotation": _turn(*motion.gaze[index], 0.0),
+    }
+
+
+def _set(program: moderngl.Program, values: dict[str, np.ndarray | float]) -> None:
+    """Write the uniforms that this program has."""
+    for name, value in values.items():
+        if name in program:
+            program[name].write(np.asarray(value, "f4").tobytes())

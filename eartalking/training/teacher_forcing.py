@@ -1,0 +1,257 @@
+"""Stage 4, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out RUN`.
+
+CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minutes 9` (resumes slice by slice).
+
+Teacher forcing with a history that cannot be trusted. At 25 fps the previous frame explains nearly all of the next, so
+a model that may copy never listens: in a third of the clips the history is pure noise, elsewhere each frame of it is
+noised with p = 0.5, and every control is released or given at random switch times. `--resample-share` adds the cure for
+exposure bias: the history of that share of the clips is the model's own prediction (one pass without gradient).
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from eartalking.checkpoint import load_model, save_model
+from eartalking.config import SAMPLES_PER_FRAME
+from eartalking.data import NUM_LABELS, LatentClips, Sequence
+from eartalking.model import ControlBatch, TalkingHeadModel
+from eartalking.training.common import Losses, RunOptions, train
+
+NO_HISTORY_SHARE = 0.35
+MOUTH_OPEN = NUM_LABELS - 1  # column of the label vector
+
+
+class TeacherForcingTrainer(nn.Module):
+    """The model with the head that reads SynthTalk's labels from the backbone's features, in training only."""
+
+    def __init__(self, model: TalkingHeadModel) -> None:
+        super().__init__()
+        self.model = model
+        tokens = model.config.autoencoder.num_latent_tokens
+        self.to_labels = nn.Sequential(nn.Linear(model.config.dim, 32), nn.Flatten(2), nn.GELU(), nn.Linear(32 * tokens, NUM_LABELS))
+
+    def forward(
+        self, sequence: Sequence, controls: ControlBatch, history: Tensor, noise_level: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> cond (B, T, N, D), sink (B, D), labels (B, T, NUM_LABELS)."""
+        audio = audio_tokens(self.model, sequence)
+        cond, sink = self.model(
+            audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
+        )
+        return cond, sink, self.to_labels(cond)
+
+
+def audio_tokens(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
+    """The window's audio tokens (B, T, A, D), encoded from the clip's start as a stream would."""
+    length = sequence.latents.shape[1]
+    tokens = model.audio_encoder(sequence.waveform)
+    index = sequence.start[:, None] + torch.arange(length, device=tokens.device)  # (B, T)
+    return torch.take_along_dim(tokens, index[:, :, None, None], dim=1)
+
+
+def draw_controls(sequence: Sequence, generator: torch.Generator) -> ControlBatch:
+    """True values with a random subset given: each track is given in half of the clips, and switches at random times."""
+    batch, length = sequence.values.shape[:2]
+    tracks = sequence.values.shape[2] + 1
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    given = uniform(batch, 1, tracks) < 0.5
+    switch = (uniform(batch, 1, tracks) * length * 2).long()  # half of the tracks switch inside the window
+    given = given ^ (torch.arange(length)[None, :, None] >= switch)
+    # Whole clips without any control, and with all of them, are the two cases that users meet most.
+    kind = uniform(batch, 1, 1)
+    given = torch.where(kind < 0.2, False, torch.where(kind > 0.95, True, given))
+    return ControlBatch(sequence.values, sequence.emotion, sequence.intensity, given.to(sequence.values.device))
+
+
+def true_history(sequence: Sequence) -> Tensor:
+    """Latents of the frame before each frame: (B, T, N, C)."""
+    return torch.cat([sequence.previous[:, None], sequence.latents[:, :-1]], dim=1)
+
+
+def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """History with noise, and its level (B, T): frame by frame with p = 0.5; total for a share of the clips.
+
+    Part of the noise is shared by all frames of a clip, because a drifting stream's errors are.
+    """
+    batch, length = history.shape[:2]
+    device = history.device
+    level = torch.rand(batch, length, generator=generator) * (torch.rand(batch, length, generator=generator) < 0.5)
+    level[torch.rand(batch, generator=generator) < NO_HISTORY_SHARE] = 1.0
+    level = level.to(device)
+    shared = torch.rand(batch, 1, 1, 1, generator=generator).to(device)
+    noise = (1 - shared).sqrt() * torch.randn_like(history) + shared.sqrt() * torch.randn_like(history[:, :1])
+    weight = level[:, :, None, None]
+    return (1 - weight) * history + weight * noise, level
+
+
+def compute_losses(trainer: nn.Module, sequence: Sequence, generator: torch.Generator, resample_share: float) -> Losses:
+    history = true_history(sequence)
+    controls = draw_controls(sequence, generator)
+    if resample_share > 0:
+        history = resampled(trainer, sequence, controls, history, generator, resample_share)
+    history, level = noised(history, generator)
+    cond, sink, labels = trainer(sequence, controls, history, level)
+    batch, length = level.shape
+    flow = trainer_model(trainer).flow_head.loss(
+        sequence.latents.flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(length, 0)
+    )
+    label_loss = F.smooth_l1_loss(labels.float(), sequence.labels)
+    loss = 0.5 * flow.flow + flow.regression + 0.5 * label_loss
+    return {"loss": loss, "flow": flow.flow, "regression": flow.regression, "labels": label_loss}
+
+
+def trainer_model(trainer: nn.Module) -> TalkingHeadModel:
+    """The model, whether or not the trainer is wrapped for several processes."""
+    return getattr(trainer, "module", trainer).model
+
+
+@torch.no_grad()
+def resampled(
+    trainer: nn.Module, sequence: Sequence, controls: ControlBatch, history: Tensor, generator: torch.Generator, share: float
+) -> Tensor:
+    """In a share of the clips, the model's own samples, made from a noised history, in place of the true one."""
+    model = trainer_model(trainer)
+    start, level = noised(history, generator)
+    cond, sink, _ = trainer(sequence, controls, start, level)
+    batch, length = level.shape
+    own = model.flow_head.sample(
+        cond.flatten(0, 1), sink.repeat_interleave(length, 0), num_steps=2, temperature=model.config.temperature
+    ).unflatten(0, (batch, length))
+    own = torch.cat([history[:, :1], own[:, :-1]], dim=1)
+    chosen = (torch.rand(batch, generator=generator) < share).to(history.device)
+    return torch.where(chosen[:, None, None, None], own, history)
+
+
+@torch.no_grad()
+def rollout(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch, seed: int = 0) -> Tensor:
+    """Free-running latents (B, T, N, C) from each clip's first frame, with the streaming step."""
+    audio = audio_tokens(model, sequence)
+    state = model.prefill(sequence.reference_latents, sequence.reference_features)
+    generator = torch.Generator().manual_seed(seed)
+    frames = []
+    for index in range(audio.shape[1]):
+        rows = ControlBatch(*(value[:, index : index + 1] for value in vars(controls).values()))
+        noise = torch.randn(state.previous.shape, generator=generator).to(audio.device)
+        frames.append(model.step(audio[:, index], rows, noise, state))
+    return torch.stack(frames, dim=1)
+
+
+class LinearReader:
+    """Least-squares reading of the labels from latents: an independent eye on what the model emits."""
+
+    def __init__(self, clips: LatentClips) -> None:
+        latents, labels = clips.tensors["latents"].float().flatten(1), clips.tensors["labels"].float()
+        design = F.pad(latents, (0, 1), value=1.0)
+        ridge = 1e-2 * len(design) * torch.eye(design.shape[1])
+        self.weights = torch.linalg.solve(design.T @ design + ridge, design.T @ labels)
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """(..., N, C) -> (..., NUM_LABELS)."""
+        return F.pad(latents.float().flatten(-2), (0, 1), value=1.0) @ self.weights.to(latents.device)
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Mean over clips (rows) of the correlation over time; clips without movement in `b` do not count."""
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    moving = b.pow(2).mean(1) > 1e-4
+    values = (a * b).sum(1) / (a.pow(2).sum(1) * b.pow(2).sum(1)).sqrt().clamp_min(1e-6)
+    return float(values[moving].mean()) if moving.any() else 0.0
+
+
+@torch.no_grad()
+def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence, reader: LinearReader) -> dict[str, float]:
+    """Against copying and against shuffled audio, teacher-forced and free-running; and whether controls act."""
+    model = trainer.model
+    history = true_history(sequence)
+    batch, length = history.shape[:2]
+    device = history.device
+    released = ControlBatch.released(batch, length, device=device)
+    given = ControlBatch(sequence.values, sequence.emotion, sequence.intensity, torch.ones_like(released.given))
+    none, clean = torch.ones(batch, length, device=device), torch.zeros(batch, length, device=device)
+    noise = torch.randn(history.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    shuffled = Sequence(**{**vars(sequence), "waveform": sequence.waveform.roll(1, 0)})
+
+    def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
+        cond, _, _ = trainer(source, controls, past, level)
+        return float((model.flow_head.mean(cond).float() - sequence.latents).pow(2).mean())
+
+    truth = reader(sequence.latents)
+    free, free_shuffled, free_given = (
+        rollout(model, source, controls) for source, controls in ((sequence, released), (shuffled, released), (sequence, given))
+    )
+    read, read_shuffled, read_given = reader(free), reader(free_shuffled), reader(free_given)
+    pose = slice(52, 55)
+    return {
+        "forced": error(sequence, released, history, clean),
+        "copy": float((history - sequence.latents).pow(2).mean()),
+        "no_history": error(sequence, released, noise, none),
+        "no_history_shuffled": error(shuffled, released, noise, none),
+        "no_history_given": error(sequence, given, noise, none),
+        "mouth_reader": correlation(truth[..., MOUTH_OPEN], sequence.labels[..., MOUTH_OPEN]),
+        "mouth_free": correlation(read[..., MOUTH_OPEN], sequence.labels[..., MOUTH_OPEN]),
+        "mouth_shuffled": correlation(read_shuffled[..., MOUTH_OPEN], sequence.labels[..., MOUTH_OPEN]),
+        "pose_error_given": float((read_given[..., pose] - sequence.labels[..., pose]).abs().mean() * 12),
+        "pose_error_reader": float((truth[..., pose] - sequence.labels[..., pose]).abs().mean() * 12),
+        "free_rms": float(free.pow(2).mean().sqrt()),
+        "free_jitter": float((free[:, 1:] - free[:, :-1]).pow(2).mean() / (sequence.latents[:, 1:] - sequence.latents[:, :-1]).pow(2).mean()),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eartalking.training.teacher_forcing", description=__doc__.split("\n")[0])
+    RunOptions.add_arguments(parser, steps=6000, batch_size=16, learning_rate=6e-4)
+    parser.add_argument("--data", type=Path, required=True, help="folder made by eartalking.training.encode")
+    parser.add_argument("--checkpoint", required=True, help="where the autoencoder comes from (the encode stage's)")
+    parser.add_argument("--audio", help="checkpoint whose audio encoder to take")
+    parser.add_argument("--init", help="checkpoint to take everything but the autoencoder from")
+    parser.add_argument("--length", type=int, default=24, help="frames per training window")
+    parser.add_argument("--resample-share", type=float, default=0.0, help="share of the clips with the model's own history")
+    args = parser.parse_args(argv)
+    options = RunOptions.from_arguments(args)
+    torch.manual_seed(options.seed)
+    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    model = load_model(args.init or args.checkpoint)
+    if args.init:
+        model.autoencoder.load_state_dict(load_model(args.checkpoint).autoencoder.state_dict())
+    if args.audio:
+        trunk = load_model(args.audio).audio_encoder.state_dict()
+        model.audio_encoder.load_state_dict(trunk)
+    trainer = TeacherForcingTrainer(model).train().requires_grad_(True)
+    model.autoencoder.requires_grad_(False).eval()
+    clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
+    reader = LinearReader(clips)
+    fixed = evaluation_batch(held_out).to(accelerator.device)
+    rng, generator = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
+    average = train(
+        trainer,
+        lambda: clips.sample(options.batch_size, args.length, rng).to(accelerator.device),
+        lambda module, batch, step: compute_losses(module, batch, generator, args.resample_share),
+        lambda module, step: evaluate(module, fixed, reader),
+        options,
+        accelerator,
+    )
+    if accelerator.is_main_process:
+        save_model(average.model, options.out / "checkpoint")
+    return 0
+
+
+def evaluation_batch(clips: LatentClips, count: int = 24, length: int = 60) -> Sequence:
+    """The first `length` frames of the first `count` clips that are long enough."""
+    chosen = [clip for clip in range(len(clips)) if clips.num_frames(clip) >= length][:count]
+    if not chosen:
+        raise ValueError(f"no clip of {length} frames to evaluate on")
+    return Sequence.collate([clips.window(clip, 0, length, (length + 2) * SAMPLES_PER_FRAME) for clip in chosen])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""The model: streaming equals training, causality, controls as tokens, and independent states."""
+import pytest
+import torch
+
+from eartalking.config import TINY
+from eartalking.model import ControlBatch, TalkingHeadModel
+
+N, C, D = TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels, TINY.dim
+REFERENCE_DIM = TINY.autoencoder.reference_widths[-1]
+
+
+@pytest.fixture(scope="module")
+def model() -> TalkingHeadModel:
+    torch.manual_seed(0)
+    model = TalkingHeadModel(TINY).eval().requires_grad_(False)
+    for parameter in model.parameters():  # nothing may hide behind a zero initialisation
+        if not parameter.any():
+            parameter.normal_(0, 0.1)
+    return model
+
+
+def inputs(batch: int, length: int, seed: int = 0) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    controls = ControlBatch(
+        normal(batch, length, 9),
+        torch.randint(8, (batch, length), generator=generator),
+        torch.rand(batch, length, generator=generator),
+        torch.rand(batch, length, 10, generator=generator) < 0.5,
+    )
+    return {
+        "audio": normal(batch, length, TINY.audio.tokens_per_frame, D),
+        "controls": controls,
+        "previous": normal(batch, length, N, C),
+        "noise_level": torch.zeros(batch, length),
+        "reference_latents": normal(batch, N, C),
+        "reference_features": normal(batch, N, REFERENCE_DIM),
+    }
+
+
+def row(controls: ControlBatch, index: int) -> ControlBatch:
+    return ControlBatch(*(value[:, index : index + 1] for value in vars(controls).values()))
+
+
+def test_step_equals_forward_beyond_the_window(model: TalkingHeadModel) -> None:
+    length = TINY.window_size * 2 + 3
+    given = inputs(2, length)
+    noise = torch.randn(length, 2, N, C)
+    state = model.prefill(given["reference_latents"], given["reference_features"])
+    streamed = [model.step(given["audio"][:, t], row(given["controls"], t), noise[t], state) for t in range(length)]
+    history = torch.stack([given["reference_latents"], *streamed[:-1]], dim=1)
+    cond, sink = model(**{**given, "previous": history})
+    offline = [
+        model.flow_head.sample(cond[:, t], sink, num_steps=TINY.num_steps, temperature=TINY.temperature, noise=noise[t])
+        for t in range(length)
+    ]
+    torch.testing.assert_close(torch.stack(streamed), torch.stack(offline), atol=2e-4, rtol=1e-3)
+
+
+def test_forward_is_causal(model: TalkingHeadModel) -> None:
+    given = inputs(1, 8)
+    before, _ = model(**given)
+    changed = inputs(1, 8, seed=1)
+    for name in ("audio", "previous"):
+        given[name] = torch.cat([given[name][:, :5], changed[name][:, 5:]], dim=1)
+    after, _ = model(**given)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert (before[:, 5] - after[:, 5]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("track", range(10))
+def test_each_control_acts_in_its_own_frame(model: TalkingHeadModel, track: int) -> None:
+    given = inputs(1, 4)
+    released = ControlBatch.released(1, 4)
+    base, _ = model(**{**given, "controls": released})
+    asked = ControlBatch.released(1, 4)
+    asked.given[0, 2, track] = True
+    changed, _ = model(**{**given, "controls": asked})
+    torch.testing.assert_close(base[:, :2], changed[:, :2])
+    assert (base[:, 2] - changed[:, 2]).abs().max() > 1e-4
+
+
+def test_a_released_value_does_not_matter(model: TalkingHeadModel) -> None:
+    given = inputs(1, 3)
+    released = ControlBatch.released(1, 3)
+    base, _ = model(**{**given, "controls": released})
+    released.values += 5
+    released.emotion += 3
+    again, _ = model(**{**given, "controls": released})
+    torch.testing.assert_close(base, again)
+
+
+def test_clone_and_restore_go_on_like_the_original(model: TalkingHeadModel) -> None:
+    given = inputs(1, 16)
+    state = model.prefill(given["reference_latents"], given["reference_features"])
+
+    def run(state, frames: range) -> torch.Tensor:
+        noise = torch.Generator().manual_seed(frames.start)
+        return torch.stack(
+            [model.step(given["audio"][:, t], row(given["controls"], t), torch.randn(1, N, C, generator=noise), state) for t in frames]
+        )
+
+    run(state, range(12))
+    twin = state.clone()
+    saved = state.to_tensors()
+    restored = model.prefill(*(torch.zeros_like(given[name]) for name in ("reference_latents", "reference_features")))
+    restored.load_tensors(saved)
+    expected = run(state, range(12, 16))
+    torch.testing.assert_close(run(twin, range(12, 16)), expected, atol=0, rtol=0)
+    torch.testing.assert_close(run(restored, range(12, 16)), expected, atol=0, rtol=0)
