@@ -52,12 +52,12 @@ class ModelConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
     dim: int = 256
-    depth: int = 6
+    depth: int = 4
     num_heads: int = 8
     sink_size: int = 1
     window_size: int = 10
-    head_dim: int = 256
-    head_depth: int = 3
+    head_dim: int = 192
+    head_depth: int = 2
     head_num_heads: int = 4
     num_steps: int = 4
     temperature: float = 0.7

@@ -1,8 +1,10 @@
 """Controls: which head pose, gaze, blink, expression and emotion are asked for, frame by frame.
 
-A track that is absent, or null at a time, is *released*: the model decides. A whole video's worth of values is a
-`Controls`, loaded from JSON keyframes or from a CSV with one row per frame; the values of one frame are a `ControlFrame`.
+A track that is absent, or null at a time, is *released*: the model decides. A whole video's worth of values
+is a `Controls`, loaded from JSON keyframes or from a CSV with one row per frame; the values of one frame are
+a `ControlFrame`.
 """
+
 from __future__ import annotations
 
 import csv
@@ -92,7 +94,8 @@ def _validate_emotion(value: Any) -> Emotion:
 class ControlArrays(NamedTuple):
     """One frame's controls as the model takes them; what is released is 0 with `given` False.
 
-    Shapes: values (9,) float32 in the units of `CONTROL_RANGES`, given (9,) bool, both in the order of `SCALAR_TRACKS`.
+    Shapes: values (9,) float32 in the units of `CONTROL_RANGES`, given (9,) bool, both in the order of
+    `SCALAR_TRACKS`.
     """
 
     values: np.ndarray
@@ -112,7 +115,8 @@ class ControlFrame(Mapping[str, ControlValue]):
 
     def __init__(self, values: Mapping[str, Any] | None = None, **tracks: Any) -> None:
         """Raises: ValueError as `validate_control` does."""
-        checked = {track: validate_control(track, value) for track, value in {**(values or {}), **tracks}.items()}
+        asked = {**(values or {}), **tracks}
+        checked = {track: validate_control(track, value) for track, value in asked.items()}
         self._values = {track: checked.get(track) for track in CONTROL_TRACKS}
 
     def __getitem__(self, track: str) -> ControlValue:
@@ -135,7 +139,7 @@ class ControlFrame(Mapping[str, ControlValue]):
         return {track: value for track, value in self._values.items() if value is not None}
 
     def with_values(self, **tracks: Any) -> ControlFrame:
-        """A copy with these tracks set, or released where None. Raises: ValueError as `validate_control` does."""
+        """A copy with these tracks set, or released where None. Raises as `validate_control` does."""
         return ControlFrame(self._values, **tracks)
 
     def to_arrays(self) -> ControlArrays:
@@ -157,8 +161,8 @@ RELEASED = ControlFrame()
 class Controls:
     """The control tracks of a whole video, as keyframes; immutable.
 
-    Between two numbers a track is linear, an emotion is stepped, the last value is held; a track is released before its
-    first keyframe and from a null keyframe to the next one (a number is held until the null after it).
+    Between two numbers a track is linear, an emotion is stepped, the last value is held; a track is released
+    before its first keyframe and from a null keyframe to the next one (a number is held until its null).
     """
 
     def __init__(self, tracks: Mapping[str, Iterable[tuple[float, Any]]] | None = None) -> None:
@@ -183,7 +187,8 @@ class Controls:
         return hash(tuple(self._tracks.items()))
 
     def __repr__(self) -> str:
-        return f"Controls({', '.join(f'{track}: {len(keys)} keyframes' for track, keys in self._tracks.items())})"
+        counts = [f"{track}: {len(keyframes)} keyframes" for track, keyframes in self._tracks.items()]
+        return f"Controls({', '.join(counts)})"
 
     @property
     def num_frames(self) -> int:
@@ -251,8 +256,7 @@ class Controls:
             raise InputError(path, os_cause(error)) from None
 
     def _to_json(self) -> str:
-        tracks = {track: [[time, value] for time, value in keyframes] for track, keyframes in self._tracks.items()}
-        return json.dumps({"fps": FPS, "tracks": tracks}) + "\n"
+        return json.dumps({"fps": FPS, "tracks": self._tracks}) + "\n"
 
     def _to_csv(self) -> str:
         columns = list(self._tracks) or list(SCALAR_TRACKS)
@@ -272,7 +276,7 @@ def _check_keyframes(track: str, keyframes: Iterable[tuple[float, Any]]) -> tupl
         if isinstance(time, bool) or not isinstance(time, Real) or not 0 <= _to_float(time) < math.inf:
             raise ValueError(f"{where}: the time must be a finite number of seconds >= 0, not {time!r}")
         if checked and time <= checked[-1][0]:
-            raise ValueError(f"{where}: time {time:g} is not after the keyframe before it ({checked[-1][0]:g})")
+            raise ValueError(f"{where}: time {time:g} does not follow {checked[-1][0]:g}")
         try:
             checked.append((float(time), validate_control(track, value)))
         except ValueError as error:
@@ -299,7 +303,8 @@ def _parse_json(text: str) -> dict[str, list[tuple[float, Any]]]:
             raise ValueError(f"track {track}: expected a list of [seconds, value], not {keyframes!r}")
         for number, keyframe in enumerate(keyframes, start=1):
             if not isinstance(keyframe, list) or len(keyframe) != 2:
-                raise ValueError(f"track {track}, keyframe {number}: expected [seconds, value], not {keyframe!r}")
+                where = f"track {track}, keyframe {number}"
+                raise ValueError(f"{where}: expected [seconds, value], not {keyframe!r}")
     return document["tracks"]
 
 

@@ -1,4 +1,5 @@
 """The one error that users cause, and that every entry point prints as a single line."""
+
 from __future__ import annotations
 
 from os import PathLike, fspath
@@ -7,8 +8,8 @@ from os import PathLike, fspath
 class InputError(ValueError):
     """A file that cannot be used, and why.
 
-    `str(error)` is one printable line, `path: cause`, whatever the file is called: line breaks, control characters
-    and undecodable bytes in the name come out escaped.
+    `str(error)` is one printable line, `path: cause`, whatever the file is called: line breaks, control
+    characters and undecodable bytes in the name come out escaped.
 
     Attributes:
         path: the file as the user named it.
@@ -23,7 +24,9 @@ class InputError(ValueError):
 
 def printable(text: str) -> str:
     """`text` with everything escaped that would break the line or the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def os_cause(error: BaseException) -> str:

@@ -1,4 +1,5 @@
 """From any picture to the square face crop that the model sees: load, find the face, frame the whole head."""
+
 from __future__ import annotations
 
 import warnings
@@ -17,19 +18,22 @@ MAX_SIDE = 2048  # larger pictures are reduced on load; no model here looks at m
 MIN_SIDE = 32
 BACKDROP = (128, 128, 128)  # what shows through transparent pixels
 
-# Chin to crown, in units of the detector's box (which runs from the brows to the chin), measured on a photograph.
+# Chin to crown, in units of the detector's box (brows to chin), measured on a photograph.
 HEAD_ABOVE_BOX = 0.60
 HEAD_BELOW_BOX = 0.06
 HEAD_IN_CROP = 0.72  # head height / crop height
 HEAD_CENTRE = 0.50  # middle between chin and crown, from the top of the crop
 
-# The detector's smallest face is 80 pixels. It is tried on the picture resized to these longer sides: first on several
-# close ones, whose boxes are averaged because one alone jumps by 10 %, then on large ones for faces far away.
+# The detector's smallest face is 80 pixels. It is tried on the picture resized to these longer sides: first
+# on several close ones, whose boxes are averaged because one alone jumps by 10 %, then on large ones for
+# faces far away.
 _NEAR_SIDES = (480, 560, 640, 720)
 _FAR_SIDES = (1280, 2048)
 _SURE = 0.5  # a detector score that needs no second sighting; false alarms stay below
 
-NO_FACE = "no face found; use a larger, frontal, well-lit face, or take the middle of the picture with --crop center"
+NO_FACE = (
+    "no face found; use a larger, frontal, well-lit face, or take the picture's middle with --crop center"
+)
 
 
 class NoFaceError(ValueError):
@@ -45,7 +49,8 @@ class FaceCrop:
 
     Attributes:
         image: (size, size, 3) uint8.
-        box: left, top, right, bottom of the square in the picture's pixels; may lie partly outside the picture.
+        box: left, top, right, bottom of the square in the picture's pixels; may lie partly outside the
+        picture.
         face: the detector's box in the same form, None for a centred crop.
     """
 
@@ -57,8 +62,9 @@ class FaceCrop:
 def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
     """Any picture as (H, W, 3) uint8 RGB, upright, at most MAX_SIDE pixels on its longer side.
 
-    Takes a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8. EXIF rotation is applied, transparency
-    lies over grey, 16-bit and float pictures are scaled to 8 bits; of an animation the first picture is taken.
+    Takes a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8. EXIF rotation is applied,
+    transparency lies over grey, 16-bit and float pictures are scaled to 8 bits; of an animation the first
+    picture is taken.
 
     Raises:
         InputError: the file is missing, unreadable, damaged, no picture, too large or too small.
@@ -96,7 +102,7 @@ def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto") -> FaceCro
     Args:
         image: (H, W, 3) uint8.
         size: side of the crop in pixels.
-        mode: "auto" frames the largest face; "center" takes the largest square in the middle and looks for no face.
+        mode: "auto" frames the largest face; "center" takes the largest square in the middle.
 
     Raises:
         NoFaceError: `mode` is "auto" and no face was found.
@@ -127,9 +133,11 @@ def find_face(image: np.ndarray) -> tuple[float, float, float, float] | None:
         faces = [face for face in _merge(sightings) if face.score >= _SURE or face.count > 1]
         if not faces:
             continue
-        # A patch of texture can score a little above zero at the size of a face: it must not beat a clear one.
+        # A patch of texture can score a little above zero at that size: it must not beat a clear one.
         best = max(face.score for face in faces)
-        return max((face for face in faces if face.score >= 0.4 * best), key=lambda face: face.box[3] - face.box[1]).box
+        return max(
+            (face for face in faces if face.score >= 0.4 * best), key=lambda face: face.box[3] - face.box[1]
+        ).box
     return None
 
 
@@ -148,7 +156,10 @@ def _detect(image: np.ndarray, long_side: int) -> list[_Sighting]:
     )
     rectangles, scores, _ = _detector().run(np.asarray(resized), 0, 0.0)
     return [
-        _Sighting((box.left() / scale, box.top() / scale, (box.right() + 1) / scale, (box.bottom() + 1) / scale), score)
+        _Sighting(
+            (box.left() / scale, box.top() / scale, (box.right() + 1) / scale, (box.bottom() + 1) / scale),
+            score,
+        )
         for box, score in zip(rectangles, scores, strict=True)
     ]
 
@@ -182,7 +193,10 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def _cut(
-    image: np.ndarray, size: int, box: tuple[float, float, float, float], face: tuple[float, float, float, float] | None
+    image: np.ndarray,
+    size: int,
+    box: tuple[float, float, float, float],
+    face: tuple[float, float, float, float] | None,
 ) -> FaceCrop:
     """Resample `box` to `size` pixels; what lies outside the picture repeats its edge."""
     height, width = image.shape[:2]
@@ -190,7 +204,9 @@ def _cut(
     right, bottom = max(int(np.ceil(box[2])) - width, 0), max(int(np.ceil(box[3])) - height, 0)
     padded = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="edge")
     window = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
-    resized = Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS, box=window, reducing_gap=3.0)
+    resized = Image.fromarray(padded).resize(
+        (size, size), Image.Resampling.LANCZOS, box=window, reducing_gap=3.0
+    )
     return FaceCrop(np.array(resized), box, face)
 
 
@@ -198,7 +214,9 @@ def _normalise(image: Image.Image) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(_too_large())
     if min(image.size) < MIN_SIDE:
-        raise ValueError(f"the picture is too small ({image.width}x{image.height}; at least {MIN_SIDE} pixels a side)")
+        raise ValueError(
+            f"the picture is too small ({image.width}x{image.height}; at least {MIN_SIDE} pixels a side)"
+        )
     image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # lets a large JPEG decode at a fraction of its size
     image.load()
     upright = ImageOps.exif_transpose(image)

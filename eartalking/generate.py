@@ -3,8 +3,8 @@
     python -m eartalking.generate PORTRAIT AUDIO -o OUT.mp4 [--controls FILE.json|.csv] [--seed N]
         [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N] [--crop auto|center]
 
-The audio goes through a `StreamSession` one frame's worth at a time, as it would arrive in a call. A progress bar goes
-to stderr; the last line on stdout is one JSON object:
+The audio goes through a `StreamSession` one frame's worth at a time, as it would arrive in a call. A progress
+bar goes to stderr; the last line on stdout is one JSON object:
 
     frames, seconds, size, fps   of the video
     rtf                          time from the first audio to the finished file / length of the video
@@ -13,9 +13,10 @@ to stderr; the last line on stdout is one JSON object:
     peak_mem_mb                  largest resident memory of the process
     device, checkpoint, seed     what made it
 
-Exit code 0, or 2 after one line on stderr that names the file and the cause, or 130 after Ctrl-C. Nothing is left of
-a video that was not finished.
+Exit code 0, or 2 after one line on stderr that names the file and the cause, or 130 after Ctrl-C. Nothing is
+left of a video that was not finished.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -64,13 +65,18 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("portrait", help="a picture with a face: PNG, JPEG, WebP, ...")
     parser.add_argument("audio", help="a voice: WAV, MP3, FLAC, OGG, M4A, a video with sound, ...")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
-    parser.add_argument("--controls", metavar="FILE", help=".json keyframes or .csv rows: pose, gaze, emotion, ...")
-    parser.add_argument("--seed", type=int, default=0, help="same inputs and seed, same video (default 0)")
-    parser.add_argument("--checkpoint", default="default", metavar="NAME_OR_DIR", help="the model (default: default)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: as many as cores)")
     parser.add_argument(
-        "--crop", choices=("auto", "center"), default="auto", help="auto frames the largest face; center takes the middle"
+        "--controls", metavar="FILE", help="keyframes (.json) or rows (.csv): pose, emotion, ..."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same inputs and seed, same video (default 0)")
+    parser.add_argument("--checkpoint", default="default", metavar="NAME_OR_DIR", help="the model")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--crop",
+        choices=("auto", "center"),
+        default="auto",
+        help="frame the largest face, or take the middle",
     )
     return parser.parse_args(argv)
 
@@ -90,7 +96,7 @@ class _Inputs:
 
 
 def _read_inputs(args: argparse.Namespace) -> _Inputs:
-    """Everything that can be wrong with the files is found here, before a model is loaded or a byte is written."""
+    """All that can be wrong with the files is found here, before a model loads or a byte is written."""
     target = check_output(args.output)
     for source in (args.portrait, args.audio, args.controls):
         if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
@@ -107,7 +113,7 @@ def _read_inputs(args: argparse.Namespace) -> _Inputs:
 
 def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
     inputs = _read_inputs(args)
-    # Here, so that a wrong file is told at once and the model's packages load only for a run that can succeed.
+    # Here, so that a wrong file is told at once and the model's packages load only for a sound run.
     import torch
 
     from eartalking import StreamSession, load_model

@@ -1,7 +1,8 @@
 """Reading and writing of sound and video files; the only place that knows the codec package.
 
-Arrays at this edge: `frames` (T, H, W, 3) or (H, W, 3) uint8 RGB, `waveform` (samples,) float32 mono in [-1, 1].
+Arrays at this edge: frames (H, W, 3) uint8 RGB, `waveform` (samples,) float32 mono in [-1, 1].
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -24,6 +25,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from eartalking.config import FPS, SAMPLE_RATE
 from eartalking.errors import InputError, os_cause
 
+FilePath = str | PathLike[str]
+
 MIN_SECONDS = 0.1  # below this there is nothing to say, and some codecs carry padding only
 SOUNDTRACK_RATE = 48_000
 SOUNDTRACK_BITS_PER_CHANNEL = 96_000
@@ -34,9 +37,9 @@ METADATA = {
     "description": f"{AI_NOTE}: a synthetic video made from a still portrait and a voice. "
     "IPTC digital source type: trainedAlgorithmicMedia",
 }
-# One encoder thread: frame threads would change the bytes with the number of cores, and the model needs the cores.
+# One encoder thread: with more, the bytes would change with the number of cores, which the model needs.
 _VIDEO_OPTIONS = {"crf": "18", "preset": "veryfast", "threads": "1"}
-# Bicubic with accurate rounding and full chroma: the scaler's fast paths darken a picture by one level each way.
+# Bicubic with accurate rounding and full chroma: the scaler's fast paths darken by one level each way.
 _EXACT_COLOURS = int(Interpolation.BICUBIC) | 0x40000 | 0x2000
 # How much of each channel goes into an output channel; what is not named counts as _SURROUND.
 _MONO = ({"FC": 1.0, "FL": 0.5, "FR": 0.5, "LFE": 0.0},)
@@ -45,21 +48,25 @@ _STEREO = tuple(
     for side, other in (("FL", "FR"), ("FR", "FL"))
 )
 _SURROUND = 0.35
+# Files that do not name their channels, as most WAVs do not: the order that WAV prescribes.
+_UNNAMED = {1: ("FC",), 2: ("FL", "FR"), 6: ("FL", "FR", "FC", "LFE", "BL", "BR")}
 
 
-def read_audio(path: str | PathLike[str], sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """The first (best) sound track of any file that PyAV decodes, as (samples,) float32 mono at `sample_rate`.
+def read_audio(path: FilePath, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """The best sound track of any file that PyAV decodes, (samples,) float32 mono at `sample_rate`.
 
-    Channels are mixed with the centre (the voice) foremost and without the bass channel; a mix that exceeds 1 is scaled
-    down to 1.
+    Channels are mixed with the centre (the voice) foremost and without the bass channel; a mix
+    above 1 is scaled.
 
     Raises:
-        InputError: missing, unreadable, empty, not audio, without a sound track, damaged, or shorter than MIN_SECONDS.
+        InputError: missing, unreadable, empty, not audio, without a sound track, damaged, or shorter than
+        MIN_SECONDS.
     """
     frames = _resample((chunk.mixed(_MONO) for chunk in _decode_audio(path)), "mono", sample_rate)
     waveform = np.concatenate([np.zeros(0, np.float32), *(frame.to_ndarray()[0] for frame in frames)])
     if len(waveform) < MIN_SECONDS * sample_rate:
-        raise InputError(path, f"the audio is too short ({len(waveform) / sample_rate:.2f} s; {MIN_SECONDS:g} s needed)")
+        seconds = len(waveform) / sample_rate
+        raise InputError(path, f"the audio is too short ({seconds:.2f} s; {MIN_SECONDS:g} s needed)")
     peak = float(np.abs(waveform).max())
     if not math.isfinite(peak):
         raise InputError(path, "the audio contains samples that are not finite numbers")
@@ -68,7 +75,7 @@ def read_audio(path: str | PathLike[str], sample_rate: int = SAMPLE_RATE) -> np.
 
 @dataclass(frozen=True)
 class Video:
-    """An opened video: `frames` is read once, lazily; `waveform` is the sound at 16 kHz, None without a sound track."""
+    """An opened video: `frames` can be read once; `waveform` is at 16 kHz, None without a sound track."""
 
     frames: Iterator[np.ndarray]  # each (H, W, 3) uint8
     fps: float
@@ -76,10 +83,10 @@ class Video:
     waveform: np.ndarray | None
 
 
-def read_video(path: str | PathLike[str], fps: float | None = None) -> Video:
+def read_video(path: FilePath, fps: float | None = None) -> Video:
     """Open a video with its sound.
 
-    With `fps` the frames come at that constant rate: each output instant shows the frame that a player would show.
+    With `fps` the frames come at that constant rate, each the one that a player would show then.
 
     Raises:
         InputError: missing, unreadable, empty, not a video, or (while iterating) damaged.
@@ -89,36 +96,30 @@ def read_video(path: str | PathLike[str], fps: float | None = None) -> Video:
         if picture is None:
             raise InputError(path, "the file has no picture track")
         rate = float(picture.average_rate or picture.guessed_rate or FPS)
-        late = 0.0 if sound is None else _start(sound) - _start(picture)
+        starts = [float((stream.start_time or 0) * stream.time_base) for stream in (sound, picture) if stream]
     frames = _decode_frames(path, fps)
     first = next(frames, None)
     if first is None:
         raise InputError(path, "the file has no picture that can be decoded")
-    waveform = None if sound is None else _shift(read_audio(path), round(late * SAMPLE_RATE))
+    waveform = None
+    if sound is not None:  # padded where the sound starts after the picture, cut where it starts before
+        samples = round((starts[0] - starts[1]) * SAMPLE_RATE)
+        waveform = np.pad(read_audio(path), (max(samples, 0), 0))[max(-samples, 0) :]
     return Video(chain([first], frames), fps or rate, first.shape[:2], waveform)
-
-
-def _start(stream: av.stream.Stream) -> float:
-    return float((stream.start_time or 0) * stream.time_base)
-
-
-def _shift(waveform: np.ndarray, samples: int) -> np.ndarray:
-    """Sound that starts after the picture is padded, sound that starts before it is cut."""
-    return np.pad(waveform, (samples, 0)) if samples > 0 else waveform[-samples:]
 
 
 class VideoWriter:
     """Streams frames into an H.264 MP4 beside `path`, which appears only when everything is written.
 
-    Use as a context manager: leaving it normally finishes the file and puts it in place of `path`; leaving it by any
-    exception (Ctrl-C and a full disk included) removes what was written and leaves an older `path` as it was.
+    Use as a context manager: leaving it normally finishes the file and puts it in place of `path`; leaving it
+    by any exception (Ctrl-C and a full disk included) removes what was written and spares an older `path`.
 
-    `audio` names the file whose sound track is added, at its own quality, as 48 kHz AAC (mono stays mono, the rest
-    becomes stereo), all of it, however many frames there are. Same input, same bytes.
+    `audio` names the file whose sound track is added, at its own quality, as 48 kHz AAC (mono stays mono, the
+    rest becomes stereo), all of it, however many frames there are. Same input, same bytes.
     """
 
     def __init__(
-        self, path: str | PathLike[str], size: tuple[int, int], fps: int = FPS, audio: str | PathLike[str] | None = None
+        self, path: FilePath, size: tuple[int, int], fps: int = FPS, audio: FilePath | None = None
     ) -> None:
         """`size` is (height, width), both even.
 
@@ -136,15 +137,12 @@ class VideoWriter:
         self._container: av.container.OutputContainer | None = None
         self._part = self._target.parent / f".{secrets.token_hex(6)}.part.mp4"
         try:
-            # Created here, not by the codec library: with the permissions of any new file, and never over another one.
+            # Created here with the permissions of any new file, and never over another one.
             os.close(os.open(self._part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             self._container = av.open(_url(self._part), "w", format="mp4", options={"movflags": "faststart"})
             self._add_streams()
-        except (OSError, av.FFmpegError) as error:
-            self._discard()
-            raise InputError(path, os_cause(error)) from None
-        except BaseException:
-            self._discard()
+        except BaseException as error:
+            self._give_up(error)
             raise
 
     def _add_streams(self) -> None:
@@ -161,8 +159,8 @@ class VideoWriter:
         self._video = stream
         if self._soundtrack is not None:
             layout = self._soundtrack.layout
-            bits = SOUNDTRACK_BITS_PER_CHANNEL * (1 if layout == "mono" else 2)
-            self._audio = self._container.add_stream("aac", rate=SOUNDTRACK_RATE, layout=layout, bit_rate=bits)
+            self._audio = self._container.add_stream("aac", rate=SOUNDTRACK_RATE, layout=layout)
+            self._audio.bit_rate = SOUNDTRACK_BITS_PER_CHANNEL * (1 if layout == "mono" else 2)
 
     def __enter__(self) -> Self:
         return self
@@ -170,16 +168,13 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if error is not None:
             self._discard()
             return
         try:
             self._finish()
-        except (OSError, av.FFmpegError) as failure:
-            self._discard()
-            raise InputError(self.path, os_cause(failure)) from None
-        except BaseException:
-            self._discard()
+        except BaseException as failure:
+            self._give_up(failure)
             raise
 
     def write(self, image: np.ndarray) -> None:
@@ -221,11 +216,16 @@ class VideoWriter:
         os.replace(self._part, self._target)
 
     def _check_part(self) -> None:
-        """The container's close does not report every failed write; a file cut short must not look like a result."""
+        """The container's close hides some failed writes; a file cut short must not look like a result."""
         with av.open(_url(self._part)) as container:
             packets = sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
         if packets != self.num_frames:
-            raise OSError(None, f"the file could not be written completely ({packets} of {self.num_frames} frames)")
+            raise OSError(None, f"only {packets} of {self.num_frames} frames could be written")
+
+    def _give_up(self, error: BaseException) -> None:
+        self._discard()
+        if isinstance(error, (OSError, av.FFmpegError)):
+            raise InputError(self.path, os_cause(error)) from None
 
     def _discard(self) -> None:
         # Whatever the muxer says while it gives up is a consequence of the first error.
@@ -236,27 +236,23 @@ class VideoWriter:
             self._part.unlink(missing_ok=True)
 
 
-def check_output(path: str | PathLike[str]) -> Path:
+def check_output(path: FilePath) -> Path:
     """The real file that writing to `path` would create or replace.
 
     Raises:
-        InputError: not an .mp4, its folder is missing or not writable, or it is there and is not a plain file.
+        InputError: not an .mp4, not a plain file, or its folder is missing or not writable.
     """
     if Path(path).suffix.lower() != ".mp4":
         raise InputError(path, "the output must end in .mp4")
     try:
         target = Path(path).resolve()  # a link is written through, not replaced
-        if target.is_dir():
-            raise InputError(path, "is a folder")
         if target.exists() and not target.is_file():
-            raise InputError(path, "is not a plain file")
+            raise InputError(path, "is a folder" if target.is_dir() else "is not a plain file")
         if target.exists() and not os.access(target, os.W_OK):
             raise InputError(path, "is not writable")
         if not target.parent.is_dir():
             raise InputError(path, "its folder does not exist")
-        if not os.access(target.parent, os.W_OK | os.X_OK):
-            raise InputError(path, "its folder is not writable")
-        # Root and read-only mounts make os.access unreliable: try.
+        # Tried, because permissions do not tell of read-only mounts.
         probe = target.parent / f".{secrets.token_hex(6)}.part.mp4"
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         probe.unlink()
@@ -267,7 +263,7 @@ def check_output(path: str | PathLike[str]) -> Path:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A decoded piece of sound: `samples` (channels, n) float32, and the channels' names (`FL`, `FC`, ...)."""
+    """A decoded piece of sound: `samples` (channels, n) float32, and the channels' names (`FL`, ...)."""
 
     samples: np.ndarray
     rate: int
@@ -278,8 +274,8 @@ class _Chunk:
         samples = self.samples
         if self.channels != ("FL", "FR")[: len(outputs)]:
             named = [[weights.get(name, _SURROUND) for name in self.channels] for weights in outputs]
-            mix = np.array(named, np.float32) if {"FL", "FC"} & set(self.channels) else np.ones((len(outputs), len(samples)))
-            samples = (mix / mix.sum(axis=1, keepdims=True)).astype(np.float32) @ samples
+            mix = np.array(named if {"FL", "FC"} & set(self.channels) else np.ones_like(named), np.float32)
+            samples = (mix / mix.sum(axis=1, keepdims=True)) @ samples
         layout = "mono" if len(outputs) == 1 else "stereo"
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
         frame.sample_rate = self.rate
@@ -289,7 +285,7 @@ class _Chunk:
 class _Soundtrack:
     """A file's sound at its own quality as 48 kHz frames, decoded only as far as it has been asked for."""
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: FilePath) -> None:
         chunks = _decode_audio(path)
         first = next(chunks, None)
         if first is None:
@@ -306,27 +302,28 @@ class _Soundtrack:
             frame = next(self._frames, None)
             if frame is None:
                 return
-            # Counted, not copied from the source: without times the AAC encoder's priming would not be marked, and
-            # players would start 21 ms late.
+            # Counted, not copied from the source: without times the AAC encoder's priming would not be
+            # marked, and players would start 21 ms late.
             frame.pts, frame.time_base = self._position, Fraction(1, SOUNDTRACK_RATE)
             self._position += frame.samples
             yield frame
 
 
 def _resample(frames: Iterable[av.AudioFrame], layout: str, rate: int) -> Iterator[av.AudioFrame]:
-    """Planar float frames at `rate`; the input's rate may change on the way, as it does in some AAC streams."""
+    """Planar float frames at `rate`; the input's rate may change on the way (some AAC streams)."""
     resampler, source_rate = None, 0
     for frame in frames:
         if resampler is None or frame.sample_rate != source_rate:
             if resampler is not None:
                 yield from resampler.resample(None)
-            resampler, source_rate = av.AudioResampler(format="fltp", layout=layout, rate=rate), frame.sample_rate
+            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            source_rate = frame.sample_rate
         yield from resampler.resample(frame)
     if resampler is not None:
         yield from resampler.resample(None)
 
 
-def _decode_audio(path: str | PathLike[str]) -> Iterator[_Chunk]:
+def _decode_audio(path: FilePath) -> Iterator[_Chunk]:
     with _open(path) as container:
         stream = container.streams.best("audio")
         if stream is None:
@@ -344,10 +341,15 @@ def _decode_audio(path: str | PathLike[str]) -> Iterator[_Chunk]:
                 samples = _to_float(frame)
                 left = end - seconds
                 seconds += Fraction(frame.samples, frame.sample_rate)
-                if 0 < left and seconds > end:
+                if left > 0 and seconds > end:
                     samples = samples[:, : round(left * frame.sample_rate)]
                 if samples.shape[1]:
-                    yield _Chunk(samples, frame.sample_rate, tuple(channel.name for channel in frame.layout.channels))
+                    yield _Chunk(samples, frame.sample_rate, _channel_names(frame))
+
+
+def _channel_names(frame: av.AudioFrame) -> tuple[str, ...]:
+    names = tuple(channel.name for channel in frame.layout.channels)
+    return _UNNAMED.get(len(names), names) if set(names) == {"NONE"} else names
 
 
 def _to_float(frame: av.AudioFrame) -> np.ndarray:
@@ -361,7 +363,7 @@ def _to_float(frame: av.AudioFrame) -> np.ndarray:
     return (samples * scale).astype(np.float32)
 
 
-def _decode_frames(path: str | PathLike[str], fps: float | None) -> Iterator[np.ndarray]:
+def _decode_frames(path: FilePath, fps: float | None) -> Iterator[np.ndarray]:
     with _open(path) as container:
         stream = container.streams.best("video")
         start, shown, step = None, None, 1 / float(stream.average_rate or FPS)
@@ -384,7 +386,7 @@ def _decode_frames(path: str | PathLike[str], fps: float | None) -> Iterator[np.
 
 
 @contextlib.contextmanager
-def _open(path: str | PathLike[str]) -> Iterator[av.container.InputContainer]:
+def _open(path: FilePath) -> Iterator[av.container.InputContainer]:
     try:
         if not Path(path).is_file():
             cause = "is a folder" if Path(path).is_dir() else "is not a plain file"
@@ -403,6 +405,6 @@ def _open(path: str | PathLike[str]) -> Iterator[av.container.InputContainer]:
         raise InputError(path, os_cause(error)) from None
 
 
-def _url(path: str | PathLike[str]) -> str:
-    # Without the scheme a name such as `a:b.wav` would be taken for a protocol, and `-x.wav` for an option elsewhere.
+def _url(path: FilePath) -> str:
+    # Without the scheme a name such as `a:b.wav` would be taken for a protocol.
     return f"file:{os.path.abspath(path)}"

@@ -25,6 +25,7 @@ JAW = UNIT_INDEX["jawOpen"]
 @pytest.fixture(scope="module")
 def utterance() -> Utterance:
     pytest.importorskip("espeakng_loader")
+    pytest.importorskip("pocketsphinx")
     return next(utterances("train", 0.01, 5, ("espeak",)))
 
 

@@ -15,6 +15,7 @@ from eartalking.synth.visemes import PHONE_INDEX, VOWELS
 from eartalking.synth.voices import Voice, aligner, ipa_to_arpabet, speak, tidy_phones, voices
 
 pytest.importorskip("espeakng_loader")
+pytest.importorskip("pocketsphinx")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,13 @@ def test_manifest_names_voice_licence_and_text_of_the_split(corpus: Path) -> Non
 
 
 def test_same_command_gives_the_same_corpus(tmp_path: Path) -> None:
-    arguments = "-m eartalking.synth.speech --split val --hours 0.003 --seed 3 --engines espeak --out".split()
+    options = {"--split": "val", "--hours": "0.003", "--seed": "3", "--engines": "espeak"}
+    arguments = [
+        "-m",
+        "eartalking.synth.speech",
+        *(word for pair in options.items() for word in pair),
+        "--out",
+    ]
     for name in ("first", "second"):
         subprocess.run([sys.executable, *arguments, str(tmp_path / name)], check=True, capture_output=True)
     first, second = (corpus_files(tmp_path / name) for name in ("first", "second"))
@@ -121,7 +128,6 @@ def test_unknown_voice_is_an_error() -> None:
 
 
 def test_forced_alignment_agrees_with_the_synthesiser() -> None:
-    pytest.importorskip("pocketsphinx")
     text = "The baker opened a bottle"
     waveform, phones = speak(Voice("espeak", "en-us+m3"), text, np.random.default_rng(0))
     aligned = aligner().align(waveform, text)
@@ -143,6 +149,12 @@ def test_augmentation_keeps_timing_and_range() -> None:
         assert np.abs(augmented).max() <= 1
         correlation = np.correlate(np.abs(augmented), np.abs(waveform[3000:5600]), "valid")
         assert abs(int(correlation[:8000].argmax()) - 3000) < 160
+
+
+def test_silence_is_given_noise_that_is_no_speech() -> None:
+    silence = np.zeros(SAMPLE_RATE, np.float32)
+    levels = [augment_waveform(silence, np.random.default_rng(seed)).std() for seed in range(20)]
+    assert 0.001 < max(levels) < 0.2
 
 
 def test_augmentation_is_determined_by_its_generator(utterance: Utterance) -> None:

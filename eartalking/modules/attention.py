@@ -45,9 +45,10 @@ def expand_to_tokens(bias: Tensor, tokens_per_frame: int) -> Tensor:
     return bias.reshape(1, num_heads, frames_q * k, frames_k * k)
 
 
-def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
-    """RMS norm over the last axis in x's own dtype, which the fused kernel needs under autocast."""
-    return F.rms_norm(x, x.shape[-1:], scale.to(x.dtype), eps=1e-6)
+def rms_norm(x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """RMS norm over the last axis, then a scale; in x's own dtype under autocast too."""
+    scale = None if scale is None else scale.to(x.dtype)
+    return F.rms_norm(x, x.shape[-1:], scale, eps=1e-6)
 
 
 class CausalSelfAttention(nn.Module):
@@ -60,8 +61,8 @@ class CausalSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        # Scaling the keys too would change nothing: only the product of the two scales enters the logits.
         self.query_scale = nn.Parameter(torch.ones(self.head_dim))
-        self.key_scale = nn.Parameter(torch.ones(self.head_dim))
         self.to_out = nn.Linear(dim, dim)
 
     def forward(
@@ -79,7 +80,7 @@ class CausalSelfAttention(nn.Module):
         batch, length, dim = x.shape
         qkv = self.to_qkv(x).view(batch, length, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, S, Dh)
-        q, k = rms_norm(q, self.query_scale), rms_norm(k, self.key_scale)
+        q, k = rms_norm(q, self.query_scale), rms_norm(k)
         if cache is not None:
             if frame_index is None:
                 raise ValueError("attention with a cache needs the frame_index of x")

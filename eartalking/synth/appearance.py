@@ -64,24 +64,30 @@ def island_texels(uv: np.ndarray, island: tuple[float, float], box: tuple[int, i
 
 
 def is_ear_island(uv: np.ndarray) -> np.ndarray:
-    """Which of (n, 2) texture coordinates of skin lie on the two ear islands: (n,) bool."""
-    return uv[:, 0] < 0.3
+    """Which of (n, 2) texture coordinates lie on the two ear islands: (n,) bool."""
+    return (uv[:, 0] < 0.17) & (uv[:, 1] > 0.53) & (uv[:, 1] < 0.64)
+
+
+def is_head_island(uv: np.ndarray) -> np.ndarray:
+    """Which of (n, 2) texture coordinates lie on the head island: (n,) bool."""
+    u, v = uv.T
+    return (u > 0.638) & (v > 0.146) & (v < 0.83) & ~((u < 0.65) & (v > 0.67))
 
 
 @lru_cache(maxsize=1)
 def texture_space(bundle: HeadBundle) -> TextureSpace:
     """The texture space of a bundle, computed once (about a second)."""
     part = bundle.part[bundle.render_vertex]
-    skin = part == PARTS.index("skin")
-    triangles = bundle.render_triangles[skin[bundle.render_triangles].all(axis=1)]
-    ears = is_ear_island(bundle.uv)
+    body = (part == PARTS.index("skin")) | (part == PARTS.index("torso"))
+    triangles = bundle.render_triangles
+    ears, head = body & is_ear_island(bundle.uv), body & is_head_island(bundle.uv)
     steps = np.arange(17) / 16
     a, b = np.meshgrid(steps, steps)
     bary = np.stack([a, b, 1 - a - b], axis=-1)[a + b <= 1.0001]  # (S, 3)
     attributes = np.concatenate([bundle.mean, bundle.masks], axis=1)[bundle.render_vertex]
     layers = []
     for island, box, chosen in (
-        (HEAD_ISLAND, HEAD_BOX, triangles[~ears[triangles].any(axis=1)]),
+        (HEAD_ISLAND, HEAD_BOX, triangles[head[triangles].all(axis=1)]),
         (EARS_ISLAND, EARS_BOX, triangles[ears[triangles].all(axis=1)]),
     ):
         texels = island_texels(bundle.uv, island, box) - box[:2]
@@ -248,8 +254,8 @@ def _paint_skin(look: Look, space: TextureSpace, noise: list[np.ndarray], rng: n
     if rng.random() < 0.25:
         spots = _ramp(fine[:, 1], rng.uniform(0.45, 0.8), 1.1) * _bump(y, 0.42, rng.uniform(0.06, 0.2)) * front
         colour = _blend(colour, colour * np.array([0.6, 0.45, 0.35]), np.clip(spots, 0, 1) * rng.uniform(0.3, 0.9))
-    for _ in range(rng.integers(0, 5)):  # moles
-        spot = np.exp(-((x - rng.uniform(-0.28, 0.28)) ** 2 + (y - rng.uniform(0.05, 0.8)) ** 2) / 0.008**2 / 2)
+    for _ in range(rng.integers(1, 4) if rng.random() < 0.35 else 0):  # moles
+        spot = np.exp(-((x - rng.uniform(-0.28, 0.28)) ** 2 + (y - rng.uniform(0.05, 0.8)) ** 2) / 0.005**2 / 2)
         colour *= 1 - 0.6 * (spot * front)[:, None]
     if look.random_texture:
         colour = _random_texture(colour, look.random_texture, space, noise, rng)

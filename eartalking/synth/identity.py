@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from eartalking.synth.appearance import (
     ATLAS_SIZE,
@@ -25,6 +26,7 @@ from eartalking.synth.appearance import (
     Look,
     hair_coverage,
     is_ear_island,
+    is_head_island,
     island_texels,
     paint_atlas,
     sample_look,
@@ -177,6 +179,13 @@ def _concavity(bundle: HeadBundle) -> np.ndarray:
     return np.clip(1 - 22 * np.maximum(depth, 0), 0.35, 1).astype(np.float32)
 
 
+@lru_cache(maxsize=2)
+def _lash_roots(bundle: HeadBundle) -> np.ndarray:
+    """The skin vertex nearest to each lash vertex: the lashes' length is scaled towards it."""
+    skin = bundle.vertices_of("skin")
+    return skin[cKDTree(bundle.mean[skin]).query(bundle.mean[bundle.vertices_of("lashes")])[1]]
+
+
 def _head_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator) -> _Piece:
     part = bundle.part
     normals = vertex_normals(shape, bundle.triangles)
@@ -203,12 +212,19 @@ def _head_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator)
         normals[chosen] = rest[chosen] - rest[chosen].mean(axis=0)
         normals[chosen] /= np.linalg.norm(normals[chosen], axis=1, keepdims=True)
     lashes = bundle.vertices_of("lashes")
+    rest[lashes] += (rest[_lash_roots(bundle)] - rest[lashes]) * rng.uniform(0.45, 0.85)
     material[lashes, 2:] = 0.0, 0.8
     group = np.array([GROUPS[name] for name in PARTS], np.float32)[part]
     pick = bundle.render_vertex
     return _Piece(
-        rest[pick], normals[pick], _head_uv(shape, normals, bundle), material[pick], group[pick], bundle.render_triangles
-    )
+        rest[pick], normals[pick], _head_uv(shape, normals, bundle), material[pick], group[pick],
+        _two_sided(bundle.render_triangles, part[pick] == PARTS.index("lashes")),
+    )  # fmt: skip
+
+
+def _two_sided(triangles: np.ndarray, thin: np.ndarray) -> np.ndarray:
+    """The triangles (F, 3), and once more the other way round where all their vertices are `thin` (R,) bool."""
+    return np.concatenate([triangles, triangles[thin[triangles].all(axis=1)][:, ::-1]])
 
 
 def _head_uv(shape: np.ndarray, normals: np.ndarray, bundle: HeadBundle) -> np.ndarray:
@@ -219,7 +235,8 @@ def _head_uv(shape: np.ndarray, normals: np.ndarray, bundle: HeadBundle) -> np.n
     uv = np.where(
         ears, island_texels(bundle.uv, EARS_ISLAND, EARS_BOX), island_texels(bundle.uv, HEAD_ISLAND, HEAD_BOX)
     )
-    torso = part == PARTS.index("torso")
+    body = (part == PARTS.index("skin")) | (part == PARTS.index("torso"))
+    torso = body & ~is_head_island(bundle.uv) & ~ears[:, 0]  # by texture, so that no triangle spans two islands
     place = bundle.mean[pick][torso]
     uv[torso, 0] = CLOTH_BOX[0] + np.clip((place[:, 0] - CLOTH_X[0]) / np.ptp(CLOTH_X), 0.01, 0.99) * CLOTH_BOX[2]
     uv[torso, 1] = CLOTH_BOX[1] + np.clip((CLOTH_Y[1] - place[:, 1]) / np.ptp(CLOTH_Y), 0.01, 0.99) * CLOTH_BOX[3]
@@ -262,8 +279,9 @@ def _hair_piece(shape: np.ndarray, look: Look, bundle: HeadBundle, rng: np.rando
     triangles = triangles.reshape(-1, 3)
     normals = vertex_normals(rest, triangles)
     return _Piece(
-        rest, normals, uv, _material(count, gloss=rng.uniform(0.02, 0.2)), np.full(count, GROUPS["hair"]), triangles
-    )
+        rest, normals, uv, _material(count, gloss=rng.uniform(0.02, 0.15)), np.full(count, GROUPS["hair"]),
+        _two_sided(triangles, np.ones(count, bool)),
+    )  # fmt: skip
 
 
 def _locks_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator) -> _Piece:
@@ -297,7 +315,7 @@ def _locks_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator
     weight = (1 - 0.5 * np.clip((down - 0.4) / 0.6, 0, 1) + np.zeros(columns)).ravel()
     return _Piece(
         rest, normals if outwards else -normals, uv, _material(len(rest), weight=weight, gloss=0.05),
-        np.full(len(rest), GROUPS["locks"]), triangles,
+        np.full(len(rest), GROUPS["locks"]), _two_sided(triangles, np.ones(len(rest), bool)),
     )  # fmt: skip
 
 
@@ -344,7 +362,7 @@ def _glasses_piece(shape: np.ndarray, eye_centres: np.ndarray, rng: np.random.Ge
     uv = np.tile(np.array(solid_corner("glasses")) + SOLID_SIZE / 2, (len(points), 1))
     return _Piece(
         points, np.concatenate(normals), uv, _material(len(points), gloss=0.3),
-        np.full(len(points), GROUPS["glasses"]), np.concatenate(triangles),
+        np.full(len(points), GROUPS["glasses"]), _two_sided(np.concatenate(triangles), np.ones(len(points), bool)),
     )  # fmt: skip
 
 
@@ -372,7 +390,7 @@ def _direction(rng: np.random.Generator, spread: float) -> np.ndarray:
 def _sample_light(rng: np.random.Generator) -> Light:
     warmth = rng.normal(0, 0.08)
     tint = np.array([1 + warmth, 1 + rng.normal(0, 0.02), 1 - warmth])
-    level = rng.uniform(0.75, 1.2)
+    level = rng.uniform(0.85, 1.45)
     contrast = rng.uniform(0.25, 0.75)  # share of the light that comes from the key
     rim = rng.uniform(0, 0.5, 3) * rng.uniform(0, 1) if rng.random() < 0.4 else np.zeros(3)
     return Light(
@@ -416,6 +434,8 @@ def _sample_backdrop(rng: np.random.Generator) -> np.ndarray:
     if kind >= 2:
         blur = rng.choice([0.7, 3, 8])
         image = np.stack([ndimage.gaussian_filter(image[..., i], blur) for i in range(3)], axis=-1)
+    grey = image.mean(axis=2, keepdims=True)
+    image = grey + (image - grey) * rng.uniform(0.05, 1) ** 1.5  # most rooms are not gaudy
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 

@@ -51,12 +51,11 @@ void main() {
 )
 
 _DEVELOP = """
-uniform vec3 gain, lift;
-uniform float gamma, vignette, frame_size;
-// linear light to the pixel value of this clip's camera
+uniform float vignette, frame_size;
+// linear light to a pixel value; the camera's tone curve follows as a table on the CPU, which is cheaper than pow()
 vec3 develop(vec3 linear) {
     vec2 from_centre = gl_FragCoord.xy / frame_size * 2.0 - 1.0;
-    return lift + gain * pow(linear, vec3(0.5 * gamma)) * (1.0 - vignette * 0.5 * dot(from_centre, from_centre));
+    return sqrt(linear * (1.0 - vignette * dot(from_centre, from_centre)));
 }
 """
 
@@ -86,7 +85,9 @@ void main() {
     float shine = max(dot(n, key_half), 0.0);
     shine *= shine; shine *= shine; shine *= shine;   // ^8
     float gloss = surface.x;
-    if (gloss > 0.9) { shine *= shine; shine *= shine; shine *= shine * 2.0; }  // eyes: ^64, a small sharp highlight
+    if (gloss > 0.9) {   // eyes: ^256, a small sharp highlight
+        shine *= shine; shine *= shine; shine *= shine; shine *= shine; shine *= shine * 1.5;
+    }
     vec3 linear = texel.rgb * texel.rgb * light * surface.y + key_colour * (gloss * shine * surface.y);
     colour = vec4(develop(linear), 1.0);
 }
@@ -99,20 +100,25 @@ out vec2 position;
 void main() { position = in_corner; gl_Position = vec4(in_corner, 0.9999, 1.0); }
 """
 
-BACKGROUND_FRAGMENT = (
-    """#version 330
-"""
-    + _DEVELOP
-    + """
+BACKGROUND_FRAGMENT = """#version 330
 in vec2 position;
 uniform sampler2D backdrop;
+uniform float vignette;
 out vec4 colour;
 void main() {
+    vec2 from_centre = position * position;
     vec3 value = texture(backdrop, position * 0.5 + 0.5).rgb;
-    colour = vec4(develop(value * value), 1.0);
+    colour = vec4(value * sqrt(1.0 - vignette * (from_centre.x + from_centre.y)), 1.0);
 }
 """
-)
+
+# The supersampled picture, averaged down by the texture unit.
+SHRINK_FRAGMENT = """#version 330
+in vec2 position;
+uniform sampler2D picture;
+out vec4 colour;
+void main() { colour = texture(picture, position * 0.5 + 0.5); }
+"""
 
 # The portrait's surface: distance from the camera and the group of the nearest surface, 0 for background.
 SURFACE_VERTEX = (
@@ -166,13 +172,19 @@ in float group;
 uniform sampler2D atlas;
 uniform sampler2D portrait_surface;
 uniform float tolerance;
+uniform float frame_size;
 out vec4 value;
+bool shows(vec2 position, vec2 offset) {
+    vec2 seen = texture(portrait_surface, position * 0.5 + 0.5 + offset * 0.5 / frame_size).xy;
+    return abs(seen.y - group) < 0.5 && abs(seen.x - reference.z) < tolerance;
+}
 void main() {
     if (texture(atlas, uv).a < 0.5) discard;
     vec2 position = reference.xy / reference.z;
-    vec2 seen = texture(portrait_surface, position * 0.5 + 0.5).xy;
     bool inside = max(abs(position.x), abs(position.y)) < 1.0;
-    bool same = abs(seen.y - group) < 0.5 && abs(seen.x - reference.z) < tolerance;
+    // the four pixels around the point: at a border of two surfaces either may be the one that the point is on
+    bool same = shows(position, vec2(-1, -1)) || shows(position, vec2(1, -1))
+             || shows(position, vec2(-1, 1)) || shows(position, vec2(1, 1));
     value = vec4(position, inside && same ? 1.0 : 0.0, 1.0);
 }
 """
@@ -182,7 +194,7 @@ in vec2 position;
 uniform sampler2D portrait_surface;
 out vec4 value;
 void main() {
-    float group = texture(portrait_surface, position * 0.5 + 0.5).y;
+    float group = texture(portrait_surface, position * 0.5 + 0.5).y;   // background is group 0
     value = vec4(position, group < 0.5 ? 1.0 : 0.0, 0.0);
 }
 """

@@ -264,7 +264,8 @@ def augment_waveform(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarr
         noise = rng.normal(0, 1, len(speech))
         if rng.random() < 0.6:
             noise = sosfilt(butter(1, rng.uniform(150, 2000), fs=SAMPLE_RATE, output="sos"), noise)
-        noise *= level * 10 ** (-rng.uniform(15, 45) / 20) / (noise.std() + 1e-9)
+        # A silent clip gets the noise that speech would have had: noise alone must not move a mouth.
+        noise *= max(level, 0.05) * 10 ** (-rng.uniform(15, 45) / 20) / (noise.std() + 1e-9)
         speech = speech + noise
     speech = speech * (0.09 / max(level, 0.02)) * 10 ** (rng.uniform(-12, 6) / 20)
     return np.clip(speech, -1, 1).astype(np.float32)

@@ -22,6 +22,7 @@ from scipy.signal import resample_poly
 
 from eartalking.config import SAMPLE_RATE
 from eartalking.synth.visemes import PHONE_INDEX
+from eartalking.video import read_audio
 
 if TYPE_CHECKING:
     from hibari import Hibari
@@ -363,11 +364,7 @@ def prompt_texts() -> dict[str, str]:
 
 def read_prompt(stem: str) -> np.ndarray:
     """The waveform of one recorded prompt, 16 kHz."""
-    import av
-
-    with av.open(str(_PROMPT_SOUNDS / f"{stem}.g722"), format="g722") as container:
-        parts = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    return np.concatenate(parts).astype(np.float32) / 32768
+    return read_audio(_PROMPT_SOUNDS / f"{stem}.g722")
 
 
 # ---- one verb for all ------------------------------------------------------------------------------------

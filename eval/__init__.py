@@ -1,0 +1,1 @@
+"""Measuring: readers that look at pixels only, and the mathematics of the metrics."""
