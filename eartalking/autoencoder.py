@@ -12,6 +12,7 @@ portrait at (x, y) + warp (`grid_sample`, align_corners=False).
 """
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -97,7 +98,7 @@ class FrameEncoder(nn.Module):
         # The stem's convolution already halves the grid: the finest level costs most and motion does not need it.
         self.conv_in = nn.Conv2d(6 * config.stem**2, widths[1], 3, stride=2, padding=1)
         blocks: list[nn.Module] = [ResBlock(widths[1], widths[1])]
-        for before, after in zip(widths[1:-1], widths[2:]):
+        for before, after in pairwise(widths[1:]):
             blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), ResBlock(after, after)]
         self.blocks = nn.Sequential(*blocks, ResBlock(widths[-1], widths[-1]))
         self.norm_out = nn.GroupNorm(_groups(widths[-1]), widths[-1])
@@ -119,7 +120,7 @@ class ReferenceEncoder(nn.Module):
         self.conv_in = nn.Conv2d(3 * config.stem**2, widths[0], 3, padding=1)
         self.levels = nn.ModuleList([ResBlock(width, width) for width in widths])
         self.downs = nn.ModuleList(
-            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(widths, widths[1:])]
+            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)]
         )
 
     def forward(self, portrait: Tensor) -> list[Tensor]:

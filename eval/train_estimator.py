@@ -210,8 +210,8 @@ def train(data: ReaderData, minutes: float, batch_size: int, peak_rate: float) -
                 torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
                 for mine, theirs in zip(average.buffers(), net.buffers(), strict=True):
                     mine.lerp_(theirs, 1 - decay) if mine.is_floating_point() else mine.copy_(theirs)
-            bar.n = round(100 * share)
             bar.set_postfix(step=step, loss=f"{float(loss.detach()):.3f}", refresh=False)
+            bar.update(min(100, round(100 * share)) - bar.n)
     return average, step
 
 
@@ -231,8 +231,9 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)
-    data, held_out = (load_data(folders, args.max_clips, args.max_frames) for folders in (args.data, args.val))
+    data = load_data(args.data, args.max_clips, args.max_frames)
     net, steps = train(data, args.minutes, args.batch_size, args.learning_rate)
+    held_out = load_data(args.val, args.max_clips, args.max_frames)
     accuracy = measure(net, held_out)
     about = {"steps": steps, "batch_size": args.batch_size, "training_images": len(data), "held_out_images": len(held_out),
              "emotions": list(EMOTIONS), "crop": list(CROP)}  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from eartalking.synth.head import MASKS, PARTS, HeadBundle
+from eartalking.synth.look import Look, tone
 
 ATLAS_SIZE = 640
 TEXELS_PER_UV = 900
@@ -30,12 +31,6 @@ SOLID_ORIGIN, SOLID_SIZE = (484, 316), 24
 EYE_TEXTURE_ANGLE = 1.75  # radians from the optical axis at the rim of EYE_BOX
 LATTICES = (5, 14, 38)  # noise cells per head height
 
-SKIN_TONES = np.array(
-    [(250, 222, 202), (240, 200, 172), (226, 176, 138), (204, 146, 104), (166, 108, 72), (116, 72, 48), (74, 46, 34)]
-) / 255
-HAIR_TONES = np.array(
-    [(22, 18, 17), (48, 32, 24), (84, 54, 34), (128, 84, 48), (186, 142, 88), (222, 196, 148), (148, 66, 34), (150, 148, 146)]
-) / 255
 IRIS_TONES = np.array([(62, 36, 20), (98, 62, 30), (112, 98, 48), (72, 108, 72), (82, 122, 156), (116, 130, 140)]) / 255
 
 
@@ -134,47 +129,6 @@ def _bump(value: np.ndarray, centre: float, width: float) -> np.ndarray:
 def _ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
-
-
-def _tone(table: np.ndarray, at: float) -> np.ndarray:
-    """Colour (3,) at a real-valued position of a colour table."""
-    low = int(np.clip(np.floor(at), 0, len(table) - 2))
-    return table[low] + (table[low + 1] - table[low]) * (at - low)
-
-
-@dataclass(frozen=True)
-class Look:
-    """Choices shared by skin, hair and geometry. Colours are sRGB in 0..1."""
-
-    skin: np.ndarray  # (3,)
-    hair: np.ndarray  # (3,)
-    hair_style: str  # "bald", "buzz", "short", "long"
-    hairline: float  # raises (+) or lowers (-) the hairline, head heights
-    age: float  # 0 young .. 1 old
-    beard: float  # 0 none .. 1 full
-    make_up: float  # 0 none .. 1 strong
-    random_texture: float  # 0 natural .. 1 mostly random colours
-
-
-def sample_look(rng: np.random.Generator) -> Look:
-    """Random choices of an identity's appearance."""
-    skin = _tone(SKIN_TONES, rng.uniform(0, len(SKIN_TONES) - 1.001)) * rng.normal(1, 0.035, 3)
-    if rng.random() < 0.04:
-        skin = rng.uniform(0.2, 0.95, 3)
-    hair = HAIR_TONES[rng.integers(len(HAIR_TONES))] * rng.uniform(0.6, 1.25) * rng.normal(1, 0.06, 3)
-    if rng.random() < 0.06:
-        hair = rng.uniform(0.05, 0.95, 3)
-    style = rng.choice(["bald", "buzz", "short", "long"], p=[0.08, 0.14, 0.43, 0.35])
-    return Look(
-        skin=np.clip(skin, 0.03, 0.98),
-        hair=np.clip(hair, 0.02, 0.95),
-        hair_style=str(style),
-        hairline=rng.normal(0, 0.03),
-        age=rng.beta(1, 1.6),
-        beard=float(rng.uniform(0.15, 1) if rng.random() < (0.1 if style == "long" else 0.35) else 0),
-        make_up=float(rng.uniform(0.2, 1) if rng.random() < 0.35 else 0),
-        random_texture=float(rng.uniform(0.25, 1) if rng.random() < 0.25 else 0),
-    )
 
 
 def hair_coverage(points: np.ndarray, hairline: float) -> np.ndarray:
@@ -287,13 +241,13 @@ def _paint_facial_hair(
     x, y, z = space.points.T
     side = np.abs(x)
     front = _ramp(z, 0.2, 0.35)
-    strands = 0.6 + 0.4 * np.sin(150 * y + 260 * side + 5 * noise[1][:, 0]) * rng.uniform(0.3, 1)
+    strands = 0.8 + 0.2 * np.sin(250 * y + 430 * side + 5 * noise[1][:, 0]) * rng.uniform(0.3, 1) + 0.15 * noise[2][:, 0]
     brow_colour = look.hair * rng.uniform(0.45, 0.9) + 0.1 * look.skin * rng.uniform(0, 1)
     arch, lift = rng.uniform(0, 0.03), rng.normal(0.003, 0.006)
     centre = 0.586 + lift + arch * np.sin(np.clip((side - 0.04) / 0.19, 0, 1) * np.pi * 0.8) - 0.25 * np.clip(side - 0.17, 0, 1)
     thick = rng.uniform(0.007, 0.017) * (1 - 0.6 * _ramp(side, 0.14, 0.24))
     brow = _bump(y - centre, 0, thick) ** 0.8 * _ramp(side, 0.03, 0.06) * (1 - _ramp(side, 0.2, 0.235)) * front
-    colour = _blend(colour, brow_colour, np.clip(brow * strands * rng.uniform(0.5, 1.25), 0, 1))
+    colour = _blend(colour, brow_colour, np.clip(brow * strands * rng.uniform(0.7, 1.5), 0, 1))
     if look.beard:
         jaw = 1 - _ramp(y - 0.55 * np.maximum(side - 0.08, 0), rng.uniform(0.16, 0.24), 0.30)
         chin_only = 1 - _ramp(side, 0.08, 0.14) if rng.random() < 0.3 else 1.0
@@ -318,7 +272,7 @@ def _paint_hair(
     )
     streak = 0.12 * waves + 0.25 * noise[2][:, 0] + 0.2 * noise[0][:, 1]
     colour = look.hair * (1 + rng.uniform(0.3, 0.8) * streak[:, None])
-    cover = hair_coverage(space.points, look.hairline) + 0.03 * noise[1][:, 1] + 0.012 * waves
+    cover = hair_coverage(space.points, look.hairline) + 0.02 * noise[1][:, 1] + 0.02 * noise[2][:, 1] + 0.006 * waves
     return np.clip(colour, 0, 1), _ramp(cover, -0.02, 0.02)
 
 
@@ -339,7 +293,7 @@ def _paint_eye(rng: np.random.Generator) -> np.ndarray:
     sclera = np.array([0.93, 0.91, 0.89]) * rng.uniform(0.85, 1.02)
     veins = 1 - rng.uniform(0, 0.25) * _ramp(angle, 0.5, 1.3) * (0.6 + 0.4 * np.sin(13 * spoke + 4 * angle))
     image = sclera * np.stack([np.ones_like(veins), veins, veins], axis=-1)
-    iris = np.clip(_tone(IRIS_TONES, rng.uniform(0, len(IRIS_TONES) - 1.001)) * rng.normal(1, 0.1, 3), 0.03, 0.9)
+    iris = np.clip(tone(IRIS_TONES, rng.uniform(0, len(IRIS_TONES) - 1.001)) * rng.normal(1, 0.1, 3), 0.03, 0.9)
     iris_angle, pupil_angle = rng.uniform(0.47, 0.54), rng.uniform(0.15, 0.24)
     spokes = 1 + 0.25 * np.sin(spoke * rng.integers(18, 40)) * np.sin(spoke * 7 + 1) + 0.3 * _ramp(angle, 0.45, 0.2)
     ring = 1 - 0.6 * _bump(angle, iris_angle, 0.05)

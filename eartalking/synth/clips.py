@@ -62,7 +62,7 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
         # Speech clips draw their identities from the far end of the seed space: no autoencoder twin among them.
         identities = [1_000_000 + seed]
     metadata["identity"] = ",".join(str(identity) for identity in identities)
-    for prefix, identity in zip(("", "twin_"), identities):
+    for prefix, identity in zip(("", "twin_"), identities, strict=False):
         renderer.set_identity(sample_identity(identity, spec.split, bundle))
         portrait = neutral_portrait(rng)
         tensors[prefix + "reference"] = renderer.set_reference(portrait)

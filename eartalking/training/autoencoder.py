@@ -9,6 +9,7 @@ for everybody; and a linear probe reads the labels from the latents, which keeps
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,8 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], step: int, perc
     if perceptual is not None:
         crop = _random_crop(target.shape[-1])
         ours, truth = perceptual(decoded.image[..., crop[0], crop[1]]), perceptual(target[..., crop[0], crop[1]])
-        losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth)]).mean()
-        scales["perceptual"] = 0.5
+        losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth, strict=True)]).mean()
+        scales["perceptual"] = 0.1
     losses["loss"] = sum(scales[name] * value for name, value in losses.items())
     return losses
 
@@ -218,7 +219,7 @@ def _fixed_batch(folder: Path, twin_share: float, device: torch.device, count: i
     return prepare({name: torch.stack([item[name] for item in items]) for name in items[0]}, device)
 
 
-def _endless(loader: DataLoader) -> "torch.utils.data.Iterator":
+def _endless(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
     while True:
         yield from loader
 

@@ -79,7 +79,7 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         parameters = list(module.parameters())
         torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in parameters], 1 - decay)
-        for mine, theirs in zip(self.module.buffers(), module.buffers()):
+        for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
             mine.copy_(theirs)
 
 

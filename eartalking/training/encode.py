@@ -62,7 +62,7 @@ def encode_clips(autoencoder: FrameAutoencoder, paths: list[Path], device: torch
 def control_values(labels: dict[str, Tensor]) -> Tensor:
     """(T, 9): the scalar control tracks of a clip in the order of `SCALAR_TRACKS`."""
     pose, gaze = labels["head_pose"].float(), labels["gaze"].float()
-    columns = dict(zip(("yaw", "pitch", "roll"), pose.T)) | dict(zip(("gaze_yaw", "gaze_pitch"), gaze.T))
+    columns = {"yaw": pose[:, 0], "pitch": pose[:, 1], "roll": pose[:, 2], "gaze_yaw": gaze[:, 0], "gaze_pitch": gaze[:, 1]}
     columns |= {name: labels[name].float() for name in ("blink", "brow", "smile", "mouth_scale")}
     return torch.stack([columns[track] for track in SCALAR_TRACKS], dim=1)
 

@@ -203,8 +203,12 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence, reader: LinearR
         "pose_error_given": float((read_given[..., pose] - sequence.labels[..., pose]).abs().mean() * 12),
         "pose_error_reader": float((truth[..., pose] - sequence.labels[..., pose]).abs().mean() * 12),
         "free_rms": float(free.pow(2).mean().sqrt()),
-        "free_jitter": float((free[:, 1:] - free[:, :-1]).pow(2).mean() / (sequence.latents[:, 1:] - sequence.latents[:, :-1]).pow(2).mean()),
+        "free_jitter": _motion_energy(free) / _motion_energy(sequence.latents),
     }
+
+
+def _motion_energy(latents: Tensor) -> float:
+    return float((latents[:, 1:] - latents[:, :-1]).pow(2).mean())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""What the default checkpoint is measured by: `benchmarks.quality` (the gates) and `benchmarks.stream_latency`."""

@@ -1,0 +1,177 @@
+"""Gates of the controls: every track stepped through its range alone, and what the reader sees, frame by frame.
+
+No frame is left out after a step: the gate of one frame's latency makes a grace period a contradiction.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.gates import (
+    FOLLOWED_TRACKS,
+    GATES,
+    GAZE_TRACKS,
+    LATENCY_TRACKS,
+    POSE_TRACKS,
+    GateRow,
+    Unavailable,
+    judge,
+    unavailable,
+)
+from benchmarks.streams import Context, Schedule, StreamRecord, spread, strip
+from eartalking.config import FPS
+from eartalking.controls import CONTROL_RANGES, EMOTIONS
+from eval.estimator import FaceReading
+from eval.signals import first_seen, step_response
+
+HORIZON = 12  # frames after a step in which it may be seen
+SMALLEST_STEP = 0.25  # of the track's range; smaller steps drown in the reader's error
+SMALLEST_SMILE = 0.6
+
+
+@dataclass
+class Followed:
+    """What was asked (F,) on one portrait, what was read with the track given, and with it released."""
+
+    asked: np.ndarray
+    given: FaceReading
+    released: FaceReading
+
+
+def asked_levels(track: str, steps: int, rng: np.random.Generator) -> list[float | int]:
+    """The values that a track is stepped through: its whole range, alternately from the lower and the upper half; the
+    blink closed and open; a clear smile or frown; the emotions one after the other (as indices)."""
+    if track == "emotion":
+        return [int(index) for index in np.resize(rng.permutation(len(EMOTIONS)), steps)]
+    if track == "blink":
+        return [float(step % 2) for step in range(steps)]
+    if track == "smile":
+        return [float(rng.uniform(SMALLEST_SMILE, 1) * (1 if step % 2 else -1)) for step in range(steps)]
+    low, high = CONTROL_RANGES[track]
+    middle = (low + high) / 2
+    return [float(rng.uniform(low, middle) if step % 2 else rng.uniform(middle, high)) for step in range(steps)]
+
+
+def schedule_of(track: str, asked: np.ndarray) -> Schedule:
+    """One dict of controls per frame."""
+    if track == "emotion":
+        return [{track: (EMOTIONS[int(index)], 1.0)} for index in asked]
+    return [{track: float(value)} for value in asked]
+
+
+def measure_control(context: Context) -> list[GateRow]:
+    """All tracks on all portraits of the suite; the floor is the same portrait and voice with the track released."""
+    suite = context.suite
+    try:
+        portraits, _ = context.material.portraits(), context.reader
+        seconds = suite.control_steps * suite.control_hold / FPS
+        voices = [context.material.voice(seconds, skip=5 * index) for index in range(len(portraits))]
+    except Unavailable as error:
+        return [unavailable(name, str(error)) for name in GATES["control"]]
+    followed: dict[str, list[Followed]] = {track: [] for track in LATENCY_TRACKS}
+    rows: dict[str, list[list[np.ndarray]]] = {track: [] for track in LATENCY_TRACKS}
+    with tqdm(total=len(portraits) * (1 + len(LATENCY_TRACKS)), unit="stream", desc="control", mininterval=2, leave=False) as bar:
+        for index, (portrait, voice) in enumerate(zip(portraits, voices, strict=True)):
+            released = context.watch(context.start(portrait), voice)
+            bar.update()
+            for number, track in enumerate(LATENCY_TRACKS):
+                rng = np.random.default_rng([context.seed, index, number])
+                asked = np.repeat(asked_levels(track, suite.control_steps, rng), suite.control_hold)
+                record = context.watch(context.start(portrait), voice, schedule_of(track, asked))
+                bar.update()
+                count = min(len(asked), len(record))
+                followed[track].append(Followed(asked[:count], record.reading[:count], released.reading[:count]))
+                rows[track].append(_row(record))
+    for track, pictures in rows.items():
+        context.pictures[f"control_{track}"] = strip(pictures[:3])
+    return [*_fidelity(context, followed), *(latency_row(track, followed[track]) for track in LATENCY_TRACKS)]
+
+
+def _row(record: StreamRecord) -> list[np.ndarray]:
+    return [record.portrait, *spread(record.sampled, 10)]
+
+
+def _fidelity(context: Context, followed: dict[str, list[Followed]]) -> list[GateRow]:
+    rows = []
+    for track in (*POSE_TRACKS, *GAZE_TRACKS):
+        value, coverage = mean_error(track, [(one.asked, one.given) for one in followed[track]])
+        floor, _ = mean_error(track, [(one.asked, one.released) for one in followed[track]])
+        count = sum(len(one.asked) for one in followed[track])
+        rows.append(judge(f"control_{track}_deg", value, count, "frames", floor,
+                          "" if coverage >= 0.8 else f"the eyes are open in only {coverage:.0%} of the frames",
+                          coverage=round(coverage, 3), reader_error=context.reader.accuracy.get(track)))  # fmt: skip
+    for track, name in [(track, f"control_{track}_followed") for track in FOLLOWED_TRACKS] + [("emotion", "control_emotion_recognised")]:
+        value, floor = (
+            float(np.concatenate([hits(track, one.asked, getattr(one, kind)) for one in followed[track]]).mean())
+            for kind in ("given", "released")
+        )
+        reader = {"blink": "blink_side", "smile": "smile", "emotion": "emotion_recognised"}[track]
+        count = sum(len(one.asked) for one in followed[track])
+        extra = {"by_emotion": _by_emotion(followed[track])} if track == "emotion" else {}
+        rows.append(judge(name, value, count, "frames", floor, reader_accuracy=context.reader.accuracy.get(reader), **extra))
+    return rows
+
+
+def mean_error(track: str, pairs: list[tuple[np.ndarray, FaceReading]]) -> tuple[float, float]:
+    """Mean absolute error in degrees over all frames, and the share of frames that count: a gaze needs open eyes."""
+    errors, counted, total = 0.0, 0, 0
+    for asked, reading in pairs:
+        valid = reading.blink < 0.5 if track in GAZE_TRACKS else np.ones(len(asked), bool)
+        errors += float(np.abs(getattr(reading, track) - asked)[valid].sum())
+        counted, total = counted + int(valid.sum()), total + len(asked)
+    return (errors / counted if counted else math.nan), counted / max(total, 1)
+
+
+def hits(track: str, asked: np.ndarray, reading: FaceReading) -> np.ndarray:
+    """(F,) bool. Blink: on the asked side of one half. Smile: at least half of what was asked, to the same side.
+    Emotion: the reader names the one that was asked."""
+    if track == "blink":
+        return (reading.blink > 0.5) == (asked > 0.5)
+    if track == "smile":
+        return reading.smile * np.sign(asked) >= 0.5 * np.abs(asked)
+    return reading.emotion.argmax(1) == asked
+
+
+def _by_emotion(followed: list[Followed]) -> dict[str, float]:
+    asked = np.concatenate([one.asked for one in followed])
+    hit = np.concatenate([hits("emotion", one.asked, one.given) for one in followed])
+    return {EMOTIONS[int(i)]: round(float(hit[asked == i].mean()), 3) for i in np.unique(asked)}
+
+
+def latency_row(track: str, followed: list[Followed]) -> GateRow:
+    """Frames until half of a step is seen, on average over all steps: 1 is the first frame with the new value."""
+    name = f"control_latency_{track}_frames"
+    horizon = min(HORIZON, *(_shortest_hold(one.asked) for one in followed))
+    total, steps = np.zeros(horizon), 0
+    for one in followed:
+        response, count = _emotion_response(one, horizon) if track == "emotion" else _response(track, one, horizon)
+        if count:
+            total, steps = total + response * count, steps + count
+    if not steps:
+        return unavailable(name, "no step was large enough")
+    response = total / steps
+    seen = first_seen(response)
+    unless = "" if seen is not None else f"half of the change is never seen within {horizon} frames"
+    value = float(horizon + 1 if seen is None else seen)
+    return judge(name, value, steps, "steps", None, unless, response=[round(float(r), 3) for r in response])
+
+
+def _shortest_hold(asked: np.ndarray) -> int:
+    edges = np.flatnonzero(np.diff(asked)) + 1
+    return int(np.diff([0, *edges, len(asked)]).min())
+
+
+def _response(track: str, one: Followed, horizon: int) -> tuple[np.ndarray, int]:
+    low, high = CONTROL_RANGES[track]
+    return step_response(getattr(one.given, track), one.asked, SMALLEST_STEP * (high - low), horizon)
+
+
+def _emotion_response(one: Followed, horizon: int) -> tuple[np.ndarray, int]:
+    """The share of steps after which the reader names the new emotion, by frames since the step."""
+    starts = np.flatnonzero(np.diff(one.asked)) + 1
+    named = one.given.emotion.argmax(1)
+    rows = [named[start : start + horizon] == one.asked[start] for start in starts if start + horizon <= len(named)]
+    return (np.mean(rows, axis=0) if rows else np.full(horizon, np.nan)), len(rows)

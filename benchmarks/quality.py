@@ -1,0 +1,111 @@
+"""Every gate of the default checkpoint: `python -m benchmarks.quality --suite quick`.
+
+Measured on identities, voices and texts held out of training, through the same StreamSession that everything else uses.
+Prints one line per gate, passed or missed, beside its floor; writes all numbers, with hardware, checkpoint hash, commit
+and date, to a JSON, and strips of pictures of what was measured beside it. The last stdout line is JSON.
+
+    --suite quick   a few clips, drift over 60 s: about eight minutes on two cores
+    --suite full    more clips, drift over 300 s
+"""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gates import GATES, GateRow, Unavailable, table
+from benchmarks.material import SUITES, Material
+from benchmarks.measure_control import measure_control
+from benchmarks.measure_picture import measure_autoencoder, measure_next_frame
+from benchmarks.measure_stream import measure_drift, measure_identity, measure_speed
+from benchmarks.measure_voice import measure_lip_sync, measure_real_speech, measure_silence
+from benchmarks.record import ROOT, provenance, write_result
+from benchmarks.streams import Context, save_pictures
+from eartalking import load_model
+
+# The speed comes first: later gates would find the processor warm and the memory full of frames.
+MEASURES: dict[str, Callable[[Context], list[GateRow]]] = {
+    "speed": measure_speed,
+    "autoencoder": measure_autoencoder,
+    "next_frame": measure_next_frame,
+    "lip_sync": measure_lip_sync,
+    "real_speech": measure_real_speech,
+    "silence": measure_silence,
+    "identity": measure_identity,
+    "drift": measure_drift,
+    "control": measure_control,
+}
+
+
+def run(context: Context, groups: list[str]) -> tuple[list[GateRow], dict[str, float]]:
+    """The rows of the groups in the order of GATES, and the seconds that each group took."""
+    rows: dict[str, list[GateRow]] = {}
+    seconds = {}
+    for group, measure in MEASURES.items():
+        if group in groups:
+            started = time.monotonic()
+            rows[group] = measure(context)
+            seconds[group] = round(time.monotonic() - started, 1)
+            print(f"{group}: {seconds[group]:.0f} s", file=sys.stderr)
+    return [row for group in GATES if group in rows for row in rows[group]], seconds
+
+
+def report(context: Context, rows: list[GateRow], about: dict[str, Any]) -> dict[str, Any]:
+    """The result file's content."""
+    states = {"passed": True, "missed": False, "not_measured": None}
+    counts = {word: sum(row.passed is state for row in rows) for word, state in states.items()}
+    try:
+        accuracy = context.reader.accuracy
+    except Unavailable:
+        accuracy = None  # every row that needs the reader has said so
+    return {**about, **counts, "face_reader_accuracy": accuracy, "gates": [dataclasses.asdict(row) for row in rows]}
+
+
+def _groups(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = sorted(set(names) - set(MEASURES))
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"unknown gates {', '.join(unknown) or text!r}; known: {', '.join(MEASURES)}")
+    return names
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", default="default")
+    parser.add_argument("--suite", choices=sorted(SUITES), default="quick")
+    parser.add_argument("--gates", type=_groups, default=list(MEASURES), metavar="A,B,C", help=", ".join(MEASURES))
+    parser.add_argument("--stills", type=Path, help="folder of `stills` clips of the test split; default: rendered here")
+    parser.add_argument("--clips", type=Path, help="folder of `speech` clips of the test split; default: rendered here")
+    parser.add_argument("--speech", type=Path, help="speech corpus of the test split; default: synthesised here")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/quality_<checkpoint>_<suite>.json")
+    parser.add_argument("--pictures", type=Path, help="folder for the strips; default: beside the JSON, same name")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    started = time.monotonic()
+    about = {**provenance(args.checkpoint, args.threads), "suite": args.suite, "seed": args.seed}
+    model = load_model(args.checkpoint)
+    suite = SUITES[args.suite]
+    material = Material(suite, model.config.autoencoder.image_size, args.stills, args.clips, args.speech)
+    context = Context(model, suite, material, args.seed)
+    rows, seconds = run(context, args.gates)
+    about |= {"seconds": round(time.monotonic() - started, 1), "seconds_by_group": seconds}
+    result = report(context, rows, about)
+    out = args.out or ROOT / "benchmarks" / "results" / f"quality_{Path(args.checkpoint).name}_{args.suite}.json"
+    write_result(out, result)
+    save_pictures(context.pictures, args.pictures or out.with_suffix(""))
+    print(table(rows))
+    print(json.dumps({key: value for key, value in result.items() if key != "gates"} | {"values": {row.name: row.value for row in rows}}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,94 @@
+"""Distance between faces by dlib's face ResNet: 128 numbers per face, below 0.6 is the same person (dlib's own words).
+
+The network and the 5-point landmarks are in the public domain (CC0) and come with the package
+`face-recognition-models`. A frame in which no face is found is counted, never dropped silently: every result has its
+coverage.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+LANDMARKS_NAME, NETWORK_NAME = "shape_predictor_5_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat"
+_DETECTION_SIDES = (480, 640)  # the detector's smallest face is 80 pixels; one size alone misses some
+
+
+@dataclass(frozen=True)
+class IdentityDistance:
+    """Mean distance over the frames with a face (None without any), the share of frames with one, frames looked at."""
+
+    distance: float | None
+    coverage: float
+    num_frames: int
+
+
+class FaceIdentity:
+    """Descriptors of faces. Raises FileNotFoundError, naming the package, when the networks are not installed."""
+
+    def __init__(self) -> None:
+        import dlib
+
+        folder = _models_folder()
+        self._detector = dlib.get_frontal_face_detector()
+        self._landmarks = dlib.shape_predictor(str(folder / LANDMARKS_NAME))
+        self._network = dlib.face_recognition_model_v1(str(folder / NETWORK_NAME))
+
+    def find(self, image: np.ndarray) -> tuple[float, float, float, float] | None:
+        """Box (left, top, right, bottom) of the surest face in (H, W, 3) uint8, in its pixels; None without one."""
+        found = self._detect(image)
+        if found is None:
+            return None
+        rectangle, scale, _ = found
+        edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
+        return tuple(edge / scale for edge in edges)
+
+    def descriptor(self, image: np.ndarray) -> np.ndarray | None:
+        """(128,) of the surest face in (H, W, 3) uint8, None without one."""
+        found = self._detect(image)
+        if found is None:
+            return None
+        rectangle, _, resized = found
+        shape = self._landmarks(resized, rectangle)
+        return np.asarray(self._network.compute_face_descriptor(resized, shape))
+
+    def distances(self, reference: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Distance of the face of each of the frames (T, H, W, 3) to that of the reference; nan without a face.
+
+        Raises:
+            ValueError: no face in the reference.
+        """
+        own = self.descriptor(reference)
+        if own is None:
+            raise ValueError("no face was found in the reference picture")
+        found = [self.descriptor(frame) for frame in frames]
+        return np.array([np.nan if other is None else np.linalg.norm(other - own) for other in found])
+
+    def _detect(self, image: np.ndarray) -> tuple[Any, float, np.ndarray] | None:
+        for side in _DETECTION_SIDES:
+            scale = side / max(image.shape[:2])
+            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+            resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+            rectangles, scores, _ = self._detector.run(resized, 0, -0.2)
+            if len(rectangles):
+                return rectangles[int(np.argmax(scores))], scale, resized
+        return None
+
+
+def summarise(distances: np.ndarray) -> IdentityDistance:
+    """Mean and coverage of distances (T,) in which nan means that no face was found."""
+    found = distances[~np.isnan(distances)]
+    mean = float(found.mean()) if len(found) else None
+    return IdentityDistance(mean, len(found) / max(1, len(distances)), len(distances))
+
+
+def _models_folder() -> Path:
+    spec = find_spec("face_recognition_models")
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "models"
+    if folder is None or not (folder / NETWORK_NAME).is_file():
+        raise FileNotFoundError("identity needs the package face-recognition-models: pip install face-recognition-models")
+    return folder
