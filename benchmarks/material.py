@@ -18,6 +18,7 @@ SPLIT = "test"
 CACHE = ROOT / "data" / "quality"
 EXAMPLE_PHOTO, EXAMPLE_SPEECH = ROOT / "examples" / "photo.jpg", ROOT / "examples" / "speech.wav"
 CORPUS_HOURS = 0.15
+LONGEST_RECORDING = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,16 @@ class Material:
         return [clip["reference"] for clip in self.clips()[: self.suite.identities]]
 
     def photographs(self) -> list[np.ndarray]:
-        """Pictures of real people, uncropped."""
-        found = [np.asarray(Image.open(EXAMPLE_PHOTO).convert("RGB"))] if EXAMPLE_PHOTO.is_file() else []
+        """Pictures of real people, uncropped: the example (of the same person as scikit-image's), or that one."""
+        if EXAMPLE_PHOTO.is_file():
+            return [np.asarray(Image.open(EXAMPLE_PHOTO).convert("RGB"))]
         try:
             from skimage.data import astronaut
 
-            found.append(astronaut())
-        except (ImportError, OSError):
-            pass
-        if not found:
-            raise Unavailable(f"no photograph: {EXAMPLE_PHOTO.relative_to(ROOT)} is missing and scikit-image is not installed")
-        return found
+            return [astronaut()]
+        except (ImportError, OSError) as error:
+            message = f"no photograph: {EXAMPLE_PHOTO.relative_to(ROOT)} is missing and scikit-image is not installed"
+            raise Unavailable(message) from error
 
     def voice(self, seconds: float, skip: int = 0) -> np.ndarray:
         """Held-out speech of that length, utterance after utterance, from the `skip`-th on; float32 at 16 kHz."""
@@ -101,7 +101,7 @@ class Material:
             pass  # the example alone; the row's n tells
         if not found:
             raise Unavailable(f"no recorded speech: {EXAMPLE_SPEECH.relative_to(ROOT)} is missing, the corpus has no prompts")
-        return found[: self.suite.real_utterances]
+        return [voice[: LONGEST_RECORDING * SAMPLE_RATE] for voice in found[: self.suite.real_utterances]]
 
     def _waveforms(self, real: bool) -> list[np.ndarray]:
         from eartalking.synth.speech import Utterance, corpus_files

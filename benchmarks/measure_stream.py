@@ -40,15 +40,29 @@ def _identity(context: Context, name: str, kind: str) -> GateRow:
         records.append(record)
         distances.append(context.distances(record.portrait, record.sampled))
     context.pictures[name] = strip([[record.portrait, *spread(record.sampled, 10)] for record in records])
-    others = [
-        context.distances(record.portrait, np.stack([other.portrait for other in records if other is not record]))
-        for record in records if len(records) > 1
-    ]  # fmt: skip
     result = summarise(np.concatenate(distances))
-    floor = summarise(np.concatenate(others)).distance if others else None
+    floor = summarise(_to_others(context, records, _strangers(context, kind))).distance
     value = math.nan if result.distance is None else result.distance
     return judge(name, value, result.num_frames, "frames", floor, _coverage_reason(result.coverage), coverage=round(result.coverage, 3),
                  by_portrait=[summarise(row).distance for row in distances])  # fmt: skip
+
+
+def _strangers(context: Context, kind: str) -> list[np.ndarray]:
+    """Portraits of people who are not on the photographs; rendered heads have each other."""
+    try:
+        return context.material.portraits() if kind == "photo" else []
+    except Unavailable:
+        return []
+
+
+def _to_others(context: Context, records: list[StreamRecord], strangers: list[np.ndarray]) -> np.ndarray:
+    """Distance of each portrait to those of other people: what no likeness at all measures."""
+    found = [np.zeros(0)]
+    for record in records:
+        others = strangers or [other.portrait for other in records if other is not record]
+        if others:
+            found.append(context.distances(record.portrait, np.stack(others)))
+    return np.concatenate(found)
 
 
 def _coverage_reason(coverage: float) -> str:

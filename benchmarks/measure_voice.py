@@ -14,6 +14,7 @@ from eval.signals import best_lag, lag_correlations, mean_correlations, voice_en
 MAX_LAG = 5
 SETTLE_FRAMES = 12  # after the last word, before the mouth must be closed
 SILENCE_SECONDS, SPEECH_SECONDS = 4.0, 4.0
+SMALLEST_OPENING = 0.004  # head heights: a mouth that opens less in speech does not talk, and cannot pass by being shut
 
 
 def best_within(correlations: dict[int, float], lags: int) -> float:
@@ -65,7 +66,7 @@ def measure_lip_sync(context: Context) -> list[GateRow]:
         judge(names[0], value, len(clips), "clips", shuffled, unless, best_lag=None if math.isnan(value) else best_lag(correlations),
               by_lag=_rounded(correlations), by_clip=[round(best_within(row, 1), 3) for row in per_clip],
               reader_on_true_frames=round(mean_correlations(ceilings)[0], 4)),
-        judge(names[1], shuffled, len(clips), "clips"),
+        judge(names[1], shuffled, len(clips), "clips", None, "" if any(map(np.ptp, openings)) else "the mouth does not move"),
     ]  # fmt: skip
 
 
@@ -104,18 +105,20 @@ def measure_silence(context: Context) -> list[GateRow]:
         return [unavailable(name, str(error))]
     silent = np.zeros(round(SILENCE_SECONDS * SAMPLE_RATE), np.float32)
     speech_frames = round(SPEECH_SECONDS * FPS)
-    ratios, quiet_means, rows = [], [], []
+    ratios, louds, quiets, rows = [], [], [], []
     for (portrait, crop), voice in zip(portraits, voices, strict=True):
         record = context.watch(context.start(portrait, crop), np.concatenate([voice, silent]), title="silence")
         opening, envelope = record.reading.mouth_open, voice_envelope(voice, speech_frames)
         loud = opening[:speech_frames][envelope > 0.3 * envelope.max()].mean()
         quiet = opening[speech_frames + SETTLE_FRAMES :].mean()
         ratios.append(float(quiet / max(loud, 1e-6)))
-        quiet_means.append(float(quiet))
+        louds.append(float(loud))
+        quiets.append(float(quiet))
         rows.append([record.portrait, *spread(record.sampled, 10)])
     context.pictures["silence"] = strip(rows[:6])
-    row = judge(name, float(np.mean(ratios)), len(ratios), "portraits", by_portrait=[round(r, 3) for r in ratios],
-                mean_opening_in_silence=round(float(np.mean(quiet_means)), 5))  # fmt: skip
+    unless = "" if np.mean(louds) >= SMALLEST_OPENING else "the mouth hardly opens in speech"
+    row = judge(name, float(np.mean(ratios)), len(ratios), "portraits", None, unless, by_portrait=[round(r, 3) for r in ratios],
+                opening_in_speech=[round(value, 4) for value in louds], opening_in_silence=[round(value, 4) for value in quiets])  # fmt: skip
     return [row]
 
 

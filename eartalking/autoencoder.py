@@ -107,7 +107,10 @@ class FrameEncoder(nn.Module):
     def forward(self, frame: Tensor, portrait: Tensor) -> Tensor:
         x = F.pixel_unshuffle(torch.cat([frame, portrait], dim=1), self.stem)  # (B, 6·stem², H/stem, W/stem)
         x = self.blocks(self.conv_in(x))  # (B, width, g, g)
-        return self.conv_out(F.silu(self.norm_out(x)))  # (B, C, g, g)
+        latents = self.conv_out(F.silu(self.norm_out(x)))  # (B, C, g, g)
+        # A fixed total energy: noise on the latents (in training) then cannot be beaten by making them larger, nor can
+        # it drive them towards zero before the decoder has learnt to use them.
+        return F.rms_norm(latents, latents.shape[1:])
 
 
 class ReferenceEncoder(nn.Module):

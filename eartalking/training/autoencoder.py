@@ -61,11 +61,11 @@ class AutoencoderTrainer(nn.Module):
         config = autoencoder.config
         self.probe = nn.Linear(config.num_latent_tokens * config.latent_channels, NUM_LABELS)
 
-    def forward(self, batch: dict[str, Tensor], latent_noise: float) -> tuple[Decoded, Tensor, Tensor]:
+    def forward(self, batch: dict[str, Tensor], latent_noise: float) -> tuple[Decoded, Tensor]:
         latents = self.autoencoder.encode(batch["frame"], batch["portrait"])  # (B, N, C)
         labels = self.probe(latents.flatten(1))
         noisy = latents + latent_noise * torch.randn_like(latents)
-        return self.autoencoder.decode(noisy, self.autoencoder.reference(batch["target_portrait"])), latents, labels
+        return self.autoencoder.decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels
 
 
 def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def pixel_weights(batch: dict[str, Tensor]) -> Tensor:
 
 
 def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], step: int, perceptual: nn.Module | None) -> Losses:
-    decoded, latents, labels = trainer(batch, latent_noise=0.2)
+    decoded, labels = trainer(batch, latent_noise=0.1)
     target, visibility = batch["target"], batch["visibility"]
     weights = pixel_weights(batch)
     full_visibility = F.interpolate(visibility, scale_factor=target.shape[-1] // visibility.shape[-1])
@@ -115,10 +115,9 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], step: int, perc
         "warp": warp_loss(decoded.warps, batch["warp"], visibility),
         "visibility": F.binary_cross_entropy_with_logits(decoded.visibility, visibility),
         "blend": (full_visibility - decoded.blend).abs().mean(),
-        "size": latents.float().pow(2).mean(),
         "probe": F.smooth_l1_loss(labels.float(), batch["labels"]),
     }
-    scales = {"image": 2.0, "painted": 0.3, "warped": 0.5, "warp": 1.0, "visibility": 0.2, "blend": 0.1, "size": 0.005, "probe": 1.0}
+    scales = {"image": 2.0, "painted": 0.3, "warped": 0.5, "warp": 1.0, "visibility": 0.2, "blend": 0.1, "probe": 2.0}
     if perceptual is not None:
         crop = _random_crop(target.shape[-1])
         ours, truth = perceptual(decoded.image[..., crop[0], crop[1]]), perceptual(target[..., crop[0], crop[1]])
@@ -153,7 +152,7 @@ def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out:
     """PSNR over all, moving and hidden pixels on held-out identities, self and cross; and a strip of pictures."""
     totals: dict[str, list[float]] = {}
     for index, batch in enumerate(batches):
-        decoded, latents, labels = trainer(batch, latent_noise=0.0)
+        decoded, labels = trainer(batch, latent_noise=0.0)
         moves = F.interpolate((batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float(), size=batch["target"].shape[-2:])
         hidden = F.interpolate(1 - batch["visibility"], size=batch["target"].shape[-2:]) * moves
         kind = "self" if index % 2 == 0 else "twin"
@@ -172,7 +171,6 @@ def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out:
             columns += [decoded.warped, decoded.painted, decoded.blend * 2 - 1]
             (out / "samples").mkdir(exist_ok=True)
             to_strip([column[shown] for column in columns]).save(out / "samples" / f"{step:06d}_{kind}.png")
-    totals["latent_rms"] = [float(latents.pow(2).mean().sqrt())]
     return {name: float(np.mean(values)) for name, values in totals.items()}
 
 
