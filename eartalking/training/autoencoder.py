@@ -5,6 +5,13 @@ CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 12000 --max-minu
 What makes it work on few data: the warp and the visibility are supervised by SynthTalk's exact correspondence; in part
 of the batch the frame is decoded on its twin's portrait, so that the code for "this pose, this mouth" becomes the same
 for everybody; and a linear probe reads the labels from the latents, which keeps them about motion.
+
+Encoder and decoder cannot learn from each other while neither knows anything. So a *guide*, a small network from the
+exact labels to latents, stands in for the encoder at first: the decoder learns to warp from a code that is right from
+the start, the encoder learns to name the guide's code, and takes over step by step. The guide is not kept.
+
+Once the encoders are good, `--decoder-only --init data/latents/checkpoint` goes on improving the picture while the
+autoregressive model already trains on the latents.
 """
 from __future__ import annotations
 
@@ -26,6 +33,10 @@ from eartalking.config import PRESETS
 from eartalking.data import NUM_LABELS, StillPairs, to_float
 from eartalking.model import TalkingHeadModel
 from eartalking.training.common import Losses, RunOptions, train
+
+# In shares of the run: the guide leads until here, helps until there; feature losses wait until the warp is roughly right.
+GUIDE_ALONE, GUIDE_UNTIL = 0.2, 0.55
+PERCEPTUAL_FROM = 0.3
 
 
 class PerceptualFeatures(nn.Module):
@@ -52,20 +63,33 @@ class PerceptualFeatures(nn.Module):
         return features
 
 
+def guided_share(progress: float) -> float:
+    """Share of the samples decoded from the guide's latents, at a training progress in 0..1."""
+    return min(0.9, max(0.0, 0.9 * (GUIDE_UNTIL - progress) / (GUIDE_UNTIL - GUIDE_ALONE)))
+
+
 class AutoencoderTrainer(nn.Module):
-    """The autoencoder with what only training needs: the probe that reads labels from the latents."""
+    """The autoencoder with what only training needs: the guide, and the probe that reads labels from the latents."""
 
     def __init__(self, autoencoder: FrameAutoencoder) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         config = autoencoder.config
-        self.probe = nn.Linear(config.num_latent_tokens * config.latent_channels, NUM_LABELS)
+        size = config.num_latent_tokens * config.latent_channels
+        self.probe = nn.Linear(size, NUM_LABELS)
+        self.guide = nn.Sequential(nn.Linear(NUM_LABELS, 256), nn.SiLU(), nn.Linear(256, size))
 
-    def forward(self, batch: dict[str, Tensor], latent_noise: float) -> tuple[Decoded, Tensor]:
+    def forward(self, batch: dict[str, Tensor], latent_noise: float, guided: float) -> tuple[Decoded, Tensor, Tensor]:
+        """-> decoded, labels read by the probe (B, NUM_LABELS), distance of the encoder's latents to the guide's ()."""
         latents = self.autoencoder.encode(batch["frame"], batch["portrait"])  # (B, N, C)
         labels = self.probe(latents.flatten(1))
-        noisy = latents + latent_noise * torch.randn_like(latents)
-        return self.autoencoder.decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels
+        guide = self.guide(batch["labels"])
+        guide = F.rms_norm(guide, guide.shape[1:]).view_as(latents)
+        distance = F.mse_loss(latents.float(), guide.detach().float())
+        chosen = torch.rand(len(latents), 1, 1, device=latents.device) < guided
+        used = torch.where(chosen, guide.to(latents.dtype), latents)
+        noisy = used + latent_noise * torch.randn_like(used)
+        return self.autoencoder.decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels, distance
 
 
 def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -103,8 +127,12 @@ def pixel_weights(batch: dict[str, Tensor]) -> Tensor:
     return F.interpolate(weights / weights.mean(), size=(size, size), mode="bilinear", align_corners=False)
 
 
-def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], step: int, perceptual: nn.Module | None) -> Losses:
-    decoded, labels = trainer(batch, latent_noise=0.1)
+def compute_losses(
+    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None, decoder_only: bool
+) -> Losses:
+    """Losses at a training progress in 0..1; with `decoder_only` nothing is asked of the frozen latents."""
+    guided = 0.0 if decoder_only else guided_share(progress)
+    decoded, labels, distance = trainer(batch, latent_noise=0.1, guided=guided)
     target, visibility = batch["target"], batch["visibility"]
     weights = pixel_weights(batch)
     full_visibility = F.interpolate(visibility, scale_factor=target.shape[-1] // visibility.shape[-1])
@@ -115,15 +143,18 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], step: int, perc
         "warp": warp_loss(decoded.warps, batch["warp"], visibility),
         "visibility": F.binary_cross_entropy_with_logits(decoded.visibility, visibility),
         "blend": (full_visibility - decoded.blend).abs().mean(),
+        "guide": distance,
         "probe": F.smooth_l1_loss(labels.float(), batch["labels"]),
     }
-    scales = {"image": 2.0, "painted": 0.3, "warped": 0.5, "warp": 1.0, "visibility": 0.2, "blend": 0.1, "probe": 2.0}
-    if perceptual is not None:
+    scales = {"image": 2.0, "painted": 0.3, "warped": 0.5, "warp": 1.0, "visibility": 0.2, "blend": 0.1}
+    if not decoder_only:
+        scales |= {"probe": 1.0, "guide": max(guided, 0.05)}
+    if perceptual is not None and (decoder_only or progress > PERCEPTUAL_FROM):
         crop = _random_crop(target.shape[-1])
         ours, truth = perceptual(decoded.image[..., crop[0], crop[1]]), perceptual(target[..., crop[0], crop[1]])
         losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth, strict=True)]).mean()
         scales["perceptual"] = 0.1
-    losses["loss"] = sum(scales[name] * value for name, value in losses.items())
+    losses["loss"] = sum(scale * losses[name] for name, scale in scales.items())
     return losses
 
 
@@ -141,6 +172,13 @@ def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> float:
     return float(-10 * torch.log10(mean / 4 + 1e-10))
 
 
+def sharpness(images: Tensor, weight: Tensor) -> float:
+    """Mean squared Laplacian of (B, 3, H, W) images where `weight` (B, 1, H, W) is one."""
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device).expand(3, 1, 3, 3)
+    energy = F.conv2d(images.float(), kernel, padding=1, groups=3).pow(2).mean(1, keepdim=True)
+    return float((energy * weight).sum() / weight.sum().clamp_min(1))
+
+
 def to_strip(columns: list[Tensor]) -> Image.Image:
     """Columns of (B, 3, H, W) images in [-1, 1] -> one picture, a row per sample."""
     rows = torch.cat([column.float().cpu().expand(-1, 3, -1, -1) for column in columns], dim=3)  # (B, 3, H, W·columns)
@@ -152,7 +190,7 @@ def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out:
     """PSNR over all, moving and hidden pixels on held-out identities, self and cross; and a strip of pictures."""
     totals: dict[str, list[float]] = {}
     for index, batch in enumerate(batches):
-        decoded, labels = trainer(batch, latent_noise=0.0)
+        decoded, labels, _ = trainer(batch, latent_noise=0.0, guided=0.0)
         moves = F.interpolate((batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float(), size=batch["target"].shape[-2:])
         hidden = F.interpolate(1 - batch["visibility"], size=batch["target"].shape[-2:]) * moves
         kind = "self" if index % 2 == 0 else "twin"
@@ -161,6 +199,7 @@ def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out:
             "psnr_moving": psnr(decoded.image, batch["target"], moves),
             "psnr_hidden": psnr(decoded.image, batch["target"], hidden),
             "psnr_portrait": psnr(batch["target_portrait"], batch["target"], moves),
+            "sharpness": sharpness(decoded.image, moves) / sharpness(batch["target"], moves),
             "warp": float(warp_loss(decoded.warps[-1:], batch["warp"], batch["visibility"])),
             "probe": float(F.smooth_l1_loss(labels, batch["labels"])),
         }.items():
@@ -182,6 +221,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
     parser.add_argument("--init", help="checkpoint to start the autoencoder from")
     parser.add_argument("--twin-share", type=float, default=0.5, help="share decoded on the twin's portrait")
+    parser.add_argument(
+        "--decoder-only", action="store_true", help="keep both encoders of --init as they are: latents made from it stay valid"
+    )
     parser.add_argument("--no-perceptual", action="store_true", help="leave out the EfficientNet feature loss")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
@@ -189,6 +231,9 @@ def main(argv: list[str] | None = None) -> int:
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
     model = load_model(args.init) if args.init else TalkingHeadModel(PRESETS[args.preset])
     trainer = AutoencoderTrainer(model.autoencoder).train().requires_grad_(True).to(memory_format=torch.channels_last)
+    if args.decoder_only:
+        trainer.requires_grad_(False)
+        trainer.autoencoder.decoder.requires_grad_(True)
     perceptual = None if args.no_perceptual else PerceptualFeatures().to(accelerator.device)
     workers = 0 if accelerator.device.type == "cpu" else 8
     loader = DataLoader(
@@ -199,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: prepare(next(stream), accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, step, perceptual),
+        lambda module, batch, step: compute_losses(module, batch, step / options.steps, perceptual, args.decoder_only),
         lambda module, step: evaluate(module, held_out, options.out, step),
         options,
         accelerator,
