@@ -33,18 +33,24 @@ def measure_identity(context: Context) -> list[GateRow]:
 def _identity(context: Context, name: str, kind: str) -> GateRow:
     material = context.material
     pictures, crop = (material.portraits(), "center") if kind == "rendered" else (material.photographs(), "auto")
-    records, distances = [], []
+    records, distances, faceless = [], [], 0
     for index, picture in enumerate(pictures):
+        session = context.start(picture, crop)
+        if context.identity.find(session.portrait) is None:
+            faceless += 1  # the detector does not know this portrait: nothing can be compared with it
+            continue
         voice = material.voice(IDENTITY_SECONDS, skip=2 * index)
-        record = context.watch(context.start(picture, crop), voice, read=False, title=f"identity, {kind}")
+        record = context.watch(session, voice, read=False, title=f"identity, {kind}")
         records.append(record)
         distances.append(context.distances(record.portrait, record.sampled))
+    if not records:
+        raise Unavailable(f"no face is detected in any of the {len(pictures)} portraits")
     context.pictures[name] = strip([[record.portrait, *spread(record.sampled, 10)] for record in records])
     result = summarise(np.concatenate(distances))
     floor = summarise(_to_others(context, records, _strangers(context, kind))).distance
     value = math.nan if result.distance is None else result.distance
     return judge(name, value, result.num_frames, "frames", floor, _coverage_reason(result.coverage), coverage=round(result.coverage, 3),
-                 by_portrait=[summarise(row).distance for row in distances])  # fmt: skip
+                 portraits_without_a_face=faceless, by_portrait=[summarise(row).distance for row in distances])  # fmt: skip
 
 
 def _strangers(context: Context, kind: str) -> list[np.ndarray]:

@@ -57,14 +57,9 @@ def measure_lip_sync(context: Context) -> list[GateRow]:
     context.pictures["lip_sync"] = strip(rows)
     per_clip = [lag_correlations(opening, truth, MAX_LAG) for opening, truth in zip(openings, truths, strict=True)]
     correlations, shuffled = mean_correlations(per_clip), shuffled_floor(openings, truths, 1)
-    try:
-        unless = lag_reason(correlations, 1)
-    except ValueError as error:
-        unless = str(error)
-    value = best_within(correlations, 1)
     return [
-        judge(names[0], value, len(clips), "clips", shuffled, unless, best_lag=None if math.isnan(value) else best_lag(correlations),
-              by_lag=_rounded(correlations), by_clip=[round(best_within(row, 1), 3) for row in per_clip],
+        judge(names[0], best_within(correlations, 1), len(clips), "clips", shuffled, lag_reason(correlations, 1),
+              best_lag=best_lag(correlations), by_lag=_rounded(correlations), by_clip=[round(best_within(row, 1), 3) for row in per_clip],
               reader_on_true_frames=round(mean_correlations(ceilings)[0], 4)),
         judge(names[1], shuffled, len(clips), "clips", None, "" if any(map(np.ptp, openings)) else "the mouth does not move"),
     ]  # fmt: skip
@@ -117,8 +112,10 @@ def measure_silence(context: Context) -> list[GateRow]:
         rows.append([record.portrait, *spread(record.sampled, 10)])
     context.pictures["silence"] = strip(rows[:6])
     unless = "" if np.mean(louds) >= SMALLEST_OPENING else "the mouth hardly opens in speech"
-    row = judge(name, float(np.mean(ratios)), len(ratios), "portraits", None, unless, by_portrait=[round(r, 3) for r in ratios],
-                opening_in_speech=[round(value, 4) for value in louds], opening_in_silence=[round(value, 4) for value in quiets])  # fmt: skip
+    extra = {"opening_in_speech": [round(value, 4) for value in louds], "opening_in_silence": [round(value, 4) for value in quiets]}
+    row = judge(
+        name, float(np.mean(ratios)), len(ratios), "portraits", None, unless, by_portrait=[round(r, 3) for r in ratios], **extra
+    )
     return [row]
 
 

@@ -29,6 +29,15 @@ class Reference(NamedTuple):
     pyramid: list[Tensor]
 
 
+class Geometry(NamedTuple):
+    """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the finest features
+    (B, D, h, w) that the painting goes on from."""
+
+    warps: list[Tensor]
+    visibility: Tensor
+    hidden: Tensor
+
+
 class Decoded(NamedTuple):
     """A decoded frame and what it was blended from.
 
@@ -137,6 +146,26 @@ class ReferenceEncoder(nn.Module):
         return pyramid
 
 
+class WarpHead(nn.Module):
+    """Features -> displacement (B, 2, h, w) in float32, zero at first.
+
+    Normalised features, a pointwise convolution and a small unit: one optimizer step must not be able to throw the whole
+    picture about. With a plain 3x3 convolution it could, by ten map pixels, and the warp never settled.
+    """
+
+    UNIT = 0.1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(_groups(channels), channels)
+        self.conv = nn.Conv2d(channels, 2, 1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.UNIT * self.conv(F.silu(self.norm(hidden))).float()
+
+
 class FrameDecoder(nn.Module):
     """(latents, Reference) -> Decoded; the warp is refined at every level, the blend is made at the finest."""
 
@@ -154,7 +183,7 @@ class FrameDecoder(nn.Module):
         self.warp_heads = nn.ModuleList()
         for level in reversed(range(len(widths))):  # coarse to fine
             self.blocks.append(ResBlock(widths[level] + reference_widths[level], widths[level], cond_dim))
-            self.warp_heads.append(_zero_conv(widths[level], 2))
+            self.warp_heads.append(WarpHead(widths[level]))
             self.ups.append(nn.Conv2d(widths[level], widths[level - 1], 1) if level else nn.Identity())
         finest = widths[0]
         self.visibility_head = nn.Conv2d(finest, 1, 3, padding=1)
@@ -163,6 +192,10 @@ class FrameDecoder(nn.Module):
         self.conv_out = nn.Conv2d(finest, 4 * config.stem**2, 3, padding=1)
 
     def forward(self, latents: Tensor, reference: Reference) -> Decoded:
+        return self.paint(self.geometry(latents, reference), reference)
+
+    def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
+        """Latents (B, C, g, g) on a portrait -> warps and visibility; training can ask for this alone."""
         motion = F.silu(self.motion(latents.flatten(1)))
         hidden = self.conv_in(latents)
         warps: list[Tensor] = []
@@ -174,10 +207,14 @@ class FrameDecoder(nn.Module):
             else:
                 warp = hidden.new_zeros(1, dtype=torch.float32)
             hidden = block(torch.cat([hidden, features], dim=1), motion)
-            warps.append(warp + self.warp_heads[index](hidden).float())
+            warps.append(warp + self.warp_heads[index](hidden))
             if index + 1 < len(self.blocks):
                 hidden = _upsample(self.ups[index](hidden))
-        visibility = self.visibility_head(hidden).float()  # (B, 1, H/stem, W/stem)
+        return Geometry(warps, self.visibility_head(hidden).float(), hidden)
+
+    def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
+        """The warped portrait, blended with what it cannot show."""
+        warps, visibility, hidden = geometry
         warped = warp_image(reference.image, _upsample(warps[-1], self.stem))  # (B, 3, H, W)
         refined = torch.cat([hidden, F.pixel_unshuffle(warped, self.stem).to(hidden.dtype)], dim=1)
         refined = hidden + self.refine(F.silu(self.refine_in(refined)))
@@ -186,13 +223,6 @@ class FrameDecoder(nn.Module):
         blend = torch.sigmoid(out[:, 3:] + _upsample(visibility, self.stem))
         image = blend * warped + (1 - blend) * painted
         return Decoded(image, warped, painted, blend, warps, visibility)
-
-
-def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
-    return conv
 
 
 class FrameAutoencoder(nn.Module):
@@ -223,6 +253,13 @@ class FrameAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:
         """Normalised latents (B, N, C) on a portrait -> Decoded."""
+        return self.decoder(self._to_grid(latents), reference)
+
+    def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
+        """The part of `decode` that makes no pixels yet."""
+        return self.decoder.geometry(self._to_grid(latents), reference)
+
+    def _to_grid(self, latents: Tensor) -> Tensor:
         tokens = latents * self.latent_std + self.latent_mean
         grid = self.config.latent_grid
-        return self.decoder(tokens.transpose(1, 2).unflatten(2, (grid, grid)), reference)
+        return tokens.transpose(1, 2).unflatten(2, (grid, grid))

@@ -8,7 +8,8 @@ for everybody; and a linear probe reads the labels from the latents, which keeps
 
 Encoder and decoder cannot learn from each other while neither knows anything. So a *guide*, a small network from the
 exact labels to latents, stands in for the encoder at first: the decoder learns to warp from a code that is right from
-the start, the encoder learns to name the guide's code, and takes over step by step. The guide is not kept.
+the start, the encoder learns to name the guide's code, and takes over step by step. The guide is not kept. And the
+first part of the run makes no pixels: where things go comes before what they look like, at half the cost.
 
 Once the encoders are good, `--decoder-only --init data/latents/checkpoint` goes on improving the picture while the
 autoregressive model already trains on the latents.
@@ -27,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from eartalking.autoencoder import Decoded, FrameAutoencoder, identity_grid
+from eartalking.autoencoder import Decoded, FrameAutoencoder, Geometry, identity_grid
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import PRESETS
 from eartalking.data import NUM_LABELS, StillPairs, to_float
@@ -35,8 +36,9 @@ from eartalking.model import TalkingHeadModel
 from eartalking.training.common import Losses, RunOptions, train
 
 # In shares of the run: the guide leads until here, helps until there; feature losses wait until the warp is roughly right.
-GUIDE_ALONE, GUIDE_UNTIL = 0.2, 0.55
-PERCEPTUAL_FROM = 0.3
+GUIDE_ALONE, GUIDE_UNTIL = 0.25, 0.6
+GEOMETRY_UNTIL = 0.25
+PERCEPTUAL_FROM = 0.4
 
 
 class PerceptualFeatures(nn.Module):
@@ -79,8 +81,10 @@ class AutoencoderTrainer(nn.Module):
         self.probe = nn.Linear(size, NUM_LABELS)
         self.guide = nn.Sequential(nn.Linear(NUM_LABELS, 256), nn.SiLU(), nn.Linear(256, size))
 
-    def forward(self, batch: dict[str, Tensor], latent_noise: float, guided: float) -> tuple[Decoded, Tensor, Tensor]:
-        """-> decoded, labels read by the probe (B, NUM_LABELS), distance of the encoder's latents to the guide's ()."""
+    def forward(
+        self, batch: dict[str, Tensor], latent_noise: float, guided: float, geometry_only: bool = False
+    ) -> tuple[Decoded | Geometry, Tensor, Tensor]:
+        """-> decoded (or its geometry), labels read by the probe (B, NUM_LABELS), distance of the encoder's latents to the guide's ()."""
         latents = self.autoencoder.encode(batch["frame"], batch["portrait"])  # (B, N, C)
         labels = self.probe(latents.flatten(1))
         guide = self.guide(batch["labels"])
@@ -89,7 +93,8 @@ class AutoencoderTrainer(nn.Module):
         chosen = torch.rand(len(latents), 1, 1, device=latents.device) < guided
         used = torch.where(chosen, guide.to(latents.dtype), latents)
         noisy = used + latent_noise * torch.randn_like(used)
-        return self.autoencoder.decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels, distance
+        decode = self.autoencoder.geometry if geometry_only else self.autoencoder.decode
+        return decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels, distance
 
 
 def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -132,21 +137,26 @@ def compute_losses(
 ) -> Losses:
     """Losses at a training progress in 0..1; with `decoder_only` nothing is asked of the frozen latents."""
     guided = 0.0 if decoder_only else guided_share(progress)
-    decoded, labels, distance = trainer(batch, latent_noise=0.1, guided=guided)
+    geometry_only = not decoder_only and progress < GEOMETRY_UNTIL
+    decoded, labels, distance = trainer(batch, latent_noise=0.1, guided=guided, geometry_only=geometry_only)
     target, visibility = batch["target"], batch["visibility"]
-    weights = pixel_weights(batch)
-    full_visibility = F.interpolate(visibility, scale_factor=target.shape[-1] // visibility.shape[-1])
     losses = {
-        "image": (weights * (decoded.image - target).abs()).mean(),
-        "painted": (weights * (decoded.painted - target).abs()).mean(),
-        "warped": (full_visibility * (decoded.warped - target).abs()).mean(),
         "warp": warp_loss(decoded.warps, batch["warp"], visibility),
         "visibility": F.binary_cross_entropy_with_logits(decoded.visibility, visibility),
-        "blend": (full_visibility - decoded.blend).abs().mean(),
         "guide": distance,
         "probe": F.smooth_l1_loss(labels.float(), batch["labels"]),
     }
-    scales = {"image": 2.0, "painted": 0.3, "warped": 0.5, "warp": 1.0, "visibility": 0.2, "blend": 0.1}
+    scales = {"warp": 1.0, "visibility": 0.3}
+    if not geometry_only:
+        weights = pixel_weights(batch)
+        full_visibility = F.interpolate(visibility, scale_factor=target.shape[-1] // visibility.shape[-1])
+        losses |= {
+            "image": (weights * (decoded.image - target).abs()).mean(),
+            "painted": (weights * (decoded.painted - target).abs()).mean(),
+            "warped": (full_visibility * (decoded.warped - target).abs()).mean(),
+            "blend": (full_visibility - decoded.blend).abs().mean(),
+        }
+        scales |= {"image": 2.0, "painted": 0.3, "warped": 0.5, "blend": 0.1}
     if not decoder_only:
         scales |= {"probe": 1.0, "guide": max(guided, 0.05)}
     if perceptual is not None and (decoder_only or progress > PERCEPTUAL_FROM):
