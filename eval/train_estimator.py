@@ -249,13 +249,16 @@ def measure(net: FaceReaderNet, data: ReaderData) -> dict[str, float]:
 
 
 def train(net: nn.Module, next_loss: Callable[[nn.Module], Tensor], minutes: float, peak_rate: float) -> tuple[nn.Module, int]:
-    """Train for that long, the learning rate following the clock; the averaged net and the number of steps."""
+    """Train for that long, the learning rate following the clock; the averaged net and the number of steps.
+
+    The clock is this process's own processor time: on a busy machine, or paused, it learns no less.
+    """
     net = net.to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(net).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=peak_rate, weight_decay=0.02)
-    started, step = time.monotonic(), 0
+    started, step = time.process_time(), 0
     with tqdm(total=100, unit="%", mininterval=10, desc=type(net).__name__) as bar:
-        while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
+        while (share := (time.process_time() - started) / (60 * minutes)) < 1:
             rate = peak_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * share))
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -274,7 +277,9 @@ def train(net: nn.Module, next_loss: Callable[[nn.Module], Tensor], minutes: flo
     return average, step
 
 
-def train_reader(data: ReaderData, minutes: float, batch_size: int, peak_rate: float) -> tuple[FaceReaderNet, dict[str, int]]:
+def train_reader(
+    reader: FaceReaderNet, data: ReaderData, minutes: float, batch_size: int, peak_rate: float
+) -> tuple[FaceReaderNet, dict[str, int]]:
     """Both parts one after the other, each on the true place of the face; and the steps of each."""
 
     def locator_loss(net: nn.Module) -> Tensor:
@@ -286,7 +291,7 @@ def train_reader(data: ReaderData, minutes: float, batch_size: int, peak_rate: f
         faces, values = face_batch(to_unit(data.images[rows]), data.place[rows], data.values[rows])
         return reading_loss(net, faces, values, data.emotion[rows], data.weight[rows])
 
-    reader = FaceReaderNet()
+    reader.requires_grad_(True)
     reader.locator, locator_steps = train(reader.locator, locator_loss, LOCATOR_SHARE * minutes, peak_rate)
     reader.face, face_steps = train(reader.face, face_loss, (1 - LOCATOR_SHARE) * minutes, peak_rate)
     return reader, {"locator_steps": locator_steps, "face_steps": face_steps}
@@ -297,7 +302,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, nargs="+", help="folders of clips, training split; without, --out is measured again")
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="folders of clips of held-out identities")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=12.0)
+    parser.add_argument("--init", type=Path, help="reader to start from")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of processor time")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
@@ -312,7 +318,8 @@ def main(argv: list[str] | None = None) -> int:
         net, about = FaceReader.load(args.out).net, FaceReader.about(args.out)
     else:
         data = load_data(args.data, args.max_clips, args.max_frames, placed=True)
-        net, steps = train_reader(data, args.minutes, args.batch_size, args.learning_rate)
+        start = FaceReader.load(args.init).net if args.init else FaceReaderNet()
+        net, steps = train_reader(start, data, args.minutes, args.batch_size, args.learning_rate)
         about = {**steps, "batch_size": args.batch_size, "training_images": len(data), "emotions": list(EMOTIONS)}
     held_out = load_data(args.val, args.max_clips, args.max_frames, placed=False)
     accuracy = measure(net, held_out)

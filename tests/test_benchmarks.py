@@ -9,7 +9,7 @@ import torch
 from benchmarks import quality, stream_latency
 from benchmarks.gates import ALL_GATES, GATES, GateRow, Unavailable, judge, table, unavailable
 from benchmarks.material import SUITES, Material
-from benchmarks.measure_control import Followed, asked_levels, hits, latency_row, mean_error, schedule_of
+from benchmarks.measure_control import Followed, _unless_blind, asked_levels, blind_to, hits, latency_row, mean_error, schedule_of
 from benchmarks.measure_voice import best_within, lag_reason, shuffled_floor
 from benchmarks.streams import Context, drive
 from eartalking import StreamSession, TalkingHeadModel
@@ -205,6 +205,16 @@ def test_following_is_judged_per_frame() -> None:
     assert hits("emotion", np.array([3, 2]), emotion).tolist() == [True, False]
     error, coverage = mean_error("gaze_yaw", [(np.zeros(4), reading(4, gaze_yaw=np.array([2, 4, 50, 50]), blink=np.array([0, 0, 1, 1])))])
     assert error == 3 and coverage == 0.5
+
+
+def test_a_reader_that_cannot_see_a_track_never_judges_it() -> None:
+    sharp = {"yaw": 1.0, "gaze_yaw": 3.0, "blink_side": 0.97, "smile": 0.1, "emotion_recognised": 0.9}
+    assert all(blind_to(track, sharp) == "" for track in ("yaw", "gaze_yaw", "blink", "smile", "emotion"))
+    dull = {"yaw": 5.0, "gaze_yaw": 8.0, "blink_side": 0.8, "smile": 0.4, "emotion_recognised": 0.5}
+    assert all("cannot see" in blind_to(track, dull) for track in ("yaw", "gaze_yaw", "blink", "smile", "emotion", "pitch"))
+    blind = {"yaw": "", "gaze_yaw": "blind"}
+    rows = [_unless_blind(judge(f"control_{track}_deg", 1.0, 5, "frames", 9.0), blind) for track in blind]
+    assert rows[0].passed is True and rows[1].passed is None and rows[1].value is None and rows[1].extra["unreliable_value"] == 1.0
 
 
 @pytest.mark.parametrize("track", ["yaw", "emotion"])

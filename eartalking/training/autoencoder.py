@@ -38,6 +38,8 @@ from eartalking.training.common import Losses, RunOptions, train
 # In shares of the run: the guide leads until here, helps until there; feature losses wait until the warp is roughly right.
 GUIDE_ALONE, GUIDE_UNTIL = 0.25, 0.6
 GEOMETRY_UNTIL = 0.25
+# While the guide leads, the encoder, which is cheap, sees this many times the samples that the decoder sees.
+ENCODER_RATIO = 4
 PERCEPTUAL_FROM = 0.4
 
 
@@ -84,22 +86,27 @@ class AutoencoderTrainer(nn.Module):
     def forward(
         self, batch: dict[str, Tensor], latent_noise: float, guided: float, geometry_only: bool = False
     ) -> tuple[Decoded | Geometry, Tensor, Tensor]:
-        """-> decoded (or its geometry), labels read by the probe (B, NUM_LABELS), distance of the encoder's latents to the guide's ()."""
+        """-> decoded (or its geometry), labels read by the probe (B, NUM_LABELS), distance of the encoder's latents to the
+        guide's (). The encoder sees the whole batch; the decoder as many samples as there are targets, from the start."""
         latents = self.autoencoder.encode(batch["frame"], batch["portrait"])  # (B, N, C)
         labels = self.probe(latents.flatten(1))
         guide = self.guide(batch["labels"])
         guide = F.rms_norm(guide, guide.shape[1:]).view_as(latents)
         distance = F.mse_loss(latents.float(), guide.detach().float())
-        chosen = torch.rand(len(latents), 1, 1, device=latents.device) < guided
-        used = torch.where(chosen, guide.to(latents.dtype), latents)
+        count = len(batch["target"])
+        chosen = torch.rand(count, 1, 1, device=latents.device) < guided
+        used = torch.where(chosen, guide[:count].to(latents.dtype), latents[:count])
         noisy = used + latent_noise * torch.randn_like(used)
         decode = self.autoencoder.geometry if geometry_only else self.autoencoder.decode
         return decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels, distance
 
 
-def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """uint8 images to channels-last floats; the correspondence to a warp (B, 2, M, M)."""
-    out = {name: value.to(device) for name, value in batch.items()}
+ENCODER_INPUTS = ("frame", "portrait", "labels")
+
+
+def prepare(batch: dict[str, Tensor], device: torch.device, num_targets: int | None = None) -> dict[str, Tensor]:
+    """uint8 images to channels-last floats; the correspondence to a warp (B, 2, M, M); targets of the first samples only."""
+    out = {name: (value if name in ENCODER_INPUTS else value[:num_targets]).to(device) for name, value in batch.items()}
     for name in ("frame", "portrait", "target", "target_portrait"):
         out[name] = to_float(out[name]).contiguous(memory_format=torch.channels_last)
     grid = identity_grid(out["correspondence"].shape[1], device)
@@ -246,14 +253,16 @@ def main(argv: list[str] | None = None) -> int:
         trainer.autoencoder.decoder.requires_grad_(True)
     perceptual = None if args.no_perceptual else PerceptualFeatures().to(accelerator.device)
     workers = 0 if accelerator.device.type == "cpu" else 8
-    loader = DataLoader(
-        StillPairs(args.data, args.twin_share, seed=options.seed), options.batch_size, shuffle=True, drop_last=True, num_workers=workers
-    )
+    stills = StillPairs(args.data, args.twin_share, seed=options.seed)
+    ratio = 1 if args.decoder_only else ENCODER_RATIO
+    loader = DataLoader(stills, options.batch_size * ratio, shuffle=True, drop_last=True, num_workers=workers)
+    if not len(loader):
+        parser.error(f"{args.data} holds {len(stills)} stills, fewer than one batch of {options.batch_size * ratio}")
     held_out = [_fixed_batch(args.val, share, accelerator.device) for share in (0.0, 1.0)]
     stream = _endless(loader)
     average = train(
         trainer,
-        lambda: prepare(next(stream), accelerator.device),
+        lambda: prepare(next(stream), accelerator.device, options.batch_size),
         lambda module, batch, step: compute_losses(module, batch, step / options.steps, perceptual, args.decoder_only),
         lambda module, step: evaluate(module, held_out, options.out, step),
         options,

@@ -220,6 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--init", help="checkpoint to take everything but the autoencoder from")
     parser.add_argument("--length", type=int, default=24, help="frames per training window")
     parser.add_argument("--resample-share", type=float, default=0.0, help="share of the clips with the model's own history")
+    parser.add_argument("--eval-length", type=int, default=60, help="frames of the held-out windows")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
@@ -234,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     model.autoencoder.requires_grad_(False).eval()
     clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
     reader = LinearReader(clips)
-    fixed = evaluation_batch(held_out).to(accelerator.device)
+    fixed = evaluation_batch(held_out, args.eval_length).to(accelerator.device)
     rng, generator = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     average = train(
         trainer,
@@ -249,7 +250,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def evaluation_batch(clips: LatentClips, count: int = 24, length: int = 60) -> Sequence:
+def evaluation_batch(clips: LatentClips, length: int, count: int = 24) -> Sequence:
     """The first `length` frames of the first `count` clips that are long enough."""
     chosen = [clip for clip in range(len(clips)) if clips.num_frames(clip) >= length][:count]
     if not chosen:
