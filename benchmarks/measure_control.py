@@ -26,7 +26,7 @@ from benchmarks.gates import (
 from benchmarks.streams import Context, Schedule, StreamRecord, spread, strip
 from eartalking.config import FPS
 from eartalking.controls import CONTROL_RANGES, EMOTIONS
-from eval.estimator import FaceReading
+from eartalking.face_reader import FaceReading
 from eval.signals import first_seen, step_response
 
 HORIZON = 12  # frames after a step in which it may be seen

@@ -16,8 +16,8 @@ from benchmarks.material import Material, Suite
 from eartalking import StreamSession, TalkingHeadModel
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.errors import InputError
+from eartalking.face_reader import FaceReader, FaceReading
 from eval.boxes import face_fractions, to_pixels
-from eval.estimator import FaceReader, FaceReading
 from eval.identity import FaceIdentity
 from eval.signals import Box, sharpness
 

@@ -16,9 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-# Scales that bring every label to a spread of about one.
-LABEL_SCALES = {"face_units": 4.0, "head_pose": 1 / 12, "gaze": 1 / 10, "translation": 20.0, "mouth_open": 25.0}
-NUM_LABELS = 52 + 3 + 2 + 3 + 1
+# Scales that bring every label to a spread of about one. Motion is the same for everybody; how wide a mouth opens by it
+# depends on the mouth.
+MOTION_SCALES = {"face_units": 4.0, "head_pose": 1 / 12, "gaze": 1 / 10, "translation": 20.0}
+NUM_MOTION_LABELS = 52 + 3 + 2 + 3
+HEAD_POSE = slice(52, 55)  # columns of the motion vector
+LABEL_SCALES = MOTION_SCALES | {"mouth_open": 25.0}
+NUM_LABELS = NUM_MOTION_LABELS + 1
 
 
 def find_clips(folder: Path) -> list[Path]:
@@ -38,10 +42,18 @@ def to_float(images: Tensor) -> Tensor:
     return images.movedim(-1, -3).float() / 127.5 - 1
 
 
+def motion_vector(labels: dict[str, Tensor]) -> Tensor:
+    """The motion of T frames as one scaled vector each: (T, NUM_MOTION_LABELS)."""
+    return _scaled(labels, MOTION_SCALES)
+
+
 def label_vector(labels: dict[str, Tensor]) -> Tensor:
-    """The continuous labels of T frames as one scaled vector each: (T, NUM_LABELS)."""
-    parts = [labels[name].float().reshape(len(labels[name]), -1) * scale for name, scale in LABEL_SCALES.items()]
-    return torch.cat(parts, dim=1)
+    """Motion and mouth opening of T frames: (T, NUM_LABELS)."""
+    return _scaled(labels, LABEL_SCALES)
+
+
+def _scaled(labels: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
+    return torch.cat([labels[name].float().reshape(len(labels[name]), -1) * scale for name, scale in scales.items()], dim=1)
 
 
 class StillPairs(Dataset):
@@ -81,7 +93,7 @@ class Sequence:
     latents (T, N, C); previous (N, C), the latents before the window (the portrait's at a clip's start);
     reference_latents (N, C); reference_features (N, D_r); waveform (samples,), the clip's from its start, padded;
     start (), the window's first frame; values (T, 9), the scalar controls; emotion (T,) index; intensity (T,);
-    labels (T, NUM_LABELS).
+    labels (T, NUM_MOTION_LABELS).
     """
 
     latents: Tensor

@@ -117,6 +117,11 @@ def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto") -> FaceCro
     face = find_face(image)
     if face is None:
         raise NoFaceError
+    return crop_around(image, face, size)
+
+
+def crop_around(image: np.ndarray, face: tuple[float, float, float, float], size: int = 256) -> FaceCrop:
+    """The crop of `crop_face` for a face box (left, top, right, bottom) in pixels that is already known."""
     left, top, right, bottom = face
     box_height = bottom - top
     crown, chin = top - HEAD_ABOVE_BOX * box_height, bottom + HEAD_BELOW_BOX * box_height

@@ -1,4 +1,4 @@
-"""Train the FaceReader: `python -m eval.train_estimator --data DIR [DIR ...] --val DIR --out eval/weights/face_reader`.
+"""Train the FaceReader: `python -m eval.train_estimator --data DIR [DIR ...] --val DIR --out eartalking/weights/face_reader`.
 
 DIR are folders of SynthTalk clips (eartalking.synth.clips), `stills` or `speech`, of the training split; `--val` holds
 other identities. First the locator learns where the face is (the point between the portrait's eyes, followed
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from eartalking.controls import EMOTIONS
+from eartalking.face_reader import READINGS, ROLL, SCALES, FaceReader, FaceReaderNet, cut_faces, shrink
 from eartalking.synth.face_units import UNIT_INDEX
-from eval.estimator import READINGS, ROLL, SCALES, FaceReader, FaceReaderNet, cut_faces, shrink
 from eval.identity import FaceIdentity
 
 MIRRORED = tuple(READINGS.index(name) for name in ("yaw", "roll", "gaze_yaw"))

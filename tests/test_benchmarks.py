@@ -16,8 +16,8 @@ from eartalking import StreamSession, TalkingHeadModel
 from eartalking.checkpoint import save_model
 from eartalking.config import TINY
 from eartalking.controls import CONTROL_RANGES, CONTROL_TRACKS, EMOTIONS, ControlFrame
+from eartalking.face_reader import READINGS, FaceReading
 from eval.boxes import follow, mouth_fractions
-from eval.estimator import READINGS, FaceReading
 from eval.identity import summarise
 from eval.latency import STAGES, StreamTiming, deadline_misses, run_flat_out, stage_clock
 from eval.signals import (

@@ -22,9 +22,11 @@ ALLOWED = {
     "checkpoint": {"config", "errors", "model"},
     "session": {"config", "errors", "controls", "face", "model"},
     "generate": {"", "config", "errors", "controls", "face", "video", "session", "checkpoint"},
+    "face_reader": {"controls", "errors"},
     "data": {"config"},
     "synth": {"synth", "config", "controls", "video"},
-    "training": {"training", "synth", "data", "audio", "autoencoder", "checkpoint", "config", "controls", "model", "video", "face"},
+    "training": {"training", "synth", "data", "audio", "autoencoder", "checkpoint", "config", "controls", "model", "video", "face",
+                 "face_reader", "errors"},
 }
 ELSEWHERE = {"av": {"video"}, "dlib": {"face"}, "cv2": set(), "gradio": set()}
 

@@ -7,14 +7,22 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.numpy import load_file
 from torch import nn
 
 from eartalking import StreamSession, load_model
 from eartalking.data import LatentClips, StillPairs, find_clips
 from eartalking.synth import clips
+from eartalking.synth.head import load_bundle
+from eartalking.synth.identity import sample_identity
+from eartalking.synth.motion import neutral_portrait
+from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
-from eartalking.training import audio, autoencoder, encode, teacher_forcing
+from eartalking.training import audio, autoencoder, encode, prepare, teacher_forcing
 from eartalking.training.common import Ema, RunOptions, train
+from eartalking.video import VideoWriter
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -81,29 +89,33 @@ def test_stages_in_order_end_in_a_stream(root: Path, stills: Path, talking: Path
 
     audio.main(["--speech", str(speech), "--val", str(speech), "--out", str(root / "audio"), "--steps", "2", "--frames", "20", *common])
 
-    source = str(root / "ae" / "checkpoint")
-    encode.main(["--checkpoint", source, "--train", str(talking), "--val", str(talking), "--out", str(root / "latents")])
+    source = ["--speech", str(speech), "--val-speech", str(speech), "--portraits", str(stills), "--val-portraits", str(stills)]
+    source += ["--guide", str(root / "ae" / "guide.safetensors"), "--clips", str(talking)]
+    encode.main(["--checkpoint", str(root / "ae" / "checkpoint"), *source, "--out", str(root / "latents")])
     latents = LatentClips(root / "latents" / "train.safetensors")
-    assert len(latents) == 2 and latents.num_frames(0) == 40
+    assert [latents.num_frames(clip) for clip in range(len(latents))] == [40, 40, 40, 40]  # two animated, two read from frames
     assert latents.tensors["latents"].float().mean().abs() < 0.1
 
-    decoder = ["--decoder-only", "--init", str(root / "latents" / "checkpoint"), "--out", str(root / "decoder"), "--steps", "2"]
-    before = load_model(root / "latents" / "checkpoint").autoencoder.state_dict()
-    autoencoder.main([*first[:4], *common, *decoder])
-    after = load_model(root / "decoder" / "checkpoint").autoencoder.state_dict()
-    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"decoder"}, "latents made before stay valid"
+    guide = (root / "ae" / "guide.safetensors").read_bytes()
+    before = load_model(root / "ae" / "checkpoint").autoencoder.state_dict()
+    autoencoder.main([*first, "--steps", "10", "--freeze-guide"])
+    after = load_model(root / "ae" / "checkpoint").autoencoder.state_dict()
+    assert not torch.equal(before["decoder.conv_in.weight"], after["decoder.conv_in.weight"])
+    assert (root / "ae" / "guide.safetensors").read_bytes() == guide, "latents made before stay valid"
+    encode.main(["--checkpoint", str(root / "ae" / "checkpoint"), *source, "--out", str(root / "refreshed")])
 
     model = ["--data", str(root / "latents"), "--audio", str(root / "audio" / "checkpoint"), "--length", "12"]
     model += ["--batch-size", "2", "--precision", "no", "--eval-every", "2", "--eval-length", "20", "--steps", "2"]
     teacher_forcing.main([*model, "--checkpoint", str(root / "latents" / "checkpoint"), "--out", str(root / "model")])
-    final = ["--checkpoint", str(root / "decoder" / "checkpoint"), "--init", str(root / "model" / "checkpoint"), "--resample-share", "0.5"]
+    final = ["--checkpoint", str(root / "refreshed" / "checkpoint"), "--init", str(root / "model" / "checkpoint")]
+    final += ["--resample-share", "0.5"]
     teacher_forcing.main([*model, *final, "--out", str(root / "final")])
     row = json.loads((root / "final" / "log.jsonl").read_text().splitlines()[-1])
     assert {"eval_copy", "eval_forced", "eval_no_history_shuffled", "eval_mouth_free", "eval_mouth_shuffled"} <= row.keys()
 
     loaded = load_model(root / "final" / "checkpoint")
     torch.testing.assert_close(loaded.autoencoder.decoder.conv_in.weight, after["decoder.conv_in.weight"])
+    assert (loaded.autoencoder.latent_std != 1).any()
     session = StreamSession(loaded, np.full((64, 64, 3), 128, np.uint8), crop="center")
     assert len([*session.push(np.zeros(3200, np.float32)), *session.flush()]) == 5
 
@@ -149,6 +161,23 @@ def test_ema_follows(tmp_path: Path) -> None:
     torch.testing.assert_close(ema.module.weight, (before + module.weight) / 2)
 
 
-def test_guide_hands_over_and_never_comes_back() -> None:
-    shares = [autoencoder.guided_share(step / 100) for step in range(101)]
-    assert shares[0] == 0.9 and shares == sorted(shares, reverse=True) and shares[60] == shares[100] == 0.0
+def test_real_videos_come_in_by_the_second_door(root: Path, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    videos = root / "videos"
+    videos.mkdir()
+    identity = sample_identity(44, "test", load_bundle())
+    renderer = Renderer(128, 16)
+    renderer.set_identity(identity)
+    motion = neutral_portrait(np.random.default_rng(0))[np.zeros(30, int)]
+    soundfile = ROOT / "examples" / "speech.wav"
+    with VideoWriter(videos / "talk.mp4", (128, 128), audio=soundfile) as writer:
+        for image in np.resize(renderer.render(motion), (170, 128, 128, 3)):
+            writer.write(image)
+    (videos / "broken.mp4").write_bytes(b"nonsense")
+    assert prepare.main(["--videos", str(videos), "--out", str(root / "real"), "--frames", "60", "--size", "64"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["clips"] == 3
+    first = load_file(find_clips(root / "real")[0])
+    made = load_file(find_clips(talking)[0])
+    assert made.keys() <= first.keys() | {"correspondence"}
+    for name, value in made.items():
+        assert first[name].shape[1:] == value.shape[1:] and first[name].dtype == value.dtype, name
+    assert first["frames"].shape == (60, 64, 64, 3) and len(first["waveform"]) == 60 * 640

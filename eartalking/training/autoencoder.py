@@ -2,21 +2,23 @@
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 12000 --max-minutes 9` (resumes slice by slice).
 
-What makes it work on few data: the warp and the visibility are supervised by SynthTalk's exact correspondence; in part
-of the batch the frame is decoded on its twin's portrait, so that the code for "this pose, this mouth" becomes the same
-for everybody; and a linear probe reads the labels from the latents, which keeps them about motion.
+What makes it work on few data:
+- The warp and the visibility are supervised by SynthTalk's exact correspondence.
+- Part of the batch is decoded on the frame's twin: the same state on another identity's portrait. Only a code that says
+  "this pose, this mouth" without saying whose can solve that.
+- Encoder and decoder cannot learn from each other while neither knows anything, and to read a pose from pixels takes many
+  more samples than to warp by a known one. So a *guide*, a small network from the exact labels to latents, gives the decoder
+  most of its latents, and the frame encoder learns to name the guide's code from pixels. The guide is what the latents
+  *are*; it is written beside the checkpoint (`guide.safetensors`), and the encode stage makes the training latents with it.
+- The first steps make no pixels: where things go comes before what they look like.
 
-Encoder and decoder cannot learn from each other while neither knows anything. So a *guide*, a small network from the
-exact labels to latents, stands in for the encoder at first: the decoder learns to warp from a code that is right from
-the start, the encoder learns to name the guide's code, and takes over step by step. The guide is not kept. And the
-first part of the run makes no pixels: where things go comes before what they look like, at half the cost.
-
-Once the encoders are good, `--decoder-only --init data/latents/checkpoint` goes on improving the picture while the
-autoregressive model already trains on the latents.
+`--freeze-guide` goes on with the same run without moving the guide, so that latents made from it stay valid while the
+autoregressive model already trains on them.
 """
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,22 +27,33 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from eartalking.autoencoder import Decoded, FrameAutoencoder, Geometry, identity_grid
 from eartalking.checkpoint import load_model, save_model
-from eartalking.config import PRESETS
-from eartalking.data import NUM_LABELS, StillPairs, to_float
+from eartalking.config import PRESETS, AutoencoderConfig
+from eartalking.data import NUM_LABELS, NUM_MOTION_LABELS, StillPairs, to_float
 from eartalking.model import TalkingHeadModel
 from eartalking.training.common import Losses, RunOptions, train
 
-# In shares of the run: the guide leads until here, helps until there; feature losses wait until the warp is roughly right.
-GUIDE_ALONE, GUIDE_UNTIL = 0.25, 0.6
-GEOMETRY_UNTIL = 0.25
-# While the guide leads, the encoder, which is cheap, sees this many times the samples that the decoder sees.
-ENCODER_RATIO = 4
-PERCEPTUAL_FROM = 0.4
+# In shares of the run: no pixels until here, feature losses from there.
+GEOMETRY_UNTIL, PERCEPTUAL_FROM = 0.15, 0.2
+GUIDED_SHARE = 0.85
+
+
+class Guide(nn.Module):
+    """SynthTalk's motion vectors (..., NUM_MOTION_LABELS) -> latents (..., N, C), of the same fixed energy as the encoder's."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.shape = (config.num_latent_tokens, config.latent_channels)
+        self.layers = nn.Sequential(nn.Linear(NUM_MOTION_LABELS, 256), nn.SiLU(), nn.Linear(256, math.prod(self.shape)))
+
+    def forward(self, motion: Tensor) -> Tensor:
+        latents = self.layers(motion)
+        return F.rms_norm(latents, latents.shape[-1:]).unflatten(-1, self.shape)
 
 
 class PerceptualFeatures(nn.Module):
@@ -67,11 +80,6 @@ class PerceptualFeatures(nn.Module):
         return features
 
 
-def guided_share(progress: float) -> float:
-    """Share of the samples decoded from the guide's latents, at a training progress in 0..1."""
-    return min(0.9, max(0.0, 0.9 * (GUIDE_UNTIL - progress) / (GUIDE_UNTIL - GUIDE_ALONE)))
-
-
 class AutoencoderTrainer(nn.Module):
     """The autoencoder with what only training needs: the guide, and the probe that reads labels from the latents."""
 
@@ -79,34 +87,30 @@ class AutoencoderTrainer(nn.Module):
         super().__init__()
         self.autoencoder = autoencoder
         config = autoencoder.config
-        size = config.num_latent_tokens * config.latent_channels
-        self.probe = nn.Linear(size, NUM_LABELS)
-        self.guide = nn.Sequential(nn.Linear(NUM_LABELS, 256), nn.SiLU(), nn.Linear(256, size))
+        self.probe = nn.Linear(config.num_latent_tokens * config.latent_channels, NUM_LABELS)
+        self.guide = Guide(config)
 
     def forward(
-        self, batch: dict[str, Tensor], latent_noise: float, guided: float, geometry_only: bool = False
+        self, batch: dict[str, Tensor], latent_noise: float, guided: float, geometry_only: bool = False, freeze_guide: bool = False
     ) -> tuple[Decoded | Geometry, Tensor, Tensor]:
         """-> decoded (or its geometry), labels read by the probe (B, NUM_LABELS), distance of the encoder's latents to the
-        guide's (). The encoder sees the whole batch; the decoder as many samples as there are targets, from the start."""
+        guide's ()."""
         latents = self.autoencoder.encode(batch["frame"], batch["portrait"])  # (B, N, C)
         labels = self.probe(latents.flatten(1))
-        guide = self.guide(batch["labels"])
-        guide = F.rms_norm(guide, guide.shape[1:]).view_as(latents)
+        guide = self.guide(batch["labels"][:, :NUM_MOTION_LABELS])
+        if freeze_guide:
+            guide = guide.detach()
         distance = F.mse_loss(latents.float(), guide.detach().float())
-        count = len(batch["target"])
-        chosen = torch.rand(count, 1, 1, device=latents.device) < guided
-        used = torch.where(chosen, guide[:count].to(latents.dtype), latents[:count])
+        chosen = torch.rand(len(latents), 1, 1, device=latents.device) < guided
+        used = torch.where(chosen, guide.to(latents.dtype), latents)
         noisy = used + latent_noise * torch.randn_like(used)
         decode = self.autoencoder.geometry if geometry_only else self.autoencoder.decode
         return decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels, distance
 
 
-ENCODER_INPUTS = ("frame", "portrait", "labels")
-
-
-def prepare(batch: dict[str, Tensor], device: torch.device, num_targets: int | None = None) -> dict[str, Tensor]:
-    """uint8 images to channels-last floats; the correspondence to a warp (B, 2, M, M); targets of the first samples only."""
-    out = {name: (value if name in ENCODER_INPUTS else value[:num_targets]).to(device) for name, value in batch.items()}
+def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """uint8 images to channels-last floats; the correspondence to a warp (B, 2, M, M)."""
+    out = {name: value.to(device) for name, value in batch.items()}
     for name in ("frame", "portrait", "target", "target_portrait"):
         out[name] = to_float(out[name]).contiguous(memory_format=torch.channels_last)
     grid = identity_grid(out["correspondence"].shape[1], device)
@@ -140,12 +144,11 @@ def pixel_weights(batch: dict[str, Tensor]) -> Tensor:
 
 
 def compute_losses(
-    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None, decoder_only: bool
+    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None, freeze_guide: bool
 ) -> Losses:
-    """Losses at a training progress in 0..1; with `decoder_only` nothing is asked of the frozen latents."""
-    guided = 0.0 if decoder_only else guided_share(progress)
-    geometry_only = not decoder_only and progress < GEOMETRY_UNTIL
-    decoded, labels, distance = trainer(batch, latent_noise=0.1, guided=guided, geometry_only=geometry_only)
+    """Losses at a training progress in 0..1."""
+    geometry_only = progress < GEOMETRY_UNTIL
+    decoded, labels, distance = trainer(batch, 0.1, GUIDED_SHARE, geometry_only, freeze_guide)
     target, visibility = batch["target"], batch["visibility"]
     losses = {
         "warp": warp_loss(decoded.warps, batch["warp"], visibility),
@@ -153,7 +156,7 @@ def compute_losses(
         "guide": distance,
         "probe": F.smooth_l1_loss(labels.float(), batch["labels"]),
     }
-    scales = {"warp": 1.0, "visibility": 0.3}
+    scales = {"warp": 1.0, "visibility": 0.3, "guide": 1.0, "probe": 1.0}
     if not geometry_only:
         weights = pixel_weights(batch)
         full_visibility = F.interpolate(visibility, scale_factor=target.shape[-1] // visibility.shape[-1])
@@ -164,9 +167,7 @@ def compute_losses(
             "blend": (full_visibility - decoded.blend).abs().mean(),
         }
         scales |= {"image": 2.0, "painted": 0.3, "warped": 0.5, "blend": 0.1}
-    if not decoder_only:
-        scales |= {"probe": 1.0, "guide": max(guided, 0.05)}
-    if perceptual is not None and (decoder_only or progress > PERCEPTUAL_FROM):
+    if perceptual is not None and progress > PERCEPTUAL_FROM:
         crop = _random_crop(target.shape[-1])
         ours, truth = perceptual(decoded.image[..., crop[0], crop[1]]), perceptual(target[..., crop[0], crop[1]])
         losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth, strict=True)]).mean()
@@ -207,7 +208,7 @@ def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out:
     """PSNR over all, moving and hidden pixels on held-out identities, self and cross; and a strip of pictures."""
     totals: dict[str, list[float]] = {}
     for index, batch in enumerate(batches):
-        decoded, labels, _ = trainer(batch, latent_noise=0.0, guided=0.0)
+        decoded, labels, distance = trainer(batch, latent_noise=0.0, guided=1.0)
         moves = F.interpolate((batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float(), size=batch["target"].shape[-2:])
         hidden = F.interpolate(1 - batch["visibility"], size=batch["target"].shape[-2:]) * moves
         kind = "self" if index % 2 == 0 else "twin"
@@ -218,6 +219,7 @@ def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out:
             "psnr_portrait": psnr(batch["target_portrait"], batch["target"], moves),
             "sharpness": sharpness(decoded.image, moves) / sharpness(batch["target"], moves),
             "warp": float(warp_loss(decoded.warps[-1:], batch["warp"], batch["visibility"])),
+            "guide": float(distance),
             "probe": float(F.smooth_l1_loss(labels, batch["labels"])),
         }.items():
             totals.setdefault(f"{kind}_{name}", []).append(value)
@@ -238,9 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
     parser.add_argument("--init", help="checkpoint to start the autoencoder from")
     parser.add_argument("--twin-share", type=float, default=0.5, help="share decoded on the twin's portrait")
-    parser.add_argument(
-        "--decoder-only", action="store_true", help="keep both encoders of --init as they are: latents made from it stay valid"
-    )
+    parser.add_argument("--freeze-guide", action="store_true", help="go on without moving the latents' meaning")
     parser.add_argument("--no-perceptual", action="store_true", help="leave out the EfficientNet feature loss")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
@@ -248,22 +248,18 @@ def main(argv: list[str] | None = None) -> int:
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
     model = load_model(args.init) if args.init else TalkingHeadModel(PRESETS[args.preset])
     trainer = AutoencoderTrainer(model.autoencoder).train().requires_grad_(True).to(memory_format=torch.channels_last)
-    if args.decoder_only:
-        trainer.requires_grad_(False)
-        trainer.autoencoder.decoder.requires_grad_(True)
     perceptual = None if args.no_perceptual else PerceptualFeatures().to(accelerator.device)
     workers = 0 if accelerator.device.type == "cpu" else 8
     stills = StillPairs(args.data, args.twin_share, seed=options.seed)
-    ratio = 1 if args.decoder_only else ENCODER_RATIO
-    loader = DataLoader(stills, options.batch_size * ratio, shuffle=True, drop_last=True, num_workers=workers)
+    loader = DataLoader(stills, options.batch_size, shuffle=True, drop_last=True, num_workers=workers)
     if not len(loader):
-        parser.error(f"{args.data} holds {len(stills)} stills, fewer than one batch of {options.batch_size * ratio}")
+        parser.error(f"{args.data} holds {len(stills)} stills, fewer than one batch of {options.batch_size}")
     held_out = [_fixed_batch(args.val, share, accelerator.device) for share in (0.0, 1.0)]
     stream = _endless(loader)
     average = train(
         trainer,
-        lambda: prepare(next(stream), accelerator.device, options.batch_size),
-        lambda module, batch, step: compute_losses(module, batch, step / options.steps, perceptual, args.decoder_only),
+        lambda: prepare(next(stream), accelerator.device),
+        lambda module, batch, step: compute_losses(module, batch, step / options.steps, perceptual, args.freeze_guide),
         lambda module, step: evaluate(module, held_out, options.out, step),
         options,
         accelerator,
@@ -271,6 +267,8 @@ def main(argv: list[str] | None = None) -> int:
     if accelerator.is_main_process:
         model.autoencoder.load_state_dict(average.autoencoder.state_dict())
         save_model(model, options.out / "checkpoint")
+        # The weights as they are, not their average: what was frozen is what the decoder has learnt from.
+        save_file(trainer.guide.state_dict(), options.out / "guide.safetensors")
     return 0
 
 

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import SAMPLES_PER_FRAME
-from eartalking.data import NUM_LABELS, LatentClips, Sequence
+from eartalking.data import HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, LatentClips, Sequence
 from eartalking.model import ControlBatch, TalkingHeadModel
+from eartalking.synth.face_units import UNIT_INDEX
 from eartalking.training.common import Losses, RunOptions, train
 
 NO_HISTORY_SHARE = 0.35
-MOUTH_OPEN = NUM_LABELS - 1  # column of the label vector
+JAW = UNIT_INDEX["jawOpen"]  # column of the motion vector: how far the mouth opens
 
 
 class TeacherForcingTrainer(nn.Module):
@@ -35,12 +36,12 @@ class TeacherForcingTrainer(nn.Module):
         super().__init__()
         self.model = model
         tokens = model.config.autoencoder.num_latent_tokens
-        self.to_labels = nn.Sequential(nn.Linear(model.config.dim, 32), nn.Flatten(2), nn.GELU(), nn.Linear(32 * tokens, NUM_LABELS))
+        self.to_labels = nn.Sequential(nn.Linear(model.config.dim, 32), nn.Flatten(2), nn.GELU(), nn.Linear(32 * tokens, NUM_MOTION_LABELS))
 
     def forward(
         self, sequence: Sequence, controls: ControlBatch, history: Tensor, noise_level: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> cond (B, T, N, D), sink (B, D), labels (B, T, NUM_LABELS)."""
+        """-> cond (B, T, N, D), sink (B, D), labels (B, T, NUM_MOTION_LABELS)."""
         audio = audio_tokens(self.model, sequence)
         cond, sink = self.model(
             audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
@@ -156,7 +157,7 @@ class LinearReader:
         self.weights = torch.linalg.solve(design.T @ design + ridge, design.T @ labels)
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """(..., N, C) -> (..., NUM_LABELS)."""
+        """(..., N, C) -> (..., NUM_MOTION_LABELS)."""
         return F.pad(latents.float().flatten(-2), (0, 1), value=1.0) @ self.weights.to(latents.device)
 
 
@@ -190,18 +191,17 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence, reader: LinearR
         rollout(model, source, controls) for source, controls in ((sequence, released), (shuffled, released), (sequence, given))
     )
     read, read_shuffled, read_given = reader(free), reader(free_shuffled), reader(free_given)
-    pose = slice(52, 55)
     return {
         "forced": error(sequence, released, history, clean),
         "copy": float((history - sequence.latents).pow(2).mean()),
         "no_history": error(sequence, released, noise, none),
         "no_history_shuffled": error(shuffled, released, noise, none),
         "no_history_given": error(sequence, given, noise, none),
-        "mouth_reader": correlation(truth[..., MOUTH_OPEN], sequence.labels[..., MOUTH_OPEN]),
-        "mouth_free": correlation(read[..., MOUTH_OPEN], sequence.labels[..., MOUTH_OPEN]),
-        "mouth_shuffled": correlation(read_shuffled[..., MOUTH_OPEN], sequence.labels[..., MOUTH_OPEN]),
-        "pose_error_given": float((read_given[..., pose] - sequence.labels[..., pose]).abs().mean() * 12),
-        "pose_error_reader": float((truth[..., pose] - sequence.labels[..., pose]).abs().mean() * 12),
+        "mouth_reader": correlation(truth[..., JAW], sequence.labels[..., JAW]),
+        "mouth_free": correlation(read[..., JAW], sequence.labels[..., JAW]),
+        "mouth_shuffled": correlation(read_shuffled[..., JAW], sequence.labels[..., JAW]),
+        "pose_error_given": float((read_given[..., HEAD_POSE] - sequence.labels[..., HEAD_POSE]).abs().mean() / MOTION_SCALES["head_pose"]),
+        "pose_error_reader": float((truth[..., HEAD_POSE] - sequence.labels[..., HEAD_POSE]).abs().mean() / MOTION_SCALES["head_pose"]),
         "free_rms": float(free.pow(2).mean().sqrt()),
         "free_jitter": _motion_energy(free) / _motion_energy(sequence.latents),
     }

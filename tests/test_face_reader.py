@@ -5,8 +5,8 @@ import torch
 
 from eartalking.controls import EMOTIONS
 from eartalking.errors import InputError
+from eartalking.face_reader import EYES_Y, FACE_SIDE, FACE_SIZE, READINGS, WEIGHTS_FOLDER, FaceReader, FaceReaderNet, FaceReading, cut_faces
 from eartalking.synth.face_units import NUM_FACE_UNITS, UNIT_INDEX
-from eval.estimator import EYES_Y, FACE_SIDE, FACE_SIZE, READINGS, WEIGHTS_FOLDER, FaceReader, FaceReaderNet, FaceReading, cut_faces
 from eval.train_estimator import MIRRORED, _blocky, eye_positions, face_batch, locator_batch, main, targets
 
 shipped = pytest.mark.skipif(not (WEIGHTS_FOLDER / "config.json").exists(), reason="the reader's weights are not here")
