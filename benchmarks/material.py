@@ -148,11 +148,11 @@ class Material:
             return
         corpus = self._corpus() if kind == "speech" else None
         try:
-            from eartalking.synth.clips import MAP_SIZE, ClipSpec, render_clip, write_clip
+            from eartalking.synth.clips import MAP_SHARE, ClipSpec, render_clip, write_clip
             from eartalking.synth.head import load_bundle
             from eartalking.synth.render import Renderer
 
-            bundle, renderer = load_bundle(), Renderer(size=self.size, map_size=MAP_SIZE)
+            bundle, renderer = load_bundle(), Renderer(size=self.size, map_size=self.size // MAP_SHARE)
         except Exception as error:  # a missing package or a machine without EGL: many kinds, one meaning
             raise Unavailable(f"clips cannot be rendered here ({error}); give --stills and --clips") from error
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,8 @@ def load_model(checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT, device: 
         weights = load_file(folder / WEIGHTS_NAME, device="cpu")
         model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(folder, f"not a usable checkpoint: {str(error).splitlines()[0]}") from error
+        cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
+        raise InputError(folder, f"not a usable checkpoint: {cause}") from error
     return model.eval().requires_grad_(False).to(device)
 
 

@@ -51,6 +51,7 @@ class ModelConfig:
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
+    latents_per_token: int = 4  # neighbouring latents that the model handles as one token
     dim: int = 256
     depth: int = 4
     num_heads: int = 8
@@ -67,6 +68,8 @@ class ModelConfig:
             raise ValueError(f"sink_size must be 1 (the portrait's block), not {self.sink_size}")
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.autoencoder.num_latent_tokens % self.latents_per_token:
+            raise ValueError(f"latents_per_token {self.latents_per_token} does not divide {self.autoencoder.num_latent_tokens} latents")
 
 
 TINY = ModelConfig(

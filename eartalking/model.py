@@ -5,8 +5,8 @@ control can change at every frame (FCIC). Block 0 is the sink: the portrait's co
 NULL audio and controls. It stays in the cache for ever and modulates all blocks by adaLN (SFA). The backbone's features
 at the latent tokens of block t are the flow head's condition for the latents of frame t.
 
-Notation: B batch, T frames, N latent tokens, C latent channels, A audio tokens, G + 1 control tokens, D width,
-K = A + G + 1 + N tokens per frame. Position of frame t (0-based) in the backbone is t + 1: 0 is the sink.
+Notation: B batch, T frames, N latents of C channels, handled as P = N / latents_per_token tokens, A audio tokens, G + 1
+control tokens, D width, K = A + G + 1 + P tokens per frame. Position of frame t (0-based) in the backbone is t + 1: 0 is the sink.
 """
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ class TalkingHeadModel(nn.Module):
             dim=config.audio.dim, out_dim=dim, tokens_per_frame=config.audio.tokens_per_frame, lookahead=config.audio.lookahead
         )
         self.control_embedder = ControlEmbedder(list(CONTROL_RANGES.values()), len(EMOTIONS), dim)
-        num_tokens, channels, reference_dim = autoencoder.num_latent_tokens, autoencoder.latent_channels, autoencoder.reference_widths[-1]
+        channels, reference_dim = autoencoder.latent_channels * config.latents_per_token, autoencoder.reference_widths[-1]
+        num_tokens = autoencoder.num_latent_tokens // config.latents_per_token
         self.from_latents = nn.Linear(channels, dim)
         self.from_reference = nn.Linear(reference_dim, dim)
         self.null_audio = nn.Parameter(torch.randn(config.audio.tokens_per_frame, dim) * 0.2)
@@ -100,12 +101,21 @@ class TalkingHeadModel(nn.Module):
             channels, num_tokens, dim=config.head_dim, depth=config.head_depth, num_heads=config.head_num_heads, cond_dim=dim
         )
 
+    def to_tokens(self, latents: Tensor) -> Tensor:
+        """(..., N, C) -> (..., P, latents_per_token · C)."""
+        return latents.unflatten(-2, (-1, self.config.latents_per_token)).flatten(-2)
+
+    def from_tokens(self, tokens: Tensor) -> Tensor:
+        """The inverse of `to_tokens`."""
+        return tokens.unflatten(-1, (self.config.latents_per_token, -1)).flatten(-3, -2)
+
     def sink_block(self, reference_latents: Tensor, reference_features: Tensor) -> tuple[Tensor, Tensor]:
         """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink block (B, K, D), summary (B, D)."""
         batch = len(reference_latents)
         audio = self.null_audio.expand(batch, -1, -1)
         controls = self.control_embedder.null.expand(batch, -1, -1)
-        portrait = self.from_latents(reference_latents) + self.from_reference(reference_features)
+        features = reference_features.unflatten(1, (-1, self.config.latents_per_token)).mean(2)  # (B, P, D_r)
+        portrait = self.from_latents(self.to_tokens(reference_latents)) + self.from_reference(features)
         block = torch.cat([audio, controls, portrait], dim=1) + self.slot_embedding[1]
         summary = self.to_sink(torch.cat([reference_latents.flatten(1), reference_features.mean(1)], dim=1))
         return block, summary
@@ -115,7 +125,7 @@ class TalkingHeadModel(nn.Module):
         (B, T) in 0..1 -> blocks (B, T, K, D)."""
         tokens = self.control_embedder(controls.values, controls.emotion, controls.intensity, controls.given)
         level = self.from_noise_level(torch.stack([noise_level, (noise_level == 0).float()], dim=-1))[:, :, None]
-        history = self.from_latents(previous) + level
+        history = self.from_latents(self.to_tokens(previous)) + level
         return torch.cat([audio, tokens.to(audio.dtype), history.to(audio.dtype)], dim=2) + self.slot_embedding[0]
 
     def forward(
@@ -127,7 +137,7 @@ class TalkingHeadModel(nn.Module):
         reference_latents: Tensor,
         reference_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Whole sequences, for training -> cond (B, T, N, D) for the flow head and the sink's summary (B, D)."""
+        """Whole sequences, for training -> cond (B, T, P, D) for the flow head and the sink's summary (B, D)."""
         sink, summary = self.sink_block(reference_latents, reference_features)
         blocks = self.frame_block(audio, controls, previous, noise_level)
         x = torch.cat([sink[:, None].to(blocks.dtype), blocks], dim=1)  # (B, 1 + T, K, D)
@@ -147,10 +157,11 @@ class TalkingHeadModel(nn.Module):
         level = noise.new_zeros(len(noise), 1)
         block = self.frame_block(audio[:, None], controls, state.previous[:, None], level)
         features = self.backbone(block, state.sink, state.backbone, state.frame_index + 1)
-        cond = features[:, 0, self.num_condition_tokens :]  # (B, N, D)
-        latents = self.flow_head.sample(
-            cond, state.sink, num_steps=self.config.num_steps, temperature=self.config.temperature, noise=noise
+        cond = features[:, 0, self.num_condition_tokens :]  # (B, P, D)
+        tokens = self.flow_head.sample(
+            cond, state.sink, num_steps=self.config.num_steps, temperature=self.config.temperature, noise=self.to_tokens(noise)
         )
+        latents = self.from_tokens(tokens)
         state.previous = latents
         state.frame_index += 1
         return latents

@@ -54,7 +54,11 @@ def test_step_equals_forward_beyond_the_window(model: TalkingHeadModel) -> None:
     history = torch.stack([given["reference_latents"], *streamed[:-1]], dim=1)
     cond, sink = model(**{**given, "previous": history})
     offline = [
-        model.flow_head.sample(cond[:, t], sink, num_steps=TINY.num_steps, temperature=TINY.temperature, noise=noise[t])
+        model.from_tokens(
+            model.flow_head.sample(
+                cond[:, t], sink, num_steps=TINY.num_steps, temperature=TINY.temperature, noise=model.to_tokens(noise[t])
+            )
+        )
         for t in range(length)
     ]
     torch.testing.assert_close(torch.stack(streamed), torch.stack(offline), atol=2e-4, rtol=1e-3)

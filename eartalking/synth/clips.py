@@ -30,7 +30,7 @@ from eartalking.synth.motion import Motion, make_motion, neutral_portrait, rando
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import SAMPLE_RATE, Utterance, corpus_files
 
-MAP_SIZE = 64
+MAP_SHARE = 4  # pixels per map pixel: the autoencoder's finest level
 SPLITS = ("train", "val", "test")
 
 
@@ -111,7 +111,7 @@ def write_clip(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, s
 
 def _render_share(spec: ClipSpec, seeds: list[int], out: Path, show_progress: bool) -> None:
     bundle = load_bundle()
-    renderer = Renderer(size=spec.size, map_size=MAP_SIZE)
+    renderer = Renderer(size=spec.size, map_size=spec.size // MAP_SHARE)
     for seed in tqdm(seeds, unit="clip", disable=not show_progress):
         path = out / f"{seed:07d}.safetensors"
         if not path.exists():

@@ -35,13 +35,13 @@ class TeacherForcingTrainer(nn.Module):
     def __init__(self, model: TalkingHeadModel) -> None:
         super().__init__()
         self.model = model
-        tokens = model.config.autoencoder.num_latent_tokens
+        tokens = model.config.autoencoder.num_latent_tokens // model.config.latents_per_token
         self.to_labels = nn.Sequential(nn.Linear(model.config.dim, 32), nn.Flatten(2), nn.GELU(), nn.Linear(32 * tokens, NUM_MOTION_LABELS))
 
     def forward(
         self, sequence: Sequence, controls: ControlBatch, history: Tensor, noise_level: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> cond (B, T, N, D), sink (B, D), labels (B, T, NUM_MOTION_LABELS)."""
+        """-> cond (B, T, P, D), sink (B, D), labels (B, T, NUM_MOTION_LABELS)."""
         audio = audio_tokens(self.model, sequence)
         cond, sink = self.model(
             audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
@@ -103,8 +103,9 @@ def compute_losses(trainer: nn.Module, sequence: Sequence, generator: torch.Gene
     history, level = noised(history, generator)
     cond, sink, labels = trainer(sequence, controls, history, level)
     batch, length = level.shape
-    flow = trainer_model(trainer).flow_head.loss(
-        sequence.latents.flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(length, 0)
+    model = trainer_model(trainer)
+    flow = model.flow_head.loss(
+        model.to_tokens(sequence.latents).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(length, 0)
     )
     label_loss = F.smooth_l1_loss(labels.float(), sequence.labels)
     loss = 0.5 * flow.flow + flow.regression + 0.5 * label_loss
@@ -127,7 +128,8 @@ def resampled(
     batch, length = level.shape
     own = model.flow_head.sample(
         cond.flatten(0, 1), sink.repeat_interleave(length, 0), num_steps=2, temperature=model.config.temperature
-    ).unflatten(0, (batch, length))
+    )
+    own = model.from_tokens(own).unflatten(0, (batch, length))
     own = torch.cat([history[:, :1], own[:, :-1]], dim=1)
     chosen = (torch.rand(batch, generator=generator) < share).to(history.device)
     return torch.where(chosen[:, None, None, None], own, history)
@@ -184,7 +186,7 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence, reader: LinearR
 
     def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
         cond, _, _ = trainer(source, controls, past, level)
-        return float((model.flow_head.mean(cond).float() - sequence.latents).pow(2).mean())
+        return float((model.from_tokens(model.flow_head.mean(cond)).float() - sequence.latents).pow(2).mean())
 
     truth = reader(sequence.latents)
     free, free_shuffled, free_given = (
@@ -218,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="where the autoencoder comes from (the encode stage's)")
     parser.add_argument("--audio", help="checkpoint whose audio encoder to take")
     parser.add_argument("--init", help="checkpoint to take everything but the autoencoder from")
-    parser.add_argument("--length", type=int, default=24, help="frames per training window")
+    parser.add_argument("--length", type=int, default=16, help="frames per training window")
     parser.add_argument("--resample-share", type=float, default=0.0, help="share of the clips with the model's own history")
     parser.add_argument("--eval-length", type=int, default=60, help="frames of the held-out windows")
     args = parser.parse_args(argv)
