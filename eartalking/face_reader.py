@@ -26,95 +26,35 @@ SCALES = {
     "blink": 0.3, "mouth_open": 0.02, "jaw_open": 0.2, "smile": 0.4, "brow": 0.4,
 }  # fmt: skip
 READINGS = tuple(SCALES)
-ROLL = READINGS.index("roll")
-LOCATOR_SIZE, FACE_SIZE = 64, 128
+INPUT_SIZE = 128
 STEM = 4
-# The square that is cut out around the face, as a fraction of the frame's side, and where the point between the eyes
-# lies in it (-1 top, 1 bottom): from above the brows to below the chin.
-FACE_SIDE, EYES_Y = 0.55, -0.5
+# The part of the frame that faces reach in every pose, as fractions: left, top, right, bottom.
+CROP = (0.12, 0.17, 0.88, 0.93)
 WEIGHTS_FOLDER = Path(__file__).parent / "weights" / "face_reader"
 
 
-class Trunk(nn.Module):
-    """Images (B, 3, S, S) in 0..1 -> features (B, hidden). Convolutions, flattened: pose and gaze are about where
-    things are, so nothing is pooled."""
+class FaceReaderNet(nn.Module):
+    """Images (B, 3, 128, 128) in 0..1 -> readings (B, 10) in units of SCALES and emotion logits (B, 8)."""
 
-    def __init__(self, size: int, widths: tuple[int, ...], out_channels: int, hidden: int) -> None:
+    def __init__(self, widths: tuple[int, ...] = (32, 72, 128)) -> None:
         super().__init__()
+        self.widths = widths
         # Nothing is convolved at full resolution: four by four pixels become channels first.
         layers: list[nn.Module] = [nn.PixelUnshuffle(STEM), *_conv(3 * STEM**2, widths[0], 3, 1)]
         for before, after in zip(widths, widths[1:], strict=False):
             layers += [*_conv(before, after, 3, 2), _Residual(after)]
-        side = size // STEM // 2 ** (len(widths) - 1)
-        layers += [*_conv(widths[-1], out_channels, 1, 1), nn.Flatten(), nn.Dropout(0.1)]
-        self.layers = nn.Sequential(*layers, nn.Linear(out_channels * side**2, hidden), nn.GELU())
-
-    def forward(self, images: Tensor) -> Tensor:
-        images = images - images.mean(dim=(1, 2, 3), keepdim=True)
-        spread = images.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        return self.layers((images / (spread + 0.05)).contiguous(memory_format=torch.channels_last))
-
-
-class FaceLocator(nn.Module):
-    """Whole frames (B, 3, 64, 64) -> where the face is (B, 3): the point between the eyes, x and y in [-1, 1], and roll
-    in degrees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = Trunk(LOCATOR_SIZE, (24, 40, 56), 16, 64)
-        self.place = nn.Linear(64, 3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        place = self.place(self.trunk(images))
-        return torch.cat([place[:, :2] * 0.2, place[:, 2:] * SCALES["roll"]], dim=1)
-
-
-class FaceCropNet(nn.Module):
-    """Aligned faces (B, 3, 128, 128) -> readings (B, 10) in units of SCALES (the roll is what the alignment left over)
-    and emotion logits (B, 8)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = Trunk(FACE_SIZE, (32, 72, 112), 24, 128)
+        self.trunk = nn.Sequential(*layers, *_conv(widths[-1], 24, 1, 1))
+        # Flattened, not pooled: pose and gaze are about where things are.
+        side = INPUT_SIZE // STEM // 2 ** (len(widths) - 1)
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(24 * side**2, 128), nn.GELU())
         self.readings = nn.Linear(128, len(READINGS))
         self.emotion = nn.Linear(128, len(EMOTIONS))
 
-    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.trunk(faces)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = images - images.mean(dim=(1, 2, 3), keepdim=True)
+        spread = images.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        hidden = self.hidden(self.trunk(images / (spread + 0.05)))
         return self.readings(hidden), self.emotion(hidden)
-
-
-class FaceReaderNet(nn.Module):
-    """Frames (B, 3, H, W) in 0..1 -> readings (B, 10) in units of SCALES and emotion logits (B, 8): finds the face, cuts
-    it out upright at full resolution, reads it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.locator = FaceLocator()
-        self.face = FaceCropNet()
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        place = self.locator(shrink(frames))
-        readings, emotion = self.face(cut_faces(frames, place))
-        readings[:, ROLL] += place[:, 2] / SCALES["roll"]
-        return readings, emotion
-
-
-def shrink(frames: Tensor) -> Tensor:
-    """Frames (B, 3, H, W) as the locator sees them."""
-    size = (LOCATOR_SIZE, LOCATOR_SIZE)
-    return F.interpolate(frames, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
-
-
-def cut_faces(frames: Tensor, place: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """The aligned faces (B, 3, 128, 128): cut out around place (B, 3) and turned upright; `scale` enlarges the cut."""
-    axis = (torch.arange(FACE_SIZE, device=frames.device) + 0.5) * (2 / FACE_SIZE) - 1
-    v, u = torch.meshgrid(axis - EYES_Y, axis, indexing="ij")
-    angle = torch.deg2rad(place[:, 2])[:, None, None]
-    cos, sin = torch.cos(angle) * FACE_SIDE * scale, torch.sin(angle) * FACE_SIDE * scale
-    # Clockwise as seen: y points down in the grid.
-    x, y = place[:, 0, None, None] + cos * u - sin * v, place[:, 1, None, None] + sin * u + cos * v
-    return F.grid_sample(frames, torch.stack([x, y], dim=-1), padding_mode="border", align_corners=False)
 
 
 def _conv(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
@@ -169,7 +109,7 @@ class FaceReader:
     """Reads frames; `accuracy` is its own mean absolute error per reading on held-out identities."""
 
     def __init__(self, net: FaceReaderNet, accuracy: dict[str, float] | None = None) -> None:
-        self.net = net.eval().requires_grad_(False)
+        self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.accuracy = accuracy or {}
 
     @classmethod
@@ -178,18 +118,12 @@ class FaceReader:
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            net = FaceReaderNet()
+            net = FaceReaderNet(tuple(config["widths"]))
             weights = load_file(folder / "reader.safetensors")
             net.load_state_dict({n: v.float() if v.is_floating_point() else v for n, v in weights.items()})
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(folder, f"no face reader here ({str(error).splitlines()[0]})") from error
         return cls(net, config["accuracy"])
-
-    @staticmethod
-    def about(folder: str | os.PathLike[str]) -> dict[str, object]:
-        """What `save` was told besides the accuracy."""
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        return {name: value for name, value in config.items() if name != "accuracy"}
 
     def save(self, folder: str | os.PathLike[str], **about: object) -> None:
         """Write float16 weights and a config with the accuracy and whatever else is told `about` the training."""
@@ -197,7 +131,7 @@ class FaceReader:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {n: v.half() if v.is_floating_point() else v for n, v in self.net.state_dict().items()}
         save_file({n: v.contiguous() for n, v in weights.items()}, folder / "reader.safetensors")
-        config = {"accuracy": self.accuracy, **about}
+        config = {"widths": list(self.net.widths), "accuracy": self.accuracy, **about}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @torch.inference_mode()
@@ -208,7 +142,7 @@ class FaceReader:
         values, logits = [], []
         for start in range(0, len(frames), batch_size):
             images = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size]))
-            readings, emotion = self.net(images.permute(0, 3, 1, 2).float() / 255)
+            readings, emotion = self.net(cut_face(images, CROP, INPUT_SIZE).contiguous(memory_format=torch.channels_last))
             values.append(readings)
             logits.append(emotion)
         table = (torch.cat(values) * torch.tensor(list(SCALES.values()))).numpy()
@@ -216,3 +150,11 @@ class FaceReader:
         named["blink"] = named["blink"].clip(0, 1)
         named["mouth_open"] = named["mouth_open"].clip(0)
         return FaceReading(**named, emotion=torch.cat(logits).numpy())
+
+
+def cut_face(images: Tensor, crop: tuple[float, float, float, float], size: int) -> Tensor:
+    """(B, H, W, 3) uint8 -> the part `crop` of it, antialiased to (B, 3, size, size) float in 0..1."""
+    height, width = images.shape[1:3]
+    left, top, right, bottom = (round(edge * side) for edge, side in zip(crop, (width, height) * 2, strict=True))
+    part = images[:, top:bottom, left:right].permute(0, 3, 1, 2).float() / 255
+    return F.interpolate(part, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
