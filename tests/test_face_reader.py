@@ -10,7 +10,6 @@ from eartalking.synth.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eval.train_estimator import MIRRORED, STORED_CROP, STORED_SIZE, _blocky, augment, centre, main, targets
 
 
-
 def frames(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (count, size, size, 3), dtype=np.uint8)
 

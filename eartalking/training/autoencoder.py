@@ -119,9 +119,17 @@ def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
     return out
 
 
-def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor) -> Tensor:
-    """Mean absolute error of the warps of all levels, in map pixels of the finest; hidden points count a little."""
-    weight = 0.05 + 0.95 * visibility
+def importance(batch: dict[str, Tensor]) -> Tensor:
+    """(B, 1, M, M): how much a place matters. What moves counts 2, around what the portrait does not show (an open mouth,
+    closing lids, what a turning head uncovers) up to 8, the still background 0.5."""
+    moves = (batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float()
+    near_hidden = F.max_pool2d((1 - batch["visibility"]) * moves, 5, 1, 2)
+    return 0.5 + 1.5 * moves + 6 * near_hidden
+
+
+def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean absolute error of the warps of all levels, in map pixels of the finest; hidden points count a little."""
+    weight = (0.05 + 0.95 * visibility) * weight
     total = target.new_zeros(())
     for warp in warps:
         factor = target.shape[-1] // warp.shape[-1]
@@ -130,17 +138,9 @@ def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor) -> Tensor
             pooled = F.avg_pool2d(target * weight, factor) / pooled_weight
         else:
             pooled, pooled_weight = target, weight
-        total = total + (pooled_weight * (warp - pooled).abs()).mean() * target.shape[-1] / 2
+        error = (pooled_weight * (warp - pooled).abs()).sum() / (2 * pooled_weight.sum())
+        total = total + error * target.shape[-1] / 2
     return total / len(warps)
-
-
-def pixel_weights(batch: dict[str, Tensor]) -> Tensor:
-    """(B, 1, H, W): what moves counts 2, what the portrait does not show (mouth, lids, disoccluded) 5, the rest 1."""
-    moves = (batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float()
-    hidden = 1 - batch["visibility"]
-    weights = 1 + moves + 4 * F.max_pool2d(hidden * (0.25 + 0.75 * moves), 3, 1, 1)
-    size = batch["target"].shape[-1]
-    return F.interpolate(weights / weights.mean(), size=(size, size), mode="bilinear", align_corners=False)
 
 
 def compute_losses(
@@ -150,26 +150,31 @@ def compute_losses(
     geometry_only = progress < GEOMETRY_UNTIL
     decoded, labels, distance = trainer(batch, 0.1, GUIDED_SHARE, geometry_only, freeze_guide)
     target, visibility = batch["target"], batch["visibility"]
+    weights = importance(batch)
     losses = {
-        "warp": warp_loss(decoded.warps, batch["warp"], visibility),
+        "warp": warp_loss(decoded.warps, batch["warp"], visibility, weights),
         "visibility": F.binary_cross_entropy_with_logits(decoded.visibility, visibility),
         "guide": distance,
         "probe": F.smooth_l1_loss(labels.float(), batch["labels"]),
     }
     scales = {"warp": 1.0, "visibility": 0.3, "guide": 1.0, "probe": 1.0}
     if not geometry_only:
-        weights = pixel_weights(batch)
-        full_visibility = F.interpolate(visibility, scale_factor=target.shape[-1] // visibility.shape[-1])
+        weights = F.interpolate(weights / weights.mean(), size=target.shape[-2:], mode="bilinear", align_corners=False)
+        seen = F.interpolate(visibility, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        # The blend learns what is visible, and nothing else: left to the pixels, it hides each small error of the warp behind
+        # a blurred painting of the face.
+        blend = decoded.blend.detach()
+        image = blend * decoded.warped + (1 - blend) * decoded.painted
         losses |= {
-            "image": (weights * (decoded.image - target).abs()).mean(),
+            "image": (weights * (image - target).abs()).mean(),
             "painted": (weights * (decoded.painted - target).abs()).mean(),
-            "warped": (full_visibility * (decoded.warped - target).abs()).mean(),
-            "blend": (full_visibility - decoded.blend).abs().mean(),
+            "warped": (seen * weights * (decoded.warped - target).abs()).mean(),
+            "blend": F.binary_cross_entropy_with_logits(torch.logit(decoded.blend, 1e-4), seen, weight=weights),
         }
-        scales |= {"image": 2.0, "painted": 0.3, "warped": 0.5, "blend": 0.1}
+        scales |= {"image": 2.0, "painted": 0.3, "warped": 0.5, "blend": 0.5}
     if perceptual is not None and progress > PERCEPTUAL_FROM:
         crop = _random_crop(target.shape[-1])
-        ours, truth = perceptual(decoded.image[..., crop[0], crop[1]]), perceptual(target[..., crop[0], crop[1]])
+        ours, truth = perceptual(image[..., crop[0], crop[1]]), perceptual(target[..., crop[0], crop[1]])
         losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth, strict=True)]).mean()
         scales["perceptual"] = 0.1
     losses["loss"] = sum(scale * losses[name] for name, scale in scales.items())
@@ -218,7 +223,7 @@ def evaluate(trainer: AutoencoderTrainer, batches: list[dict[str, Tensor]], out:
             "psnr_hidden": psnr(decoded.image, batch["target"], hidden),
             "psnr_portrait": psnr(batch["target_portrait"], batch["target"], moves),
             "sharpness": sharpness(decoded.image, moves) / sharpness(batch["target"], moves),
-            "warp": float(warp_loss(decoded.warps[-1:], batch["warp"], batch["visibility"])),
+            "warp": float(warp_loss(decoded.warps[-1:], batch["warp"], batch["visibility"], torch.ones_like(moves[:, :, :1, :1]))),
             "guide": float(distance),
             "probe": float(F.smooth_l1_loss(labels, batch["labels"])),
         }.items():
