@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eartalking.errors import InputError
-from eartalking.face import MAX_SIDE, NoFaceError, crop_face, find_face, load_portrait
+from eartalking.face import HEAD_CENTRE, MAX_SIDE, NoFaceError, crop_face, find_face, load_portrait
 
 PHOTO = Path(__file__).parents[1] / "examples" / "photo.jpg"  # 340 x 340
 EYES, CHIN, CROWN = 101, 177, 25  # rows in it; the skull, without the hair
@@ -108,7 +108,7 @@ def test_the_head_fills_the_crop_at_every_size(photo: Image.Image, side: int) ->
     left, top, right, bottom = (edge / side * 340 for edge in crop.box)
     assert right - left == pytest.approx(bottom - top)
     assert 0.64 < (CHIN - CROWN) / (bottom - top) < 0.80
-    assert pytest.approx((top + bottom) / 2, abs=10) == (CHIN + CROWN) / 2, "head centred from chin to crown"
+    assert pytest.approx(top + HEAD_CENTRE * (bottom - top), abs=10) == (CHIN + CROWN) / 2, "chin to crown around HEAD_CENTRE"
     assert (left + right) / 2 == pytest.approx(168, abs=12), "face centred"
 
 

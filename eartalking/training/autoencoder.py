@@ -12,8 +12,8 @@ What makes it work on few data:
   *are*; it is written beside the checkpoint (`guide.safetensors`), and the encode stage makes the training latents with it.
 - The first steps make no pixels: where things go comes before what they look like.
 
-`--freeze-guide` goes on with the same run without moving the guide, so that latents made from it stay valid while the
-autoregressive model already trains on them.
+`--decoder-only` goes on with the same run and leaves guide and frame encoder alone, at two thirds of the cost: latents made
+before stay valid, so the autoregressive model can train at the same time. Encode once more afterwards: the portraits' features move.
 """
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ from eartalking.training.common import Losses, RunOptions, train
 # In shares of the run: no pixels until here, feature losses from there.
 GEOMETRY_UNTIL, PERCEPTUAL_FROM = 0.15, 0.2
 GUIDED_SHARE = 0.85
+LATENT_NOISE = 0.1
 
 
 class Guide(nn.Module):
@@ -91,21 +92,25 @@ class AutoencoderTrainer(nn.Module):
         self.guide = Guide(config)
 
     def forward(
-        self, batch: dict[str, Tensor], latent_noise: float, guided: float, geometry_only: bool = False, freeze_guide: bool = False
+        self, batch: dict[str, Tensor], latent_noise: float, guided: float, geometry_only: bool = False
     ) -> tuple[Decoded | Geometry, Tensor, Tensor]:
-        """-> decoded (or its geometry), labels read by the probe (B, NUM_LABELS), distance of the encoder's latents to the
-        guide's ()."""
+        """-> decoded (or its geometry) from the guide's latents in a share `guided` of the samples, labels read by the probe
+        (B, NUM_LABELS), distance of the encoder's latents to the guide's ()."""
         latents = self.autoencoder.encode(batch["frame"], batch["portrait"])  # (B, N, C)
         labels = self.probe(latents.flatten(1))
         guide = self.guide(batch["labels"][:, :NUM_MOTION_LABELS])
-        if freeze_guide:
-            guide = guide.detach()
         distance = F.mse_loss(latents.float(), guide.detach().float())
         chosen = torch.rand(len(latents), 1, 1, device=latents.device) < guided
         used = torch.where(chosen, guide.to(latents.dtype), latents)
-        noisy = used + latent_noise * torch.randn_like(used)
+        return self.decode(used, batch, latent_noise, geometry_only), labels, distance
+
+    def decode(
+        self, latents: Tensor, batch: dict[str, Tensor], latent_noise: float, geometry_only: bool = False
+    ) -> Decoded | Geometry:
+        """Noisy latents on the target's portrait."""
+        noisy = latents + latent_noise * torch.randn_like(latents)
         decode = self.autoencoder.geometry if geometry_only else self.autoencoder.decode
-        return decode(noisy, self.autoencoder.reference(batch["target_portrait"])), labels, distance
+        return decode(noisy, self.autoencoder.reference(batch["target_portrait"]))
 
 
 def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -120,11 +125,12 @@ def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
 
 
 def importance(batch: dict[str, Tensor]) -> Tensor:
-    """(B, 1, M, M): how much a place matters. What moves counts 2, around what the portrait does not show (an open mouth,
-    closing lids, what a turning head uncovers) up to 8, the still background 0.5."""
+    """(B, 1, M, M): how much a place matters. The still background 0.5, what moves 2, around what a turning head uncovers 4,
+    around what opens inside the face 30: mouth and lids are a few map pixels, and they are what people look at."""
     moves = (batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float()
-    near_hidden = F.max_pool2d((1 - batch["visibility"]) * moves, 5, 1, 2)
-    return 0.5 + 1.5 * moves + 6 * near_hidden
+    hidden = (1 - batch["visibility"]) * moves
+    inside = 1 - F.max_pool2d(1 - moves, 9, 1, 4)  # not within four map pixels of the silhouette
+    return 0.5 + 1.5 * moves + 2 * F.max_pool2d(hidden, 5, 1, 2) + 26 * F.max_pool2d(hidden * inside, 5, 1, 2)
 
 
 def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor, weight: Tensor) -> Tensor:
@@ -144,20 +150,27 @@ def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor, weight: T
 
 
 def compute_losses(
-    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None, freeze_guide: bool
+    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None, decoder_only: bool
 ) -> Losses:
     """Losses at a training progress in 0..1."""
     geometry_only = progress < GEOMETRY_UNTIL
-    decoded, labels, distance = trainer(batch, 0.1, GUIDED_SHARE, geometry_only, freeze_guide)
+    if decoder_only:
+        own = getattr(trainer, "module", trainer)  # itself where it is wrapped for several processes
+        with torch.no_grad():
+            guide = own.guide(batch["labels"][:, :NUM_MOTION_LABELS])
+        decoded = own.decode(guide, batch, LATENT_NOISE, geometry_only)
+        losses, scales = {}, {}
+    else:
+        decoded, labels, distance = trainer(batch, LATENT_NOISE, GUIDED_SHARE, geometry_only)
+        losses = {"guide": distance, "probe": F.smooth_l1_loss(labels.float(), batch["labels"])}
+        scales = {"guide": 1.0, "probe": 1.0}
     target, visibility = batch["target"], batch["visibility"]
     weights = importance(batch)
-    losses = {
+    losses |= {
         "warp": warp_loss(decoded.warps, batch["warp"], visibility, weights),
         "visibility": F.binary_cross_entropy_with_logits(decoded.visibility, visibility),
-        "guide": distance,
-        "probe": F.smooth_l1_loss(labels.float(), batch["labels"]),
     }
-    scales = {"warp": 1.0, "visibility": 0.3, "guide": 1.0, "probe": 1.0}
+    scales |= {"warp": 1.0, "visibility": 0.3}
     if not geometry_only:
         weights = F.interpolate(weights / weights.mean(), size=target.shape[-2:], mode="bilinear", align_corners=False)
         seen = F.interpolate(visibility, size=target.shape[-2:], mode="bilinear", align_corners=False)
@@ -245,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
     parser.add_argument("--init", help="checkpoint to start the autoencoder from")
     parser.add_argument("--twin-share", type=float, default=0.5, help="share decoded on the twin's portrait")
-    parser.add_argument("--freeze-guide", action="store_true", help="go on without moving the latents' meaning")
+    parser.add_argument("--decoder-only", action="store_true", help="go on with the decoder; guide and frame encoder stay")
     parser.add_argument("--no-perceptual", action="store_true", help="leave out the EfficientNet feature loss")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
@@ -264,7 +277,7 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: prepare(next(stream), accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, step / options.steps, perceptual, args.freeze_guide),
+        lambda module, batch, step: compute_losses(module, batch, step / options.steps, perceptual, args.decoder_only),
         lambda module, step: evaluate(module, held_out, options.out, step),
         options,
         accelerator,
