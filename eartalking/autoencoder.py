@@ -174,9 +174,11 @@ class FrameDecoder(nn.Module):
         widths, reference_widths = config.decoder_widths, config.reference_widths
         self.stem = config.stem
         cond_dim = widths[-1]
-        self.motion = nn.Sequential(
-            nn.Linear(config.latent_channels * config.num_latent_tokens, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim)
-        )
+        num_latents = config.latent_channels * config.num_latent_tokens
+        self.motion = nn.Sequential(nn.Linear(num_latents, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
+        # Where the motion vector's coordinates start and point; training measures them (`whiten_motion`).
+        self.register_buffer("motion_mean", torch.zeros(num_latents))
+        self.register_buffer("motion_basis", torch.eye(num_latents))
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
         self.blocks = nn.ModuleList()
         self.ups = nn.ModuleList()
@@ -194,9 +196,33 @@ class FrameDecoder(nn.Module):
     def forward(self, latents: Tensor, reference: Reference) -> Decoded:
         return self.paint(self.geometry(latents, reference), reference)
 
+    @torch.no_grad()
+    def whiten_motion(self, latents: Tensor, noise: float, num_dims: int = 64) -> None:
+        """Give the motion vector decorrelated coordinates of unit spread, measured on raw latents (M, C, g, g), without
+        changing what the decoder does.
+
+        In the latents as they are, turns of the head spread wide and a blink hardly at all, and the decoder learns them in
+        that order: the face follows the pose while eyes and mouth stay at their average. Directions beyond the first
+        `num_dims` hold little but `noise` (its standard deviation) and are dropped.
+        """
+        samples = latents.flatten(1).double()
+        mean = samples.mean(0)
+        variance, directions = torch.linalg.eigh(torch.cov(samples.T))  # ascending
+        kept = directions[:, -num_dims:]
+        spread = (variance[-num_dims:].clamp_min(0) + noise**2).sqrt()
+        linear = self.motion[0]
+        old_weight = linear.weight.double() @ self.motion_basis.double().T  # acts on latents - motion_mean
+        linear.bias += (old_weight @ (mean - self.motion_mean.double())).to(linear.bias)
+        linear.weight.zero_()
+        linear.weight[:, :num_dims] = (old_weight @ (kept * spread)).to(linear.weight)
+        self.motion_mean.copy_(mean)
+        self.motion_basis.zero_()
+        self.motion_basis[:, :num_dims] = (kept / spread).to(self.motion_basis)
+
     def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
         """Latents (B, C, g, g) on a portrait -> warps and visibility; training can ask for this alone."""
-        motion = F.silu(self.motion(latents.flatten(1)))
+        coordinates = (latents.flatten(1) - self.motion_mean) @ self.motion_basis
+        motion = F.silu(self.motion(coordinates))
         hidden = self.conv_in(latents)
         warps: list[Tensor] = []
         for index, block in enumerate(self.blocks):

@@ -70,6 +70,14 @@ class StillPairs(Dataset):
     def __len__(self) -> int:
         return len(self.paths) * self.frames_per_clip
 
+    def motion_vectors(self) -> Tensor:
+        """(len, NUM_MOTION_LABELS) of all stills, in their order."""
+        rows = []
+        for path in self.paths:
+            with safe_open(path, "pt") as clip:
+                rows.append(motion_vector({name: clip.get_tensor(f"labels.{name}") for name in MOTION_SCALES}))
+        return torch.cat(rows)
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         path, row = self.paths[index // self.frames_per_clip], index % self.frames_per_clip
         prefix = "twin_" if self.rng.random() < self.twin_share else ""

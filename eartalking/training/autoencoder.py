@@ -41,7 +41,7 @@ from eartalking.training.common import Losses, RunOptions, train
 # In shares of the run: no pixels until here, feature losses from there.
 GEOMETRY_UNTIL, PERCEPTUAL_FROM = 0.15, 0.2
 GUIDED_SHARE = 0.85
-LATENT_NOISE = 0.1
+LATENT_NOISE = 0.03
 
 
 class Guide(nn.Module):
@@ -111,6 +111,13 @@ class AutoencoderTrainer(nn.Module):
         noisy = latents + latent_noise * torch.randn_like(latents)
         decode = self.autoencoder.geometry if geometry_only else self.autoencoder.decode
         return decode(noisy, self.autoencoder.reference(batch["target_portrait"]))
+
+
+def whiten_motion(trainer: AutoencoderTrainer, stills: StillPairs) -> None:
+    """`FrameDecoder.whiten_motion` on the guide's latents of all stills."""
+    with torch.no_grad():
+        latents = trainer.guide(stills.motion_vectors())
+    trainer.autoencoder.decoder.whiten_motion(trainer.autoencoder._to_grid(latents), LATENT_NOISE)
 
 
 def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
