@@ -154,8 +154,9 @@ class TalkingHeadModel(nn.Module):
     @torch.no_grad()
     def step(self, audio: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
         """One frame: audio (B, A, D), controls over (B, 1), noise (B, N, C) -> latents (B, N, C); state moves on."""
-        level = noise.new_zeros(len(noise), 1)
-        block = self.frame_block(audio[:, None], controls, state.previous[:, None], level)
+        level = noise.new_full((len(noise), 1), self.config.history_level)
+        history = (1 - self.config.history_level) * state.previous[:, None]
+        block = self.frame_block(audio[:, None], controls, history, level)
         features = self.backbone(block, state.sink, state.backbone, state.frame_index + 1)
         cond = features[:, 0, self.num_condition_tokens :]  # (B, P, D)
         tokens = self.flow_head.sample(

@@ -52,7 +52,8 @@ def test_step_equals_forward_beyond_the_window(model: TalkingHeadModel) -> None:
     state = model.prefill(given["reference_latents"], given["reference_features"])
     streamed = [model.step(given["audio"][:, t], row(given["controls"], t), noise[t], state) for t in range(length)]
     history = torch.stack([given["reference_latents"], *streamed[:-1]], dim=1)
-    cond, sink = model(**{**given, "previous": history})
+    level = TINY.history_level
+    cond, sink = model(**{**given, "previous": (1 - level) * history, "noise_level": torch.full((2, length), level)})
     offline = [
         model.from_tokens(
             model.flow_head.sample(
