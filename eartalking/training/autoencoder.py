@@ -280,6 +280,8 @@ def main(argv: list[str] | None = None) -> int:
     if not len(loader):
         parser.error(f"{args.data} holds {len(stills)} stills, fewer than one batch of {options.batch_size}")
     held_out = [_fixed_batch(args.val, share, accelerator.device) for share in (0.0, 1.0)]
+    if not (options.out / "state.pt").exists():  # a resumed run brings its coordinates with its state
+        whiten_motion(trainer, stills)
     stream = _endless(loader)
     average = train(
         trainer,
