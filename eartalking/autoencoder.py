@@ -1,8 +1,9 @@
 """Frame autoencoder relative to a portrait: one frame <-> a small grid of motion latents.
 
-The encoder sees the frame and the portrait; the decoder owns the portrait's feature pyramid (computed once per
-stream), predicts a warp and a visibility coarse to fine, and blends the warped portrait with what it paints itself.
-Texture and identity therefore come from the portrait, and the latents need to carry motion only.
+Latents are a fixed linear code of motion (`MotionCode`): what the face does, in coordinates of unit spread, spread over the
+grid. The encoder reads the frame's code from pixels. The decoder has the portrait's feature pyramid and the portrait's own
+code (both computed once per stream), corrects the warp that follows from the portrait's surface (`eartalking.surface`), and blends
+the warped portrait with what it paints itself. Texture and identity therefore come from the portrait.
 
 Nothing is convolved at full resolution: a pixel-unshuffle stem goes in, a pixel-shuffle comes out.
 
@@ -20,29 +21,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
+from eartalking.frame_encoder import FrameEncoder
+from eartalking.modules.res_block import ResBlock, norm_groups
+from eartalking.part_refiner import PartRefiner
+from eartalking.surface import BASE_CHANNELS, Base, SurfaceEncoder, SurfaceFields, background_plate, identity_grid
 
 
 class Reference(NamedTuple):
-    """What the decoder keeps of a portrait: the image (B, 3, H, W) and its pyramid, finest level first."""
+    """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and where that is
+    before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H, W) and the background without
+    the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself; and where its eyes and its mouth are (B, 3, 2), in
+    fractions of the frame."""
 
     image: Tensor
     pyramid: list[Tensor]
+    surface: SurfaceFields
+    home: Tensor
+    person: Tensor
+    plate: Tensor
+    latents: Tensor
+    landmarks: Tensor
 
 
 class Geometry(NamedTuple):
-    """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the finest features
-    (B, D, h, w) that the painting goes on from."""
+    """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the last level's features (B, D, h, w),
+    which the painting goes on from; where the person may be (B, 1, h, w)."""
 
     warps: list[Tensor]
     visibility: Tensor
     hidden: Tensor
+    reach: Tensor
 
 
 class Decoded(NamedTuple):
     """A decoded frame and what it was blended from.
 
-    image (B, 3, H, W); warped (B, 3, H, W), the warped portrait; painted (B, 3, H, W); blend (B, 1, H, W) in 0..1, the
-    share of the warped portrait; warps, one (B, 2, h, w) per level, coarse to fine; visibility (B, 1, h, w) logits.
+    image (B, 3, H, W), the blend, with eyes and mouth refined if `FrameAutoencoder` made it; warped (B, 3, H, W), the warped person
+    before the background; painted (B, 3, H, W); blend (B, 1, H, W) in 0..1, the share of `warped`; warps, one (B, 2, h, w) per level,
+    coarse to fine; visibility (B, 1, h, w) logits.
     """
 
     image: Tensor
@@ -52,74 +68,73 @@ class Decoded(NamedTuple):
     warps: list[Tensor]
     visibility: Tensor
 
-
-def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
-    """Pixel centres in [-1, 1]: (1, size, size, 2), x right and y down."""
-    axis = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y], dim=-1)[None]
+    def pixels(self) -> Tensor:
+        """The frames as a stream puts them out: (B, H, W, 3) uint8."""
+        return ((self.image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def warp_image(image: Tensor, warp: Tensor) -> Tensor:
+def warp_image(image: Tensor, warp: Tensor, mode: str = "bilinear") -> Tensor:
     """Sample `image` (B, C, H, W) at the identity grid plus `warp` (B, 2, h, w); returns (B, C, h, w) in float32."""
     grid = identity_grid(warp.shape[-1], warp.device) + warp.float().permute(0, 2, 3, 1)
-    return F.grid_sample(image.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(image.float(), grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def _upsample(x: Tensor, factor: int = 2) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-class ResBlock(nn.Module):
-    """Two 3x3 convolutions with group norm; `cond` (B, cond_dim) scales and shifts the second norm."""
+class MotionCode(nn.Module):
+    """Motion vectors (..., L) <-> raw latents (..., N, C), fixed once and for all before anything is trained.
 
-    def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(_groups(in_channels), in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(_groups(out_channels), out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-        self.modulation = nn.Linear(cond_dim, 2 * out_channels) if cond_dim else None
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+    Every coordinate is centred and brought to its spread over the data, then a random orthonormal map spreads them over the
+    latents: a small movement that matters (a lid, a lip) takes up as much of the latents as a turn of the head. A code that
+    is learnt together with the decoder gives nearly all of it to the head's pose, and mouth and eyes drown in noise.
+    """
 
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.norm2(hidden)
-        if self.modulation is not None:
-            scale, shift = self.modulation(cond)[:, :, None, None].chunk(2, dim=1)
-            hidden = hidden * (1 + scale) + shift
-        return self.skip(x) + self.conv2(F.silu(hidden))
-
-
-def _groups(channels: int) -> int:
-    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
-
-
-class FrameEncoder(nn.Module):
-    """(frame, portrait) -> latents (B, C, g, g)."""
+    mean: Tensor
+    scale: Tensor
+    basis: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = config.encoder_widths
-        self.stem = config.stem
-        # The stem's convolution already halves the grid: the finest level costs most and motion does not need it.
-        self.conv_in = nn.Conv2d(6 * config.stem**2, widths[1], 3, stride=2, padding=1)
-        blocks: list[nn.Module] = [ResBlock(widths[1], widths[1])]
-        for before, after in pairwise(widths[1:]):
-            blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), ResBlock(after, after)]
-        self.blocks = nn.Sequential(*blocks, ResBlock(widths[-1], widths[-1]))
-        self.norm_out = nn.GroupNorm(_groups(widths[-1]), widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 1)
+        self.shape = (config.num_latent_tokens, config.latent_channels)
+        size = config.motion_size
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))  # coordinates = (motion - mean) · scale
+        generator = torch.Generator().manual_seed(0)
+        square = torch.randn(self.shape[0] * self.shape[1], size, generator=generator, dtype=torch.float64)
+        self.register_buffer("basis", torch.linalg.qr(square)[0].T.float())  # (L, N·C), orthonormal rows
 
-    def forward(self, frame: Tensor, portrait: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(torch.cat([frame, portrait], dim=1), self.stem)  # (B, 6·stem², H/stem, W/stem)
-        x = self.blocks(self.conv_in(x))  # (B, width, g, g)
-        latents = self.conv_out(F.silu(self.norm_out(x)))  # (B, C, g, g)
-        # A fixed total energy: noise on the latents (in training) then cannot be beaten by making them larger, nor can
-        # it drive them towards zero before the decoder has learnt to use them.
-        return F.rms_norm(latents, latents.shape[1:])
+    @torch.no_grad()
+    def measure(self, motion: Tensor, emphasis: Tensor) -> None:
+        """Fit the coordinates to motion vectors (M, L); `emphasis` (L,) is the spread that each shall have.
+
+        A coordinate that never moves gets the scale 0: it is not part of the code.
+        """
+        spread = motion.std(0)
+        self.mean.copy_(motion.mean(0))
+        self.scale.copy_(torch.where(spread > 1e-3, emphasis / spread.clamp_min(1e-3), 0.0))
+
+    def encode(self, motion: Tensor) -> Tensor:
+        """Motion vectors (..., L) -> raw latents (..., N, C)."""
+        return self.spread(self.to_coordinates(motion))
+
+    def to_coordinates(self, motion: Tensor) -> Tensor:
+        """Motion vectors (..., L) -> coordinates of about unit spread (..., L)."""
+        return (motion - self.mean) * self.scale
+
+    def spread(self, coordinates: Tensor) -> Tensor:
+        """Coordinates (..., L) -> raw latents (..., N, C)."""
+        return (coordinates @ self.basis).unflatten(-1, self.shape)
+
+    def coordinates(self, latents: Tensor) -> Tensor:
+        """Raw latents (..., N, C) -> coordinates of about unit spread (..., L); what is off the code's plane is dropped."""
+        return latents.flatten(-2).float() @ self.basis.T
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The inverse of `encode`: raw latents (..., N, C) -> motion vectors (..., L)."""
+        inverse = torch.where(self.scale > 0, 1 / self.scale.clamp_min(1e-6), 0.0)
+        return self.coordinates(latents) * inverse + self.mean
 
 
 class ReferenceEncoder(nn.Module):
@@ -157,7 +172,7 @@ class WarpHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(_groups(channels), channels)
+        self.norm = nn.GroupNorm(norm_groups(channels), channels)
         self.conv = nn.Conv2d(channels, 2, 1)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)
@@ -167,24 +182,22 @@ class WarpHead(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """(latents, Reference) -> Decoded; the warp is refined at every level, the blend is made at the finest."""
+    """(motion, portrait) -> Decoded; the warp that the portrait's surface gives is corrected level by level, coarse to fine, and
+    the blend is made at the finest."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths, reference_widths = config.decoder_widths, config.reference_widths
         self.stem = config.stem
         cond_dim = widths[-1]
-        num_latents = config.latent_channels * config.num_latent_tokens
-        self.motion = nn.Sequential(nn.Linear(num_latents, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
-        # Where the motion vector's coordinates start and point; training measures them (`whiten_motion`).
-        self.register_buffer("motion_mean", torch.zeros(num_latents))
-        self.register_buffer("motion_basis", torch.eye(num_latents))
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        # The frame's coordinates, and how they differ from the portrait's: no difference, no warp.
+        self.motion = nn.Sequential(nn.Linear(2 * config.motion_size, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
         self.blocks = nn.ModuleList()
         self.ups = nn.ModuleList()
         self.warp_heads = nn.ModuleList()
         for level in reversed(range(len(widths))):  # coarse to fine
-            self.blocks.append(ResBlock(widths[level] + reference_widths[level], widths[level], cond_dim))
+            known = reference_widths[level] + BASE_CHANNELS + (widths[level] if self.blocks else 0)
+            self.blocks.append(ResBlock(known, widths[level], cond_dim))
             self.warp_heads.append(WarpHead(widths[level]))
             self.ups.append(nn.Conv2d(widths[level], widths[level - 1], 1) if level else nn.Identity())
         finest = widths[0]
@@ -193,55 +206,36 @@ class FrameDecoder(nn.Module):
         self.refine = nn.Conv2d(finest, finest, 3, padding=1)
         self.conv_out = nn.Conv2d(finest, 4 * config.stem**2, 3, padding=1)
 
-    def forward(self, latents: Tensor, reference: Reference) -> Decoded:
-        return self.paint(self.geometry(latents, reference), reference)
-
-    @torch.no_grad()
-    def whiten_motion(self, latents: Tensor, noise: float, num_dims: int = 64) -> None:
-        """Give the motion vector decorrelated coordinates of unit spread, measured on raw latents (M, C, g, g), without
-        changing what the decoder does.
-
-        In the latents as they are, turns of the head spread wide and a blink hardly at all, and the decoder learns them in
-        that order: the face follows the pose while eyes and mouth stay at their average. Directions beyond the first
-        `num_dims` hold little but `noise` (its standard deviation) and are dropped.
-        """
-        samples = latents.flatten(1).double()
-        mean = samples.mean(0)
-        variance, directions = torch.linalg.eigh(torch.cov(samples.T))  # ascending
-        kept = directions[:, -num_dims:]
-        spread = (variance[-num_dims:].clamp_min(0) + noise**2).sqrt()
-        linear = self.motion[0]
-        old_weight = linear.weight.double() @ self.motion_basis.double().T  # acts on latents - motion_mean
-        linear.bias += (old_weight @ (mean - self.motion_mean.double())).to(linear.bias)
-        linear.weight.zero_()
-        linear.weight[:, :num_dims] = (old_weight @ (kept * spread)).to(linear.weight)
-        self.motion_mean.copy_(mean)
-        self.motion_basis.zero_()
-        self.motion_basis[:, :num_dims] = (kept / spread).to(self.motion_basis)
-
-    def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
-        """Latents (B, C, g, g) on a portrait -> warps and visibility; training can ask for this alone."""
-        coordinates = (latents.flatten(1) - self.motion_mean) @ self.motion_basis
-        motion = F.silu(self.motion(coordinates))
-        hidden = self.conv_in(latents)
+    def geometry(self, motion: Tensor, reference_motion: Tensor, pyramid: list[Tensor], base: Base) -> Geometry:
+        """Coordinates of the frame and of the portrait (B, L), the portrait's pyramid and what its surface says -> warps and
+        visibility."""
+        cond = F.silu(self.motion(torch.cat([motion, motion - reference_motion], dim=1)))
         warps: list[Tensor] = []
+        hidden = correction = None
         for index, block in enumerate(self.blocks):
-            features = reference.pyramid[len(self.blocks) - 1 - index]
-            if warps:
-                warp = _upsample(warps[-1])
-                features = warp_image(features, warp).to(hidden.dtype)
-            else:
-                warp = hidden.new_zeros(1, dtype=torch.float32)
-            hidden = block(torch.cat([hidden, features], dim=1), motion)
-            warps.append(warp + self.warp_heads[index](hidden))
-            if index + 1 < len(self.blocks):
-                hidden = _upsample(self.ups[index](hidden))
-        return Geometry(warps, self.visibility_head(hidden).float(), hidden)
+            features = pyramid[len(self.blocks) - 1 - index]
+            here = base.at(features.shape[-1])
+            warp = here.warp
+            if correction is not None:
+                correction = _upsample(correction)
+                warp = warp + correction
+            features = warp_image(features, warp).to(features.dtype)
+            known = [features, here.channels().to(features.dtype)]
+            if hidden is not None:
+                known.append(_upsample(self.ups[index - 1](hidden)))
+            hidden = block(torch.cat(known, dim=1).contiguous(memory_format=torch.channels_last), cond)
+            step = self.warp_heads[index](hidden)
+            correction = step if correction is None else correction + step
+            warps.append(here.warp + correction)
+        return Geometry(warps, self.visibility_head(hidden).float(), hidden, base.reach)
 
     def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
-        """The warped portrait, blended with what it cannot show."""
-        warps, visibility, hidden = geometry
-        warped = warp_image(reference.image, _upsample(warps[-1], self.stem))  # (B, 3, H, W)
+        """The warped person before the background, blended with what neither can show."""
+        warps, visibility, hidden, reach = geometry
+        # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %.
+        person, matte = warp_image(reference.person, _upsample(warps[-1], self.stem), "bicubic").split([3, 1], dim=1)
+        matte = matte.clamp(0, 1) * _upsample(reach, self.stem)
+        warped = reference.plate + matte * (person - reference.plate)  # (B, 3, H, W)
         refined = torch.cat([hidden, F.pixel_unshuffle(warped, self.stem).to(hidden.dtype)], dim=1)
         refined = hidden + self.refine(F.silu(self.refine_in(refined)))
         out = F.pixel_shuffle(self.conv_out(F.silu(refined)), self.stem).float()  # (B, 4, H, W)
@@ -252,7 +246,7 @@ class FrameDecoder(nn.Module):
 
 
 class FrameAutoencoder(nn.Module):
-    """Encoder, reference encoder and decoder, with the latents' statistics as buffers of the checkpoint.
+    """Encoder, reference encoder and decoder, with the code and the latents' statistics as buffers of the checkpoint.
 
     `encode` returns and `decode` takes *normalised* latents as tokens (B, N, C): zero mean and unit variance per token
     and channel over the training set, once `latent_mean` and `latent_std` have been measured.
@@ -261,31 +255,67 @@ class FrameAutoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.code = MotionCode(config)
         self.encoder = FrameEncoder(config)
         self.reference_encoder = ReferenceEncoder(config)
+        self.surface = SurfaceEncoder(config)
         self.decoder = FrameDecoder(config)
+        self.refiner = PartRefiner(config)
         shape = (config.num_latent_tokens, config.latent_channels)
         self.register_buffer("latent_mean", torch.zeros(shape))
         self.register_buffer("latent_std", torch.ones(shape))
 
     def encode(self, frame: Tensor, portrait: Tensor) -> Tensor:
         """Frames and portraits (B, 3, H, W) -> normalised latents (B, N, C)."""
-        tokens = self.encoder(frame, portrait).flatten(2).transpose(1, 2)  # (B, N, C)
-        return (tokens - self.latent_mean) / self.latent_std
+        coordinates = self.encoder(frame, portrait).float()
+        return self.normalise(self.code.spread(coordinates))
+
+    def from_motion(self, motion: Tensor) -> Tensor:
+        """Motion vectors (..., L) -> normalised latents (..., N, C)."""
+        return self.normalise(self.code.encode(motion))
+
+    def to_motion(self, latents: Tensor) -> Tensor:
+        """Normalised latents (..., N, C) -> motion vectors (..., L)."""
+        return self.code.decode(self.denormalise(latents))
 
     def reference(self, portrait: Tensor) -> Reference:
-        """Portrait (B, 3, H, W) -> its pyramid, once per stream."""
-        return Reference(portrait, self.reference_encoder(portrait))
+        """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream."""
+        look = self.encoder.look(portrait)
+        latents = self.normalise(self.code.spread(self.encoder.read(look, look).float()))
+        return self.reference_of(portrait, latents, look.landmarks.float())
+
+    def reference_of(self, portrait: Tensor, latents: Tensor, landmarks: Tensor) -> Reference:
+        """The same for portraits whose latents and landmarks are known."""
+        surface = self.surface(portrait)
+        scale = portrait.shape[-1] // surface.cover.shape[-1]
+        matte = F.interpolate(surface.cover, scale_factor=scale, mode="bilinear", align_corners=False)
+        plate = background_plate(portrait, surface.cover)
+        return Reference(
+            portrait, self.reference_encoder(portrait), surface, self.surface.home(surface, self.to_motion(latents)),
+            torch.cat([portrait, matte], dim=1), plate, latents, landmarks,
+        )  # fmt: skip
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:
-        """Normalised latents (B, N, C) on a portrait -> Decoded."""
-        return self.decoder(self._to_grid(latents), reference)
+        """Normalised latents (B, N, C) on portraits -> Decoded, eyes and mouth refined."""
+        decoded = self.decoder.paint(self.geometry(latents, reference), reference)
+        motion, own = self.coordinates(latents), self.coordinates(reference.latents)
+        return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
 
     def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
         """The part of `decode` that makes no pixels yet."""
-        return self.decoder.geometry(self._to_grid(latents), reference)
+        motion, own = self.coordinates(latents), self.coordinates(reference.latents)
+        size = reference.pyramid[0].shape[-1]
+        base = self.surface.base(reference.surface, self.to_motion(latents), reference.home, size)
+        return self.decoder.geometry(motion, own, reference.pyramid, base)
 
-    def _to_grid(self, latents: Tensor) -> Tensor:
-        tokens = latents * self.latent_std + self.latent_mean
-        grid = self.config.latent_grid
-        return tokens.transpose(1, 2).unflatten(2, (grid, grid))
+    def coordinates(self, latents: Tensor) -> Tensor:
+        """Normalised latents (..., N, C) -> coordinates of the code (..., L)."""
+        return self.code.coordinates(self.denormalise(latents))
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Raw latents (..., N, C) -> normalised."""
+        return (latents - self.latent_mean) / self.latent_std
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return latents * self.latent_std + self.latent_mean

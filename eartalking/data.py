@@ -1,8 +1,8 @@
 """Clips on disk -> training batches.
 
-`StillPairs` serves the autoencoder: a frame and its portrait, and the frame and portrait to decode on (its own, or the
-twin's: the same motion on another identity). `LatentClips` serves the autoregressive model: the latents of whole clips,
-encoded once by `python -m eartalking.training.encode`, with waveforms and labels, held in memory.
+`StillPairs` serves the two halves of the autoencoder: a frame, its portrait, and what both do. `LatentClips` serves the
+autoregressive model: the latents of whole clips, encoded once by `python -m eartalking.training.encode`, with waveforms and
+labels, held in memory.
 """
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-# Scales that bring every label to a spread of about one. Motion is the same for everybody; how wide a mouth opens by it
-# depends on the mouth.
-MOTION_SCALES = {"face_units": 4.0, "head_pose": 1 / 12, "gaze": 1 / 10, "translation": 20.0}
-NUM_MOTION_LABELS = 52 + 3 + 2 + 3
-HEAD_POSE = slice(52, 55)  # columns of the motion vector
-LABEL_SCALES = MOTION_SCALES | {"mouth_open": 25.0}
-NUM_LABELS = NUM_MOTION_LABELS + 1
+from eartalking.motion_vector import MOTION_SCALES
 
 
 def find_clips(folder: Path) -> list[Path]:
@@ -44,54 +37,48 @@ def to_float(images: Tensor) -> Tensor:
 
 def motion_vector(labels: dict[str, Tensor]) -> Tensor:
     """The motion of T frames as one scaled vector each: (T, NUM_MOTION_LABELS)."""
-    return _scaled(labels, MOTION_SCALES)
+    columns = [labels[name].float().reshape(len(labels[name]), -1) * scale for name, scale in MOTION_SCALES.items()]
+    return torch.cat(columns, dim=1)
 
 
-def label_vector(labels: dict[str, Tensor]) -> Tensor:
-    """Motion and mouth opening of T frames: (T, NUM_LABELS)."""
-    return _scaled(labels, LABEL_SCALES)
-
-
-def _scaled(labels: dict[str, Tensor], scales: dict[str, float]) -> Tensor:
-    return torch.cat([labels[name].float().reshape(len(labels[name]), -1) * scale for name, scale in scales.items()], dim=1)
+def clip_motion(clip: dict[str, Tensor], prefix: str = "labels") -> Tensor:
+    """`motion_vector` of the labels that a clip's tensors carry under a prefix."""
+    return motion_vector({name: clip[f"{prefix}.{name}"] for name in MOTION_SCALES})
 
 
 class StillPairs(Dataset):
-    """One item per still: dict of `frame`, `portrait`, `target`, `target_portrait` (H, W, 3) uint8,
-    `correspondence` (M, M, 2), `visibility` (M, M) in 0..1 of the target, and `labels` (NUM_LABELS,)."""
+    """One item per still of a folder of `stills` clips: a state of one of the clip's two people, and that person's portrait.
 
-    def __init__(self, folder: Path, twin_share: float, seed: int = 0) -> None:
-        self.paths = find_clips(folder)
-        self.twin_share = twin_share
-        self.rng = np.random.default_rng(seed)
-        with safe_open(self.paths[0], "pt") as clip:
-            self.frames_per_clip = clip.get_slice("frames").get_shape()[0]
+    dict of `frame`, `portrait` (H, W, 3) uint8, `correspondence` (M, M, 2), `visibility` (M, M) in 0..1, `motion` and
+    `portrait_motion` (NUM_MOTION_LABELS,), `landmarks` and `portrait_landmarks` (3, 2). The files stay mapped into memory; only
+    what an item needs is read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.clips = [load_file(path) for path in find_clips(folder)]
+        self.frames_per_clip = len(self.clips[0]["frames"])
+        self.motion = [clip_motion(clip) for clip in self.clips]
+        self.portrait_motion = {
+            prefix: [clip_motion(clip, prefix + "reference_labels")[0] for clip in self.clips] for prefix in ("", "twin_")
+        }
 
     def __len__(self) -> int:
-        return len(self.paths) * self.frames_per_clip
-
-    def motion_vectors(self) -> Tensor:
-        """(len, NUM_MOTION_LABELS) of all stills, in their order."""
-        rows = []
-        for path in self.paths:
-            with safe_open(path, "pt") as clip:
-                rows.append(motion_vector({name: clip.get_tensor(f"labels.{name}") for name in MOTION_SCALES}))
-        return torch.cat(rows)
+        return 2 * len(self.clips) * self.frames_per_clip
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        path, row = self.paths[index // self.frames_per_clip], index % self.frames_per_clip
-        prefix = "twin_" if self.rng.random() < self.twin_share else ""
-        with safe_open(path, "pt") as clip:
-            labels = {name: clip.get_slice(f"labels.{name}")[row : row + 1] for name in LABEL_SCALES}
-            return {
-                "frame": clip.get_slice("frames")[row],
-                "portrait": clip.get_tensor("reference"),
-                "target": clip.get_slice(prefix + "frames")[row],
-                "target_portrait": clip.get_tensor(prefix + "reference"),
-                "correspondence": clip.get_slice(prefix + "correspondence")[row].float(),
-                "visibility": clip.get_slice(prefix + "visibility")[row].float() / 255,
-                "labels": label_vector(labels)[0],
-            }
+        number, row = divmod(index % (len(self) // 2), self.frames_per_clip)
+        prefix = "" if index < len(self) // 2 else "twin_"
+        clip = self.clips[number]
+        return {
+            "frame": clip[prefix + "frames"][row],
+            "portrait": clip[prefix + "reference"],
+            "correspondence": clip[prefix + "correspondence"][row].float(),
+            "visibility": clip[prefix + "visibility"][row].float() / 255,
+            "motion": self.motion[number][row],
+            "portrait_motion": self.portrait_motion[prefix][number],
+            "landmarks": clip[prefix + "landmarks"][row],
+            "portrait_landmarks": clip[prefix + "reference_landmarks"][0],
+        }
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,7 @@ HEAD_CENTRE = 0.45  # middle between chin and crown, from the top of the crop
 # faces far away.
 _NEAR_SIDES = (480, 560, 640, 720)
 _FAR_SIDES = (1280, 2048)
+_DETECTING = threading.Lock()  # dlib's detector keeps its work in itself: two threads at once get wrong boxes
 _SURE = 0.5  # a detector score that needs no second sighting; false alarms stay below
 
 NO_FACE = (
@@ -159,7 +161,8 @@ def _detect(image: np.ndarray, long_side: int) -> list[_Sighting]:
     resized = Image.fromarray(image).resize(
         (max(round(width * scale), 1), max(round(height * scale), 1)), Image.Resampling.BICUBIC
     )
-    rectangles, scores, _ = _detector().run(np.asarray(resized), 0, 0.0)
+    with _DETECTING:
+        rectangles, scores, _ = _detector().run(np.asarray(resized), 0, 0.0)
     return [
         _Sighting(
             (box.left() / scale, box.top() / scale, (box.right() + 1) / scale, (box.bottom() + 1) / scale),

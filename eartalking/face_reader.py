@@ -1,7 +1,7 @@
 """FaceReader: head pose, gaze, blink, mouth and expression, read from the pixels of one frame.
 
 The eye of the control and lip-sync gates. It is independent of the model under test: it sees neither the portrait nor
-any latent, and has weights of its own, trained on SynthTalk clips of the training split by `eval.train_estimator`.
+any latent, and has weights of its own, trained on SynthTalk frames of the training split by `eval.train_estimator`.
 Its own error on held-out identities is stored beside the weights: no gate can be read more finely than that.
 """
 from __future__ import annotations
@@ -19,6 +19,17 @@ from torch import Tensor, nn
 
 from eartalking.controls import EMOTIONS
 from eartalking.errors import InputError
+from eartalking.modules.face_parts import (
+    LANDMARKS,
+    PART_FEATURES,
+    WHOLE_FEATURES,
+    FaceTrunks,
+    cut_parts,
+    cut_whole,
+    everywhere,
+    from_whole,
+    placed,
+)
 
 # What is read, each with the spread that makes one unit of loss: degrees, 0..1, head heights, 0..1, -1..1, -1..1.
 SCALES = {
@@ -26,49 +37,36 @@ SCALES = {
     "blink": 0.3, "mouth_open": 0.02, "jaw_open": 0.2, "smile": 0.4, "brow": 0.4,
 }  # fmt: skip
 READINGS = tuple(SCALES)
-INPUT_SIZE = 128
-STEM = 4
-# The part of the frame that faces reach in every pose, as fractions: left, top, right, bottom.
-CROP = (0.12, 0.17, 0.88, 0.93)
+GAZE = slice(READINGS.index("gaze_yaw"), READINGS.index("gaze_pitch") + 1)
+INPUT_SIZE = 256
 WEIGHTS_FOLDER = Path(__file__).parent / "weights" / "face_reader"
 
 
-class FaceReaderNet(nn.Module):
-    """Images (B, 3, 128, 128) in 0..1 -> readings (B, 10) in units of SCALES and emotion logits (B, 8)."""
+class FaceReaderNet(FaceTrunks):
+    """Images (B, 3, 256, 256) in 0..1 -> readings (B, 10) in units of SCALES, emotion logits (B, 8) and landmarks (B, 3, 2)
+    as fractions of the frame."""
 
-    def __init__(self, widths: tuple[int, ...] = (32, 72, 128)) -> None:
-        super().__init__()
-        self.widths = widths
-        # Nothing is convolved at full resolution: four by four pixels become channels first.
-        layers: list[nn.Module] = [nn.PixelUnshuffle(STEM), *_conv(3 * STEM**2, widths[0], 3, 1)]
-        for before, after in zip(widths, widths[1:], strict=False):
-            layers += [*_conv(before, after, 3, 2), _Residual(after)]
-        self.trunk = nn.Sequential(*layers, *_conv(widths[-1], 24, 1, 1))
-        # Flattened, not pooled: pose and gaze are about where things are.
-        side = INPUT_SIZE // STEM // 2 ** (len(widths) - 1)
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(24 * side**2, 128), nn.GELU())
-        self.readings = nn.Linear(128, len(READINGS))
-        self.emotion = nn.Linear(128, len(EMOTIONS))
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 80)) -> None:
+        super().__init__(widths)
+        pose = WHOLE_FEATURES + 2 * len(LANDMARKS)
+        self.hidden = nn.Sequential(nn.Linear(pose + 3 * PART_FEATURES, 160), nn.GELU(), nn.Dropout(0.1))
+        self.readings = nn.Linear(160, len(READINGS))
+        self.emotion = nn.Linear(160, len(EMOTIONS))
+        # What the irises add to the gaze; a head on its own, because it needs the pose and nothing of the expression.
+        self.gaze = nn.Sequential(nn.Linear(pose + 2 * PART_FEATURES, 96), nn.GELU(), nn.Linear(96, 2))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        images = images - images.mean(dim=(1, 2, 3), keepdim=True)
-        spread = images.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        hidden = self.hidden(self.trunk(images / (spread + 0.05)))
-        return self.readings(hidden), self.emotion(hidden)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, landmarks = self.locate(cut_whole(images))
+        landmarks = from_whole(landmarks, everywhere(images))
+        return (*self.read(features, landmarks, *cut_parts(images, landmarks)), landmarks)
 
-
-def _conv(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Sequential(*_conv(channels, channels, 3, 1))
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(self.first(x)))
+    def read(self, features: Tensor, landmarks: Tensor, eyes: Tensor, irises: Tensor, mouth: Tensor) -> tuple[Tensor, Tensor]:
+        """Readings and emotion logits from `locate`'s features, landmarks in fractions and what `cut_parts` cut."""
+        eyes, irises, mouth = self.look_at_parts(eyes, irises, mouth)
+        places = placed(landmarks)
+        hidden = self.hidden(torch.cat([features, eyes, mouth, places], dim=1))
+        gaze = F.pad(self.gaze(torch.cat([features, irises, places], dim=1)), (GAZE.start, len(READINGS) - GAZE.stop))
+        return self.readings(hidden) + gaze, self.emotion(hidden)
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,7 @@ class FaceReader:
             raise ValueError(f"expected frames (T >= 1, H, W, 3) uint8, got {frames.shape} {frames.dtype}")
         values, logits = [], []
         for start in range(0, len(frames), batch_size):
-            images = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size]))
-            readings, emotion = self.net(cut_face(images, CROP, INPUT_SIZE).contiguous(memory_format=torch.channels_last))
+            readings, emotion, _ = self.net(to_images(frames[start : start + batch_size]))
             values.append(readings)
             logits.append(emotion)
         table = (torch.cat(values) * torch.tensor(list(SCALES.values()))).numpy()
@@ -152,9 +149,9 @@ class FaceReader:
         return FaceReading(**named, emotion=torch.cat(logits).numpy())
 
 
-def cut_face(images: Tensor, crop: tuple[float, float, float, float], size: int) -> Tensor:
-    """(B, H, W, 3) uint8 -> the part `crop` of it, antialiased to (B, 3, size, size) float in 0..1."""
-    height, width = images.shape[1:3]
-    left, top, right, bottom = (round(edge * side) for edge, side in zip(crop, (width, height) * 2, strict=True))
-    part = images[:, top:bottom, left:right].permute(0, 3, 1, 2).float() / 255
-    return F.interpolate(part, size=(size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+def to_images(frames: np.ndarray) -> Tensor:
+    """Frames (T, H, W, 3) uint8 as the net takes them: (T, 3, 256, 256) float in 0..1."""
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+    if images.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
+        images = F.interpolate(images, size=(INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True, align_corners=False)
+    return images.contiguous()

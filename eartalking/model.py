@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from eartalking.audio import AudioEncoder
 from eartalking.autoencoder import FrameAutoencoder
 from eartalking.config import ModelConfig
-from eartalking.controls import CONTROL_RANGES, EMOTIONS
+from eartalking.controls import CONTROL_RANGES, EMOTIONS, SCALAR_TRACKS
 from eartalking.modules.control_embedder import ControlEmbedder
 from eartalking.modules.flow_head import FlowHead
-from eartalking.modules.transformer import CausalTransformer, TransformerState
+from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
+from eartalking.motion_vector import EXACT_CONTROLS
 
 
 @dataclass
@@ -89,13 +90,21 @@ class TalkingHeadModel(nn.Module):
         channels, reference_dim = autoencoder.latent_channels * config.latents_per_token, autoencoder.reference_widths[-1]
         num_tokens = autoencoder.num_latent_tokens // config.latents_per_token
         self.from_latents = nn.Linear(channels, dim)
-        self.from_reference = nn.Linear(reference_dim, dim)
+        # The portrait's features are normalised, for their size moves with the decoder's training, and start without a say:
+        # motion hardly depends on who moves, and the model may train before the decoder's features are there.
+        self.reference_norm = nn.LayerNorm(reference_dim, elementwise_affine=False)
+        self.from_reference = zero_init(nn.Linear(reference_dim, dim))
         self.null_audio = nn.Parameter(torch.randn(config.audio.tokens_per_frame, dim) * 0.2)
         self.num_condition_tokens = config.audio.tokens_per_frame + self.control_embedder.num_tokens
         # One embedding per slot of a block tells kind and place at once; the sink's slots have their own.
         self.slot_embedding = nn.Parameter(torch.randn(2, self.num_condition_tokens + num_tokens, dim) * 0.2)
         self.from_noise_level = nn.Sequential(nn.Linear(2, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.to_sink = nn.Sequential(nn.Linear(num_tokens * channels + reference_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.to_sink = nn.Sequential(nn.Linear(num_tokens * channels + dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        exact = torch.zeros(len(SCALAR_TRACKS), autoencoder.motion_size)
+        for track, columns in EXACT_CONTROLS.items():
+            for column, scale in columns.items():
+                exact[SCALAR_TRACKS.index(track), column] = scale
+        self.register_buffer("exact_controls", exact, persistent=False)  # (G, L): control values -> columns of the motion vector
         self.backbone = CausalTransformer(dim, config.depth, config.num_heads, config.sink_size, config.window_size)
         self.flow_head = FlowHead(
             channels, num_tokens, dim=config.head_dim, depth=config.head_depth, num_heads=config.head_num_heads, cond_dim=dim
@@ -115,9 +124,10 @@ class TalkingHeadModel(nn.Module):
         audio = self.null_audio.expand(batch, -1, -1)
         controls = self.control_embedder.null.expand(batch, -1, -1)
         features = reference_features.unflatten(1, (-1, self.config.latents_per_token)).mean(2)  # (B, P, D_r)
-        portrait = self.from_latents(self.to_tokens(reference_latents)) + self.from_reference(features)
+        features = self.from_reference(self.reference_norm(features))
+        portrait = self.from_latents(self.to_tokens(reference_latents)) + features
         block = torch.cat([audio, controls, portrait], dim=1) + self.slot_embedding[1]
-        summary = self.to_sink(torch.cat([reference_latents.flatten(1), reference_features.mean(1)], dim=1))
+        summary = self.to_sink(torch.cat([reference_latents.flatten(1), features.mean(1)], dim=1))
         return block, summary
 
     def frame_block(self, audio: Tensor, controls: ControlBatch, previous: Tensor, noise_level: Tensor) -> Tensor:
@@ -143,6 +153,19 @@ class TalkingHeadModel(nn.Module):
         x = torch.cat([sink[:, None].to(blocks.dtype), blocks], dim=1)  # (B, 1 + T, K, D)
         return self.backbone(x, summary)[:, 1:, self.num_condition_tokens :], summary
 
+    def impose(self, latents: Tensor, controls: ControlBatch) -> Tensor:
+        """Latents (B, N, C) with the given controls over (B, 1) that are coordinates of the code set to what was asked.
+
+        The code is linear and known, so a head that shall turn by 12 degrees can be at 12 degrees in this very frame; the
+        network has seen the same controls and makes everything else of the frame agree with them.
+        """
+        code = self.autoencoder.code
+        given = controls.given[:, 0, :-1].to(latents)  # (B, G)
+        asked = code.to_coordinates(controls.values[:, 0] @ self.exact_controls)  # (B, L)
+        chosen = given @ (self.exact_controls > 0).to(latents) > 0
+        change = torch.where(chosen, asked - code.coordinates(self.autoencoder.denormalise(latents)), 0.0)
+        return latents + code.spread(change) / self.autoencoder.latent_std
+
     @torch.no_grad()
     def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
         """Start a stream: the sink enters the caches, and the portrait stands for the frame before the first."""
@@ -162,7 +185,7 @@ class TalkingHeadModel(nn.Module):
         tokens = self.flow_head.sample(
             cond, state.sink, num_steps=self.config.num_steps, temperature=self.config.temperature, noise=self.to_tokens(noise)
         )
-        latents = self.from_tokens(tokens)
+        latents = self.impose(self.from_tokens(tokens), controls)
         state.previous = latents
         state.frame_index += 1
         return latents

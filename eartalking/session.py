@@ -36,6 +36,20 @@ class Frame:
     applied: ControlFrame
 
 
+# One blink in so many frames, its closure frame by frame (SynthTalk's mean blink), and how far from the span's ends it stays.
+BLINK_EVERY, BLINK_SHAPE, BLINK_MARGIN = 90, (0.4, 1.0, 1.0, 0.7, 0.35, 0.1), 12
+
+
+def spontaneous_blink(seed: int, index: int) -> float:
+    """Lid closure in 0..1 at a frame, where nobody asked for any: people blink whatever they say, so no voice tells when.
+
+    A function of seed and frame alone, as the noise is. A regression of blinks would be eyes that never close.
+    """
+    span, place = divmod(index, BLINK_EVERY)
+    start = int(np.random.default_rng([seed % 2**63, span]).integers(BLINK_MARGIN, BLINK_EVERY - BLINK_MARGIN))
+    return BLINK_SHAPE[place - start] if 0 <= place - start < len(BLINK_SHAPE) else 0.0
+
+
 class StreamSession:
     """One running stream. Weights are shared between sessions, all state is here.
 
@@ -59,9 +73,8 @@ class StreamSession:
         autoencoder = self.model.autoencoder
         pixels = torch.from_numpy(portrait.copy()).to(self._device).permute(2, 0, 1)[None].float() / 127.5 - 1
         self._reference = autoencoder.reference(pixels)
-        latents = autoencoder.encode(pixels, pixels)  # (1, N, C)
         features = self._reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
-        self._initial = self.model.prefill(latents, features)
+        self._initial = self.model.prefill(self._reference.latents, features)
         self.reset()
 
     @property
@@ -144,12 +157,13 @@ class StreamSession:
                 return
             index = self.next_index
             applied = self._controls if controls is None else controls.at(index)
-            latents = self.model.step(audio, self._control_batch(applied), self._noise(index), self._state)
-            image = self.model.autoencoder.decode(latents, self._reference).image[0]
-            pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            latents = self.model.step(audio, self._control_batch(applied, index), self._noise(index), self._state)
+            pixels = self.model.autoencoder.decode(latents, self._reference).pixels()[0].cpu().numpy()
         yield Frame(np.ascontiguousarray(pixels), index, applied)
 
-    def _control_batch(self, frame: ControlFrame) -> ControlBatch:
+    def _control_batch(self, frame: ControlFrame, index: int) -> ControlBatch:
+        if frame["blink"] is None:
+            frame = frame.with_values(blink=spontaneous_blink(self.seed, index))
         arrays = frame.to_arrays()
         given = np.append(arrays.given, arrays.emotion_given)
         return ControlBatch(

@@ -1,8 +1,9 @@
 """Frame autoencoder: shapes, the warp's convention, and that the latents alone carry the frame."""
 import torch
 
-from eartalking.autoencoder import FrameAutoencoder, identity_grid, warp_image
+from eartalking.autoencoder import FrameAutoencoder, warp_image
 from eartalking.config import TINY
+from eartalking.surface import identity_grid
 
 
 def make() -> FrameAutoencoder:
@@ -22,11 +23,48 @@ def test_shapes() -> None:
     assert decoded.visibility.shape == (2, 1, 16, 16)
 
 
-def test_a_new_decoder_starts_from_the_unwarped_portrait() -> None:
+def test_a_new_decoder_starts_from_the_warp_of_the_surface() -> None:
     autoencoder = make()
     portrait = torch.rand(1, 3, 64, 64) * 2 - 1
-    decoded = autoencoder.decode(torch.randn(1, 16, 4), autoencoder.reference(portrait))
-    torch.testing.assert_close(decoded.warped, portrait, atol=1e-5, rtol=0)
+    reference = autoencoder.reference(portrait)
+    everywhere = reference.person.clone()
+    everywhere[:, 3:] = 1  # nothing but the person
+    still = autoencoder.decode(reference.latents, reference._replace(person=everywhere))
+    torch.testing.assert_close(still.warped, portrait, atol=1e-5, rtol=0)  # the portrait's own motion moves nothing
+    nobody = autoencoder.decode(reference.latents, reference._replace(person=0 * everywhere))
+    torch.testing.assert_close(nobody.warped, reference.plate)
+    latents = autoencoder.from_motion(torch.randn(1, 60))
+    base = autoencoder.surface.base(reference.surface, autoencoder.to_motion(latents), reference.home, 16)
+    assert base.warp.abs().max() > 0.01
+    torch.testing.assert_close(autoencoder.decode(latents, reference).warps[-1], base.warp, atol=1e-5, rtol=0)
+
+
+def test_the_code_is_invertible_and_gives_each_coordinate_its_spread() -> None:
+    code = make().code
+    motion = torch.randn(500, 60, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 5, 60) + 3
+    motion[:, 7] = 1.25  # never moves
+    emphasis = torch.ones(60)
+    emphasis[3] = 2.0
+    code.measure(motion, emphasis)
+    latents = code.encode(motion)
+    assert latents.shape == (500, 16, 4)
+    torch.testing.assert_close(code.decode(latents), motion, atol=1e-4, rtol=1e-4)
+    expected = emphasis.clone()
+    expected[7] = 0.0
+    torch.testing.assert_close(code.coordinates(latents).std(0), expected, atol=1e-4, rtol=1e-4)
+    # Orthonormal: an error in the latents is an error of the same size in the coordinates, never a larger one.
+    noise = torch.randn_like(latents)
+    assert code.coordinates(noise).norm() <= noise.norm() * 1.0001
+
+
+def test_motion_through_the_latents_and_back() -> None:
+    autoencoder = make()
+    autoencoder.latent_mean.fill_(0.5)
+    autoencoder.latent_std.fill_(2.0)
+    motion = torch.randn(2, 5, 60)
+    latents = autoencoder.from_motion(motion)
+    assert latents.shape == (2, 5, 16, 4)
+    torch.testing.assert_close(autoencoder.to_motion(latents), motion, atol=1e-4, rtol=1e-4)
 
 
 def test_warp_is_a_displacement_in_normalised_coordinates() -> None:
@@ -48,4 +86,6 @@ def test_latent_statistics_normalise_and_cancel() -> None:
     autoencoder.latent_std.fill_(2.0)
     normalised = autoencoder.encode(frame, frame)
     torch.testing.assert_close(normalised, (plain - 0.5) / 2)
-    torch.testing.assert_close(autoencoder.decode(normalised, reference).image, image, atol=1e-5, rtol=1e-5)
+    normalised_reference = autoencoder.reference(frame)
+    again = autoencoder.decode(normalised, normalised_reference).image
+    torch.testing.assert_close(again, image, atol=1e-5, rtol=1e-5)

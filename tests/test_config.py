@@ -21,6 +21,9 @@ def test_round_trip_through_json(name: str) -> None:
         ({"autoencoder": 3}, "AutoencoderConfig"),
         ({"dim": True}, "dim"),
         ({"sink_size": 2}, "sink_size"),
+        ({"history_level": 1.5}, "history_level"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"autoencoder": {"latent_channels": 2}}, "motion_size"),
         ({"dim": 30, "num_heads": 4}, "multiple"),
     ],
 )

@@ -3,7 +3,10 @@ import pytest
 import torch
 
 from eartalking.config import TINY
+from eartalking.controls import SCALAR_TRACKS
 from eartalking.model import ControlBatch, TalkingHeadModel
+from eartalking.motion_vector import BLINK_COLUMNS, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
+from eartalking.synth.face_units import FACE_UNITS, UNIT_INDEX
 
 N, C, D = TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels, TINY.dim
 REFERENCE_DIM = TINY.autoencoder.reference_widths[-1]
@@ -55,10 +58,13 @@ def test_step_equals_forward_beyond_the_window(model: TalkingHeadModel) -> None:
     level = TINY.history_level
     cond, sink = model(**{**given, "previous": (1 - level) * history, "noise_level": torch.full((2, length), level)})
     offline = [
-        model.from_tokens(
-            model.flow_head.sample(
-                cond[:, t], sink, num_steps=TINY.num_steps, temperature=TINY.temperature, noise=model.to_tokens(noise[t])
-            )
+        model.impose(
+            model.from_tokens(
+                model.flow_head.sample(
+                    cond[:, t], sink, num_steps=TINY.num_steps, temperature=TINY.temperature, noise=model.to_tokens(noise[t])
+                )
+            ),
+            row(given["controls"], t),
         )
         for t in range(length)
     ]
@@ -116,3 +122,27 @@ def test_clone_and_restore_go_on_like_the_original(model: TalkingHeadModel) -> N
     expected = run(state, range(12, 16))
     torch.testing.assert_close(run(twin, range(12, 16)), expected, atol=0, rtol=0)
     torch.testing.assert_close(run(restored, range(12, 16)), expected, atol=0, rtol=0)
+
+
+def test_exact_controls_are_in_force_in_their_own_frame(model: TalkingHeadModel) -> None:
+    given = inputs(2, 3)
+    asked = ControlBatch.released(2, 3)
+    yaw, blink = SCALAR_TRACKS.index("yaw"), SCALAR_TRACKS.index("blink")
+    asked.values[:, 1, yaw], asked.values[:, 1, blink] = 24.0, 0.5
+    asked.given[:, 1, [yaw, blink]] = True
+
+    def motion(controls: ControlBatch) -> list[torch.Tensor]:
+        state = model.prefill(given["reference_latents"], given["reference_features"])
+        noise = torch.zeros(2, N, C)
+        return [model.autoencoder.to_motion(model.step(given["audio"][:, t], row(controls, t), noise, state)) for t in range(2)]
+
+    released, steered = motion(ControlBatch.released(2, 3)), motion(asked)
+    torch.testing.assert_close(released[0], steered[0])
+    torch.testing.assert_close(steered[1][:, HEAD_POSE.start], torch.full((2,), 24.0 * MOTION_SCALES["head_pose"]))
+    torch.testing.assert_close(steered[1][:, BLINK_COLUMNS], torch.full((2, 2), 0.5 * MOTION_SCALES["face_units"]))
+    assert (released[1][:, HEAD_POSE.start] - 2.0).abs().min() > 1e-3
+
+
+def test_columns_are_where_the_face_units_say() -> None:
+    assert BLINK_COLUMNS == (UNIT_INDEX["eyeBlinkLeft"], UNIT_INDEX["eyeBlinkRight"])
+    assert len(FACE_UNITS) == HEAD_POSE.start and TRANSLATION.stop == NUM_MOTION_LABELS == TINY.autoencoder.motion_size

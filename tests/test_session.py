@@ -6,6 +6,7 @@ import torch
 from eartalking import Controls, StreamSession, TalkingHeadModel
 from eartalking.config import TINY
 from eartalking.errors import InputError
+from eartalking.session import spontaneous_blink
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +170,12 @@ def test_no_audio_after_flush(model: TalkingHeadModel) -> None:
     list(session.flush())
     with pytest.raises(ValueError, match="flushed"):
         list(session.push(voice(0.1)))
+
+
+def test_eyes_blink_by_themselves_and_seeds_blink_apart() -> None:
+    tracks = [np.array([spontaneous_blink(seed, index) for index in range(450)]) for seed in (0, 1)]
+    for track in tracks:
+        assert (track.reshape(5, 90).max(1) == 1).all() and (track > 0).mean() < 0.1
+        assert track[:10].max() == 0, "a stream does not begin with closed eyes"
+    assert (tracks[0] != tracks[1]).any()
+    assert spontaneous_blink(-3, 7) in (0.0, *tracks[0])

@@ -2,12 +2,17 @@
 
 A clip is one safetensors file. `stills` clips hold independent states of one identity, and the same states on a second
 identity (its *twin*): what the autoencoder learns from. `speech` clips hold consecutive frames of a talking head with
-the voice: what the autoregressive model learns from. The same seed gives the same clip anywhere.
+the voice: what the autoregressive model learns from. `portraits` clips hold pictures of one identity and the surface that each pixel
+shows: what the surface encoder learns from. The same seed gives the same clip anywhere.
 
 Tensors (T frames, S pixels, M map pixels):
     reference (S, S, 3) uint8, frames (T, S, S, 3) uint8,
     correspondence (T, M, M, 2) float16, visibility (T, M, M) uint8        against `reference` (render.py)
+    landmarks (T, 3, 2), reference_landmarks (1, 3, 2) float32: eyes and mouth, see landmarks.py
     twin_reference, twin_frames, twin_correspondence, twin_visibility      `stills` only
+    twin_landmarks, twin_reference_landmarks                               `stills` only
+    twin_reference_labels.*                                                `stills` only
+    surface_*                                                              `portraits` only, see surface.py; they have no `reference`
     waveform (samples,) float32 at 16 kHz                                  `speech` only
     labels.*: one row per frame, the fields of `motion.Motion`, and mouth_open; reference_labels.*: one row
 """
@@ -26,19 +31,22 @@ from tqdm import tqdm
 
 from eartalking.synth.head import HeadBundle, load_bundle
 from eartalking.synth.identity import sample_identity
+from eartalking.synth.landmarks import project_landmarks
 from eartalking.synth.motion import Motion, make_motion, neutral_portrait, random_stills
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import SAMPLE_RATE, Utterance, corpus_files
+from eartalking.synth.surface import surface_maps
 
 MAP_SHARE = 4  # pixels per map pixel: the autoencoder's finest level
 SPLITS = ("train", "val", "test")
+KINDS = ("stills", "speech", "portraits")
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
     """What to render; with `seed` it determines the clip completely."""
 
-    kind: str  # "stills" or "speech"
+    kind: str  # of KINDS
     split: str
     size: int
     num_frames: int  # stills: how many; speech: at most this many
@@ -48,9 +56,12 @@ class ClipSpec:
 
 def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundle) -> tuple[dict, dict[str, str]]:
     """Tensors and metadata of one clip, as the module's docstring lists them."""
-    rng = np.random.default_rng([SPLITS.index(spec.split), 0 if spec.kind == "stills" else 1, seed])
+    rng = np.random.default_rng([SPLITS.index(spec.split), KINDS.index(spec.kind), seed])
     metadata = {"kind": spec.kind, "split": spec.split, "seed": str(seed), "fps": "25"}
     tensors: dict[str, np.ndarray] = {}
+    if spec.kind == "portraits":
+        # Far from the identities of the other kinds.
+        return _portraits(spec, rng, 2_000_000 + seed, renderer, bundle), metadata | {"identity": str(2_000_000 + seed)}
     if spec.kind == "stills":
         motion = random_stills(spec.num_frames, rng)
         identities = [2 * seed, 2 * seed + 1]
@@ -63,7 +74,8 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
         identities = [1_000_000 + seed]
     metadata["identity"] = ",".join(str(identity) for identity in identities)
     for prefix, identity in zip(("", "twin_"), identities, strict=False):
-        renderer.set_identity(sample_identity(identity, spec.split, bundle))
+        person = sample_identity(identity, spec.split, bundle)
+        renderer.set_identity(person)
         portrait = neutral_portrait(rng)
         tensors[prefix + "reference"] = renderer.set_reference(portrait)
         tensors[prefix + "frames"] = renderer.render(motion)
@@ -72,8 +84,20 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
             tensors[prefix + "correspondence"] = correspondence.astype(np.float16)
             tensors[prefix + "visibility"] = visibility
         if not prefix:
-            tensors |= _labels("labels", motion, renderer) | _labels("reference_labels", portrait, renderer)
+            tensors |= _labels("labels", motion, renderer)
+        tensors |= _labels(prefix + "reference_labels", portrait, renderer)
+        for name, states in (("landmarks", motion), ("reference_landmarks", portrait)):
+            tensors[prefix + name] = project_landmarks(person, bundle, states.head_pose, states.translation, states.face_units)
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata
+
+
+def _portraits(spec: ClipSpec, rng: np.random.Generator, number: int, renderer: Renderer, bundle: HeadBundle) -> dict[str, np.ndarray]:
+    """Pictures of one person and the surface that each shows: every third one as `stills` have them, the others as portraits are."""
+    motion = Motion.concat([random_stills(1, rng) if index % 3 == 2 else neutral_portrait(rng) for index in range(spec.num_frames)])
+    person = sample_identity(number, spec.split, bundle)
+    renderer.set_identity(person)
+    tensors = {"frames": renderer.render(motion)} | surface_maps(renderer, person, motion) | _labels("labels", motion, renderer)
+    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
 
 
 def _labels(prefix: str, motion: Motion, renderer: Renderer) -> dict[str, np.ndarray]:
@@ -121,7 +145,7 @@ def _render_share(spec: ClipSpec, seeds: list[int], out: Path, show_progress: bo
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eartalking.synth.clips", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips; clips already there are kept")
-    parser.add_argument("--kind", choices=("stills", "speech"), required=True)
+    parser.add_argument("--kind", choices=KINDS, required=True)
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--count", type=int, required=True, help="number of clips")
     parser.add_argument("--frames", type=int, default=12, help="frames per clip (speech: at most)")

@@ -34,10 +34,10 @@ class Renderer:
     """
 
     def __init__(
-        self, size: int = 256, map_size: int = 64, *, supersampling: float = 1.5, bundle: HeadBundle | None = None
+        self, size: int = 256, map_size: int = 64, *, surface_size: int = 0, supersampling: float = 1.5, bundle: HeadBundle | None = None
     ) -> None:
-        """size, map_size: pixels of frames and maps. supersampling: frames are drawn this much larger and averaged
-        (1 to 2); on llvmpipe 1.5 looks like multisampling with 4 samples and takes two thirds of its time."""
+        """size, map_size, surface_size: pixels of frames and maps; 0: twice the map's. supersampling: frames are drawn this much
+        larger and averaged (1 to 2); on llvmpipe 1.5 looks like multisampling with 4 samples and takes two thirds of its time."""
         self.size, self.map_size = size, map_size
         self.bundle = bundle or load_bundle()
         self.context = context = moderngl.create_context(standalone=True, backend="egl")
@@ -53,6 +53,7 @@ class Renderer:
 
         self._colour, self._colour_mesh = self._mesh_pass(shaders.COLOUR_VERTEX, shaders.COLOUR_FRAGMENT)
         self._surface, self._surface_mesh = self._mesh_pass(shaders.SURFACE_VERTEX, shaders.SURFACE_FRAGMENT)
+        self._point, self._point_mesh = self._mesh_pass(shaders.POINT_VERTEX, shaders.POINT_FRAGMENT)
         self._map, self._map_mesh = self._mesh_pass(shaders.CORRESPONDENCE_VERTEX, shaders.CORRESPONDENCE_FRAGMENT)
         self._backdrop, self._backdrop_quad = background(shaders.BACKGROUND_FRAGMENT)
         self._map_backdrop, self._map_backdrop_quad = background(shaders.CORRESPONDENCE_BACKGROUND_FRAGMENT)
@@ -68,6 +69,8 @@ class Renderer:
         self._map_frame = context.framebuffer(
             [context.texture((map_size, map_size), 4, dtype="f4")], context.depth_renderbuffer((map_size, map_size))
         )
+        side = surface_size or 2 * map_size
+        self._point_frame = context.framebuffer([context.texture((side, side), 4, dtype="f4")], context.depth_renderbuffer((side, side)))
         self.identity: Identity | None = None
         self._atlas: moderngl.Texture | None = None
         self._backdrop_texture: moderngl.Texture | None = None
@@ -127,7 +130,7 @@ class Renderer:
             "tolerance": DEPTH_TOLERANCE,
             **vars(light),
         }
-        for program in (self._colour, self._surface, self._map, self._backdrop, self._map_backdrop):
+        for program in (self._colour, self._surface, self._point, self._map, self._backdrop, self._map_backdrop):
             _set(program, shared)
         _set(self._colour, {"frame_size": float(self._large_texture.width)})
         _set(self._map, {"frame_size": float(self.size)})
@@ -199,6 +202,24 @@ class Renderer:
             self._map_mesh.render(vertices=self._num_indices)
             self._map_frame.read_into(values[index], components=4, dtype="f4", alignment=1)
         return values[..., :2].copy(), (values[..., 2] > 0.5).astype(np.uint8) * 255
+
+    def surface(self, motion: Motion) -> np.ndarray:
+        """What each pixel of every state shows: (T, side, side, 4) float32, the point of the head at rest, and its triangle counted
+        from 1, 0 where the background is. Forgets the portrait."""
+        identity = self._loaded()
+        self._reference = None
+        self._reference_positions.write(np.ascontiguousarray(identity.rest, dtype="f4"))
+        values = np.empty((len(motion.head_pose), *self._point_frame.size, 4), np.float32)
+        self._point_frame.use()
+        self._point["atlas"] = 0
+        self._atlas.use(0)
+        for index, dynamic in enumerate(self._states(motion)):
+            self.context.clear()
+            self._dynamic.write(dynamic)
+            _set(self._point, _pose_uniforms(motion, index))
+            self._point_mesh.render(vertices=self._num_indices)
+            self._point_frame.read_into(values[index], components=4, dtype="f4", alignment=1)
+        return values
 
     def mouth_open(self, motion: Motion) -> np.ndarray:
         """Gap between the inner lips (T,) float32 in head heights, 0 when closed."""

@@ -145,6 +145,32 @@ void main() {
 }
 """
 
+# Which point of the resting head a pixel shows, and of which triangle (counted from 1).
+POINT_VERTEX = (
+    _POSE
+    + """
+in vec3 in_reference;   // the same vertex at rest
+out vec2 uv;
+out vec3 rest;
+void main() {
+    gl_Position = to_clip(pose(in_position, head_rotation, head_offset, eye_rotation));
+    uv = in_uv;
+    rest = in_reference;
+}
+"""
+)
+
+POINT_FRAGMENT = """#version 330
+in vec2 uv;
+in vec3 rest;
+uniform sampler2D atlas;
+out vec4 value;
+void main() {
+    if (texture(atlas, uv).a < 0.5) discard;
+    value = vec4(rest, float(gl_PrimitiveID + 1));
+}
+"""
+
 CORRESPONDENCE_VERTEX = (
     _POSE
     + """

@@ -350,7 +350,7 @@ def prompt_texts() -> dict[str, str]:
         RuntimeError: the Debian package with the recordings is not installed.
     """
     if not _PROMPT_TEXTS.is_file() or not _PROMPT_SOUNDS.is_dir():
-        raise RuntimeError("the recorded prompts need: apt-get install asterisk-core-sounds-en-g722")
+        raise RuntimeError("the recorded prompts need: apt-get install asterisk-core-sounds-en-g722 asterisk-core-sounds-en")
     with gzip.open(_PROMPT_TEXTS, "rt", encoding="utf-8", errors="replace") as reader:
         lines = [line.split(":", 1) for line in reader if ":" in line and not line.startswith(";")]
     texts = {}

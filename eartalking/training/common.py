@@ -44,11 +44,14 @@ class RunOptions:
     seed: int = 0
 
     @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser, *, steps: int, batch_size: int, learning_rate: float) -> None:
+    def add_arguments(
+        parser: argparse.ArgumentParser, *, steps: int, batch_size: int, learning_rate: float, warmup_steps: int = 200
+    ) -> None:
         parser.add_argument("--out", type=Path, required=True, help="run folder; resumed when it holds a state")
         parser.add_argument("--steps", type=int, default=steps, help="total optimizer steps of the run")
         parser.add_argument("--batch-size", type=int, default=batch_size)
         parser.add_argument("--learning-rate", type=float, default=learning_rate)
+        parser.add_argument("--warmup-steps", type=int, default=warmup_steps)
         parser.add_argument("--decay-share", type=float, default=0.3, help="last share of the steps with falling rate")
         parser.add_argument("--ema-decay", type=float, default=0.999)
         parser.add_argument("--max-minutes", type=float, default=float("inf"), help="end this slice early, keep the state")

@@ -1,8 +1,11 @@
-"""Stage 3, training latents: `python -m eartalking.training.encode --checkpoint DIR --guide FILE --speech DIR --portraits DIR ...`.
+"""Stage 7, training latents: `python -m eartalking.training.encode --checkpoint DIR --speech DIR --portraits DIR ...`.
 
-For SynthTalk nothing has to be rendered here: an utterance is animated (motion.py), and the guide of the autoencoder stage
-turns each frame's exact labels into the latents that stand for them, thousands of frames a second. Each clip gets a portrait
-from the `stills`. Clips of real video (`--clips`, from training.prepare) go through the frame encoder instead.
+For SynthTalk nothing has to be rendered here: an utterance is animated (motion.py), and the fixed code turns each frame's
+exact labels into the latents that stand for them, thousands of frames a second. Each clip gets a portrait from the `stills`.
+Clips of real video (`--clips`, from training.prepare) go through the frame encoder instead.
+
+`--decoder`, `--encoder` and `--refiner` name the checkpoints of stages 3 to 5; they are put together here. Without them the
+autoregressive model can start at once, beside them: the latents stay the same, only the portraits' features are still zero.
 
 The latents' mean and spread over the training split are written into a copy of the checkpoint (`out/checkpoint`); the
 normalised latents, with voices and labels, into one file per split (`out/train.safetensors`, `out/val.safetensors`).
@@ -23,14 +26,12 @@ from tqdm import tqdm
 from eartalking.autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model, save_model
 from eartalking.controls import SCALAR_TRACKS
-from eartalking.data import find_clips, motion_vector, to_float
+from eartalking.data import clip_motion, find_clips, motion_vector, to_float
 from eartalking.synth.clips import cut
 from eartalking.synth.motion import make_motion
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files
-from eartalking.training.autoencoder import Guide
 
-# A dimension that hardly varies carries noise only: whitening must not blow it up.
-STD_FLOOR_SHARE = 0.3
+PORTRAIT_NOISE = 0.2  # of the portraits' latents, whose motion a stream reads from pixels
 CLIP_SECONDS = 4.0
 JUMP_SHARE = 0.4  # clips whose controls jump, so that a step takes effect in the very next frame
 AUGMENTED_SHARE = 0.75
@@ -39,24 +40,27 @@ Rows = dict[str, Tensor]
 
 
 @torch.inference_mode()
-def portrait_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.device) -> list[Rows]:
+def portrait_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.device, with_features: bool) -> list[Rows]:
     """Latents and coarsest features of every portrait of a folder of clips."""
     rows = []
     for path in tqdm(find_clips(folder), desc="portraits", unit="clip", mininterval=5):
         clip = load_file(path)
-        images = [clip[name] for name in ("reference", "twin_reference") if name in clip]
-        rows += [_portrait(autoencoder, image, device) for image in images]
+        for prefix in ("", "twin_"):
+            if prefix + "reference" in clip:
+                motion = clip_motion(clip, prefix + "reference_labels")
+                features = _features(autoencoder, clip[prefix + "reference"], device)
+                latents = autoencoder.code.encode(motion.to(device)).cpu()
+                rows.append({"reference_latents": latents, "reference_features": features * with_features})
     return rows
 
 
-def _portrait(autoencoder: FrameAutoencoder, image: Tensor, device: torch.device) -> Rows:
-    pixels = to_float(image)[None].to(device)
-    features = autoencoder.reference(pixels).pyramid[-1].flatten(2).transpose(1, 2)
-    return {"reference_latents": autoencoder.encode(pixels, pixels).cpu(), "reference_features": features.cpu()}
+def _features(autoencoder: FrameAutoencoder, image: Tensor, device: torch.device) -> Tensor:
+    """(1, N, D_r) of a portrait (H, W, 3) uint8."""
+    return autoencoder.reference_encoder(to_float(image)[None].to(device))[-1].flatten(2).transpose(1, 2).cpu()
 
 
 @torch.inference_mode()
-def speech_rows(guide: Guide, corpus: Path, portraits: list[Rows], rng: np.random.Generator) -> Iterator[Rows]:
+def speech_rows(autoencoder: FrameAutoencoder, corpus: Path, portraits: list[Rows], rng: np.random.Generator) -> Iterator[Rows]:
     """Animated utterances, in clips of a few seconds."""
     for path in tqdm(corpus_files(corpus), desc="speech", unit="utterance", mininterval=5):
         utterance = Utterance.load(path)
@@ -67,7 +71,9 @@ def speech_rows(guide: Guide, corpus: Path, portraits: list[Rows], rng: np.rando
             waveform = augment_waveform(span.waveform, rng) if rng.random() < AUGMENTED_SHARE else span.waveform
             rows = _label_rows(labels, torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
             portrait = portraits[int(rng.integers(len(portraits)))]
-            yield rows | portrait | {"latents": guide(rows["labels"])}
+            noise = PORTRAIT_NOISE * torch.from_numpy(rng.standard_normal(portrait["reference_latents"].shape, np.float32))
+            portrait = portrait | {"reference_latents": portrait["reference_latents"] + noise}
+            yield rows | portrait | {"latents": autoencoder.code.encode(rows["labels"].to(autoencoder.code.basis.device)).cpu()}
 
 
 @torch.inference_mode()
@@ -81,8 +87,9 @@ def clip_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.device,
             autoencoder.encode(to_float(chunk.to(device)), portrait.expand(len(chunk), -1, -1, -1)).cpu()
             for chunk in clip["frames"].split(batch_size)
         ]
-        rows = _label_rows(labels, clip["waveform"]) | _portrait(autoencoder, clip["reference"], device)
-        yield rows | {"latents": torch.cat(latents)}
+        rows = _label_rows(labels, clip["waveform"]) | {"latents": torch.cat(latents)}
+        rows["reference_latents"] = autoencoder.encode(portrait, portrait).cpu()
+        yield rows | {"reference_features": _features(autoencoder, clip["reference"], device)}
 
 
 def _label_rows(labels: dict[str, Tensor], waveform: Tensor) -> Rows:
@@ -120,35 +127,44 @@ def normalise(tensors: Rows, mean: Tensor, std: Tensor) -> Rows:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eartalking.training.encode", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", required=True, help="checkpoint with a trained autoencoder")
-    parser.add_argument("--guide", type=Path, required=True, help="guide.safetensors of the same run")
+    parser.add_argument("--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)")
+    parser.add_argument("--decoder", help="checkpoint whose decoder, reference encoder and surface encoder to take")
+    parser.add_argument("--encoder", help="checkpoint whose frame encoder to take")
+    parser.add_argument("--refiner", help="checkpoint whose part refiner to take")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus, training split")
     parser.add_argument("--val-speech", type=Path, required=True, help="speech corpus, validation split")
     parser.add_argument("--portraits", type=Path, required=True, help="folder of clips whose portraits to use, training split")
     parser.add_argument("--val-portraits", type=Path, required=True, help="the same, validation split")
-    parser.add_argument("--clips", type=Path, help="folder of clips of real video to add to the training split")
+    parser.add_argument("--clips", type=Path, help="folder of clips of real video to add to the training split; needs --encoder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    if args.clips and not args.encoder:
+        parser.error("--clips are read by the frame encoder: give --encoder, too")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(args.checkpoint, device)
     autoencoder = model.autoencoder
+    sources = ((args.decoder, ("decoder", "reference_encoder", "surface")), (args.encoder, ("encoder",)), (args.refiner, ("refiner",)))
+    for source, parts in sources:
+        if source:
+            other = load_model(source, device).autoencoder
+            if not torch.equal(other.code.scale, autoencoder.code.scale):
+                parser.error(f"{source} was trained with another motion code than {args.checkpoint}")
+            for part in parts:
+                getattr(autoencoder, part).load_state_dict(getattr(other, part).state_dict())
     autoencoder.latent_mean.zero_()
     autoencoder.latent_std.fill_(1)
-    guide = Guide(autoencoder.config)
-    guide.load_state_dict(load_file(args.guide))
     splits: dict[str, Rows] = {}
     for index, (name, speech, folder) in enumerate(
         (("train", args.speech, args.portraits), ("val", args.val_speech, args.val_portraits))
     ):
-        portraits = portrait_rows(autoencoder, folder, device)
-        clips = list(speech_rows(guide, speech, portraits, np.random.default_rng([args.seed, index])))
+        portraits = portrait_rows(autoencoder, folder, device, bool(args.decoder))
+        clips = list(speech_rows(autoencoder, speech, portraits, np.random.default_rng([args.seed, index])))
         if name == "train" and args.clips:
             clips += clip_rows(autoencoder, args.clips, device)
         splits[name] = pack(clips)
     latents = splits["train"]["latents"]
     mean, std = latents.mean(0), latents.std(0)
-    std = std.clamp_min(STD_FLOOR_SHARE * float(std.median()))
     args.out.mkdir(parents=True, exist_ok=True)
     for name, tensors in splits.items():
         tensors = normalise(tensors, mean, std)

@@ -1,10 +1,11 @@
-"""Stage 4, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out RUN`.
+"""Stage 8, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minutes 9` (resumes slice by slice).
 
 Teacher forcing with a history that cannot be trusted. At 25 fps the previous frame explains nearly all of the next, so
 a model that may copy never listens: in a third of the clips the history is pure noise, elsewhere each frame of it is
-noised with p = 0.5, and every control is released or given at random switch times. `--resample-share` adds the cure for
+noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the
+history may wear another one: what is asked for now is not to be read from the past. `--resample-share` adds the cure for
 exposure bias: the history of that share of the clips is the model's own prediction (one pass without gradient).
 """
 from __future__ import annotations
@@ -14,41 +15,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import SAMPLES_PER_FRAME
-from eartalking.data import HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, LatentClips, Sequence
+from eartalking.controls import EMOTIONS, SCALAR_TRACKS
+from eartalking.data import LatentClips, Sequence
 from eartalking.model import ControlBatch, TalkingHeadModel
-from eartalking.synth.face_units import UNIT_INDEX
+from eartalking.motion_vector import HEAD_POSE, MOTION_SCALES
+from eartalking.synth.face_units import NUM_FACE_UNITS, UNIT_INDEX, compose_face_units
 from eartalking.training.common import Losses, RunOptions, train
 
 NO_HISTORY_SHARE = 0.35
-# Columns of the motion vector: what the mouth does, and how far it opens.
-MOUTH = [index for name, index in UNIT_INDEX.items() if name.startswith(("jaw", "mouth", "tongue"))]
+DISGUISED_SHARE = 0.4  # of the clips and expression tracks that are given: the history wears another expression
 JAW = UNIT_INDEX["jawOpen"]
 
 
 class TeacherForcingTrainer(nn.Module):
-    """The model with the head that reads SynthTalk's labels from the backbone's features, in training only."""
+    """The model over whole windows, from voice to condition."""
 
     def __init__(self, model: TalkingHeadModel) -> None:
         super().__init__()
         self.model = model
-        tokens = model.config.autoencoder.num_latent_tokens // model.config.latents_per_token
-        self.to_labels = nn.Sequential(nn.Linear(model.config.dim, 32), nn.Flatten(2), nn.GELU(), nn.Linear(32 * tokens, NUM_MOTION_LABELS))
 
     def forward(
         self, sequence: Sequence, controls: ControlBatch, history: Tensor, noise_level: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> cond (B, T, P, D), sink (B, D), labels (B, T, NUM_MOTION_LABELS)."""
+    ) -> tuple[Tensor, Tensor]:
+        """-> cond (B, T, P, D), sink (B, D)."""
         audio = audio_tokens(self.model, sequence)
-        cond, sink = self.model(
-            audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
-        )
-        return cond, sink, self.to_labels(cond)
+        return self.model(audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features)
 
 
 def audio_tokens(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
@@ -97,26 +93,58 @@ def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return (1 - weight) * history + weight * noise, level
 
 
-def compute_losses(
-    trainer: nn.Module, sequence: Sequence, generator: torch.Generator, reader: LinearReader, resample_share: float
-) -> Losses:
+def expression_directions(model: TalkingHeadModel) -> Tensor:
+    """What expressions alone add to the normalised latents: (3, 2, E, N, C) for the tracks brow, smile and emotion; one way and the
+    other; E emotions (brow and smile: the same one E times, an emotion has no other way)."""
+    count = len(EMOTIONS)
+    rest, zero = np.zeros((1, NUM_FACE_UNITS), np.float32), np.zeros(count)
+
+    def face(**tracks: np.ndarray) -> Tensor:
+        given = {"blink": zero, "brow": zero, "smile": zero, "mouth_scale": zero, "emotion": zero.astype(int), "intensity": zero}
+        return torch.from_numpy(compose_face_units(rest, **(given | tracks)))  # (E, 52)
+
+    felt = face(emotion=np.arange(count), intensity=zero + 1)
+    units = torch.stack(
+        [torch.stack([face(**{track: zero + way}) for way in (1, -1)]) for track in ("brow", "smile")] + [torch.stack([felt, felt])]
+    )
+    code = model.autoencoder.code
+    motion = torch.zeros(*units.shape[:-1], len(code.scale), device=code.scale.device)
+    motion[..., :NUM_FACE_UNITS] = units.to(motion) * MOTION_SCALES["face_units"]
+    return code.spread(motion * code.scale) / model.autoencoder.latent_std
+
+
+def disguised(history: Tensor, controls: ControlBatch, directions: Tensor, generator: torch.Generator) -> Tensor:
+    """History (B, T, N, C) that wears expressions of its own where the track is given; over a whole window, or here and there.
+
+    The past explains an expression so well that, without this, a model lets a new one fade in over a second.
+    """
+    batch, length = history.shape[:2]
+    tracks = torch.tensor([SCALAR_TRACKS.index("brow"), SCALAR_TRACKS.index("smile"), -1])
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    everywhere = uniform(batch, 1, 3) < 0.5
+    worn = (everywhere | (uniform(batch, length, 3) < 0.3)) & (uniform(batch, 1, 3) < DISGUISED_SHARE)
+    weight = (worn.to(history.device) & controls.given[..., tracks]) * (uniform(batch, 1, 3).to(history) + 0.1)  # (B, T, 3)
+    way, emotion = (torch.randint(high, (batch, 3), generator=generator) for high in (2, len(EMOTIONS)))
+    chosen = directions[torch.arange(3), way, emotion]  # (B, 3, N, C)
+    return history + torch.einsum("btk,bknc->btnc", weight, chosen)
+
+
+def compute_losses(trainer: nn.Module, sequence: Sequence, generator: torch.Generator, resample_share: float) -> Losses:
     history = true_history(sequence)
     controls = draw_controls(sequence, generator)
     if resample_share > 0:
         history = resampled(trainer, sequence, controls, history, generator, resample_share)
-    history, level = noised(history, generator)
-    cond, sink, labels = trainer(sequence, controls, history, level)
-    batch, length = level.shape
     model = trainer_model(trainer)
+    history = disguised(history, controls, expression_directions(model), generator)
+    history, level = noised(history, generator)
+    cond, sink = trainer(sequence, controls, history, level)
     flow = model.flow_head.loss(
-        model.to_tokens(sequence.latents).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(length, 0)
+        model.to_tokens(sequence.latents).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
     )
-    label_loss = F.smooth_l1_loss(labels.float(), sequence.labels)
-    # In the latents a turning head drowns the mouth, which is what the audio tells: so the mouth is read and counts by itself.
-    mean = model.from_tokens(model.flow_head.mean(cond)).float()
-    mouth = F.mse_loss(reader(mean)[..., MOUTH], sequence.labels[..., MOUTH])
-    loss = 0.5 * flow.flow + flow.regression + 0.5 * label_loss + 6.0 * mouth
-    return {"loss": loss, "flow": flow.flow, "regression": flow.regression, "labels": label_loss, "mouth": mouth}
+    return {"loss": 0.5 * flow.flow + flow.regression, "flow": flow.flow, "regression": flow.regression}
 
 
 def trainer_model(trainer: nn.Module) -> TalkingHeadModel:
@@ -131,7 +159,7 @@ def resampled(
     """In a share of the clips, the model's own samples, made from a noised history, in place of the true one."""
     model = trainer_model(trainer)
     start, level = noised(history, generator)
-    cond, sink, _ = trainer(sequence, controls, start, level)
+    cond, sink = trainer(sequence, controls, start, level)
     batch, length = level.shape
     own = model.flow_head.sample(
         cond.flatten(0, 1), sink.repeat_interleave(length, 0), num_steps=2, temperature=model.config.temperature
@@ -156,20 +184,6 @@ def rollout(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch,
     return torch.stack(frames, dim=1)
 
 
-class LinearReader:
-    """Least-squares reading of the labels from latents: an independent eye on what the model emits."""
-
-    def __init__(self, clips: LatentClips) -> None:
-        latents, labels = clips.tensors["latents"].float().flatten(1), clips.tensors["labels"].float()
-        design = F.pad(latents, (0, 1), value=1.0)
-        ridge = 1e-2 * len(design) * torch.eye(design.shape[1])
-        self.weights = torch.linalg.solve(design.T @ design + ridge, design.T @ labels)
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        """(..., N, C) -> (..., NUM_MOTION_LABELS)."""
-        return F.pad(latents.float().flatten(-2), (0, 1), value=1.0) @ self.weights.to(latents.device)
-
-
 def correlation(a: Tensor, b: Tensor) -> float:
     """Mean over clips (rows) of the correlation over time; clips without movement in `b` do not count."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
@@ -179,7 +193,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 @torch.no_grad()
-def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence, reader: LinearReader) -> dict[str, float]:
+def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, float]:
     """Against copying and against shuffled audio, teacher-forced and free-running; and whether controls act."""
     model = trainer.model
     history = true_history(sequence)
@@ -192,25 +206,28 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence, reader: LinearR
     shuffled = Sequence(**{**vars(sequence), "waveform": sequence.waveform.roll(1, 0)})
 
     def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
-        cond, _, _ = trainer(source, controls, past, level)
+        cond, _ = trainer(source, controls, past, level)
         return float((model.from_tokens(model.flow_head.mean(cond)).float() - sequence.latents).pow(2).mean())
 
-    truth = reader(sequence.latents)
     free, free_shuffled, free_given = (
         rollout(model, source, controls) for source, controls in ((sequence, released), (shuffled, released), (sequence, given))
     )
-    read, read_shuffled, read_given = reader(free), reader(free_shuffled), reader(free_given)
+    read, read_shuffled, read_given = (model.autoencoder.to_motion(latents) for latents in (free, free_shuffled, free_given))
+    given_units, asked_units = (motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"] for motion in (read_given, sequence.labels))
+    pose, asked = read_given[..., HEAD_POSE] / MOTION_SCALES["head_pose"], sequence.labels[..., HEAD_POSE] / MOTION_SCALES["head_pose"]
+    blink = UNIT_INDEX["eyeBlinkLeft"]
     return {
         "forced": error(sequence, released, history, clean),
         "copy": float((history - sequence.latents).pow(2).mean()),
         "no_history": error(sequence, released, noise, none),
         "no_history_shuffled": error(shuffled, released, noise, none),
         "no_history_given": error(sequence, given, noise, none),
-        "mouth_reader": correlation(truth[..., JAW], sequence.labels[..., JAW]),
         "mouth_free": correlation(read[..., JAW], sequence.labels[..., JAW]),
         "mouth_shuffled": correlation(read_shuffled[..., JAW], sequence.labels[..., JAW]),
-        "pose_error_given": float((read_given[..., HEAD_POSE] - sequence.labels[..., HEAD_POSE]).abs().mean() / MOTION_SCALES["head_pose"]),
-        "pose_error_reader": float((truth[..., HEAD_POSE] - sequence.labels[..., HEAD_POSE]).abs().mean() / MOTION_SCALES["head_pose"]),
+        "pose_error_given": float((pose - asked).abs().mean()),
+        "blink_given": correlation(read_given[..., blink], sequence.labels[..., blink]),
+        "units_error_given": float((given_units - asked_units).abs().mean()),
+        "jaw_spread": float(read[..., JAW].std(1).mean() / sequence.labels[..., JAW].std(1).mean()),
         "free_rms": float(free.pow(2).mean().sqrt()),
         "free_jitter": _motion_energy(free) / _motion_energy(sequence.latents),
     }
@@ -243,14 +260,13 @@ def main(argv: list[str] | None = None) -> int:
     trainer = TeacherForcingTrainer(model).train().requires_grad_(True)
     model.autoencoder.requires_grad_(False).eval()
     clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
-    reader = LinearReader(clips)
     fixed = evaluation_batch(held_out, args.eval_length).to(accelerator.device)
     rng, generator = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     average = train(
         trainer,
         lambda: clips.sample(options.batch_size, args.length, rng).to(accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, generator, reader, args.resample_share),
-        lambda module, step: evaluate(module, fixed, reader),
+        lambda module, batch, step: compute_losses(module, batch, generator, args.resample_share),
+        lambda module, step: evaluate(module, fixed),
         options,
         accelerator,
     )

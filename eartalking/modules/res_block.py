@@ -1,0 +1,33 @@
+"""Residual block of convolutions, optionally conditioned."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with group norm; `cond` (B, cond_dim) scales and shifts the second norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, cond_dim: int = 0) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(norm_groups(in_channels), in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(norm_groups(out_channels), out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.modulation = nn.Linear(cond_dim, 2 * out_channels) if cond_dim else None
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.norm2(hidden)
+        if self.modulation is not None:
+            scale, shift = self.modulation(cond)[:, :, None, None].chunk(2, dim=1)
+            hidden = hidden * (1 + scale) + shift
+        return self.skip(x) + self.conv2(F.silu(hidden))
+
+
+def norm_groups(channels: int) -> int:
+    """How many groups a group norm of so many channels has."""
+    return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)

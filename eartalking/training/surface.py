@@ -1,0 +1,192 @@
+"""Stage 2, the surface encoder: `python -m eartalking.training.surface --checkpoint DIR --data DIR --val DIR --out RUN`.
+
+CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 6000 --max-minutes 9` (resumes slice by slice).
+
+From a portrait to the point of the head that each of its pixels shows, and how it moves. What counts is where pixels go: the main
+loss moves the surface that was read and the true one by the same random motion and compares positions; the fields themselves are
+compared, too. Damage keeps the encoder from trusting the renderer's finish: the portrait that a user brings is a photograph.
+"""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from eartalking.checkpoint import load_model, save_model
+from eartalking.data import MOTION_SCALES, find_clips, motion_vector, to_float
+from eartalking.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceEncoder, SurfaceFields
+from eartalking.synth.head import load_bundle
+from eartalking.synth.motion import random_stills
+from eartalking.synth.surface import mover_components
+from eartalking.training.common import Losses, RunOptions, train
+from eartalking.training.damage import Damage
+from eartalking.training.decoder import endless, to_strip
+
+PER_PICTURE = ("frames", "surface_point", "surface_weight", "surface_vertices", "surface_shares")
+BACKGROUND = -2  # in `surface_vertices`
+MOTIONS = 4000  # random states from which each sample's motion is drawn
+SCALES = {"moved": 1.0, "cover": 1.0, "point": 0.5, "components": 0.3, "weight": 1.0, "camera": 0.1}
+TEXTURE_SHARE = 0.5  # of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes
+
+
+class PortraitSurfaces(Dataset):
+    """One item per picture of a folder of `portraits` clips, its surface as the clip has it, and its motion vector."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = find_clips(folder)
+        self.files = [safe_open(path, "pt") for path in self.paths]
+        self.each = self.files[0].get_slice("frames").get_shape()[0]
+        self.motion = [
+            motion_vector({name: file.get_tensor(f"labels.{name}") for name in MOTION_SCALES}) for file in self.files
+        ]
+
+    def __len__(self) -> int:
+        return len(self.files) * self.each
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        number, row = divmod(index, self.each)
+        file = self.files[number]
+        item = {name: file.get_slice(name)[row] for name in PER_PICTURE}
+        item["surface_point"] = item["surface_point"].float()
+        return item | {"surface_camera": file.get_tensor("surface_camera")[0], "motion": self.motion[number][row]}
+
+
+class SurfaceTrainer(nn.Module):
+    """The surface encoder, and what turns a clip's surface into the fields that it should read."""
+
+    table: Tensor
+
+    def __init__(self, encoder: SurfaceEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        bundle = load_bundle()
+        components, basis = mover_components(bundle, encoder.num_components)
+        encoder.basis.copy_(torch.from_numpy(basis))
+        encoder.pivot.copy_(torch.from_numpy(bundle.pivot))
+        table = torch.cat([torch.from_numpy(components), torch.zeros(2, encoder.num_components)])  # -1 and -2 do not move
+        self.register_buffer("table", table, persistent=False)
+
+    def truth(self, batch: dict[str, Tensor]) -> SurfaceFields:
+        """The fields of a batch of `PortraitSurfaces`."""
+        vertices = batch["surface_vertices"].long()
+        shares = batch["surface_shares"].float() / 255
+        shares = torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1)
+        components = F.embedding_bag(
+            (vertices % len(self.table)).view(-1, 3), self.table, per_sample_weights=shares.view(-1, 3), mode="sum"
+        ).view(*vertices.shape[:3], -1)
+        return SurfaceFields(
+            batch["surface_point"].float().permute(0, 3, 1, 2),
+            batch["surface_weight"].float()[:, None] / 255,
+            (vertices[..., 0] != BACKGROUND).float()[:, None],
+            components.permute(0, 3, 1, 2),
+            batch["surface_camera"],
+        )
+
+    def forward(self, portrait: Tensor) -> SurfaceFields:
+        return self.encoder(portrait)
+
+
+def harmed(portraits: Tensor) -> Tensor:
+    """Portraits (B, 3, H, W) in [-1, 1] with the damage of `Damage`, and in some a light that bends smoothly over the picture."""
+    count, device = len(portraits), portraits.device
+    uneven = F.interpolate(torch.randn(count, 3, 3, 3, device=device), size=portraits.shape[-2:], mode="bicubic", align_corners=False)
+    strength = 0.25 * (torch.rand(count, 1, 1, 1, device=device) < TEXTURE_SHARE)
+    pictures = (portraits + 1) / 2 * torch.exp(strength * uneven)
+    return Damage.draw(count, device).apply(pictures) * 2 - 1
+
+
+def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], motions: Tensor) -> Losses:
+    plain = trainer if isinstance(trainer, SurfaceTrainer) else trainer.module  # several processes wrap it
+    with torch.no_grad():
+        truth = plain.truth(batch)
+    found = trainer(harmed(batch["portrait"]))
+    encoder = plain.encoder
+    motion = motions[torch.randint(len(motions), (len(truth.point),), device=motions.device)]
+    moved = encoder.displace(found, motion, encoder.home(found, batch["motion"]))[0]
+    with torch.no_grad():
+        goal = encoder.displace(truth, motion, encoder.home(truth, batch["motion"]))[0]
+    person = truth.cover
+    face = (truth.components.abs().sum(1, keepdim=True) > 0).float()
+    weight = person * (0.5 + face)
+    weight = weight / weight.mean()
+    with torch.autocast(person.device.type, enabled=False):  # which refuses this function on a GPU
+        cover = F.binary_cross_entropy(found.cover.clamp(1e-5, 1 - 1e-5), person)
+    losses = {
+        "moved": 64 * (weight * (moved - goal).abs()).mean(),  # in pixels of a map of 128
+        "cover": cover,
+        "point": (weight * (found.point - truth.point).abs()).mean() / POINT_SPREAD,
+        "components": (weight * (found.components - truth.components).abs()).mean(),
+        "weight": (weight * (found.weight - truth.weight).abs()).mean(),
+        "camera": ((found.camera - truth.camera) / truth.camera.new_tensor(CAMERA_SPREAD)).abs().mean(),
+    }
+    return losses | {"loss": sum(scale * losses[name] for name, scale in SCALES.items())}
+
+
+def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    batch = {name: value.to(device) for name, value in batch.items()}
+    return batch | {"portrait": to_float(batch["frames"])}
+
+
+@torch.no_grad()
+def evaluate(trainer: SurfaceTrainer, batch: dict[str, Tensor], motions: Tensor, out: Path, step: int) -> dict[str, float]:
+    """On held-out people: how far pixels of the person land from where they should, in pixels of 256, beside how far they move."""
+    truth, found = trainer.truth(batch), trainer(batch["portrait"])
+    motion = motions[torch.arange(len(truth.point)) % len(motions)]
+    encoder = trainer.encoder
+    moved, goal = (encoder.displace(fields, motion, encoder.home(fields, batch["motion"]))[0] for fields in (found, truth))
+    person = truth.cover[:, 0] > 0
+    face = (truth.components.abs().sum(1) > 0) & person
+    error, distance = 128 * (moved - goal).norm(dim=1), 128 * goal.norm(dim=1)
+    (out / "samples").mkdir(exist_ok=True)
+    columns = [F.avg_pool2d(batch["portrait"], 2)]
+    for fields in (truth, found):
+        columns += [fields.point[:, 2:] * 2, fields.cover * 2 - 1, *(fields.components[:, k : k + 3] / 3 for k in (0, 3))]
+    to_strip([column[:: max(1, len(person) // 8)] for column in columns]).save(out / "samples" / f"{step:06d}.png")
+    return {
+        "moved_px": float(error[person].mean()), "moved_of": float(distance[person].mean()),
+        "face_px": float(error[face].mean()), "face_of": float(distance[face].mean()), "face_p90": float(error[face].quantile(0.9)),
+        "cover": float(((found.cover > 0.5) != (truth.cover > 0.5)).float().mean()),
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eartalking.training.surface", description=__doc__.split("\n")[0])
+    RunOptions.add_arguments(parser, steps=5000, batch_size=12, learning_rate=1e-3)
+    parser.add_argument("--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of `portraits` clips, training split")
+    parser.add_argument("--val", type=Path, required=True, help="folder of `portraits` clips, validation split")
+    args = parser.parse_args(argv)
+    options = RunOptions.from_arguments(args)
+    torch.manual_seed(options.seed)
+    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    model = load_model(args.checkpoint)
+    trainer = SurfaceTrainer(model.autoencoder.surface).train().requires_grad_(True).to(memory_format=torch.channels_last)
+    workers = 0 if accelerator.device.type == "cpu" else 8
+    pictures = PortraitSurfaces(args.data)
+    stream = endless(DataLoader(pictures, min(options.batch_size, len(pictures)), shuffle=True, drop_last=True, num_workers=workers))
+    held_out = prepare(next(iter(DataLoader(PortraitSurfaces(args.val), 64))), accelerator.device)
+    states = random_stills(MOTIONS, np.random.default_rng(options.seed))
+    motions = motion_vector({name: torch.from_numpy(getattr(states, name)) for name in MOTION_SCALES}).to(accelerator.device)
+    average = train(
+        trainer,
+        lambda: prepare(next(stream), accelerator.device),
+        lambda module, batch, step: compute_losses(module, batch, motions),
+        lambda module, step: evaluate(module, held_out, motions, options.out, step),
+        options,
+        accelerator,
+    )
+    if accelerator.is_main_process:
+        model.autoencoder.surface.load_state_dict(average.encoder.state_dict())
+        save_model(model, options.out / "checkpoint")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

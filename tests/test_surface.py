@@ -1,0 +1,148 @@
+"""The portrait's surface: its geometry is the renderer's, its warp is the true one, and the network only has to read it."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from eartalking.config import AutoencoderConfig
+from eartalking.data import MOTION_SCALES, motion_vector
+from eartalking.motion_vector import GAZE
+from eartalking.surface import (
+    NUM_UNITS,
+    SurfaceEncoder,
+    SurfaceFields,
+    background_plate,
+    head_rotation,
+    identity_grid,
+    movers,
+    splat,
+)
+from eartalking.synth import render
+from eartalking.synth.head import load_bundle
+from eartalking.synth.identity import sample_identity
+from eartalking.synth.motion import Motion, neutral_portrait, random_stills
+from eartalking.synth.surface import mover_components, surface_maps
+from eartalking.training.surface import SurfaceTrainer
+
+CONFIG = AutoencoderConfig(surface_widths=(8, 16, 16))
+
+
+def vectors(motion: Motion) -> torch.Tensor:
+    return motion_vector({name: torch.from_numpy(np.asarray(getattr(motion, name))) for name in MOTION_SCALES})
+
+
+@pytest.fixture(scope="module")
+def trainer() -> SurfaceTrainer:
+    torch.manual_seed(0)
+    return SurfaceTrainer(SurfaceEncoder(CONFIG)).eval()
+
+
+def true_fields(trainer: SurfaceTrainer, maps: dict[str, np.ndarray]) -> SurfaceFields:
+    return trainer.truth({name: torch.from_numpy(value) for name, value in maps.items()})
+
+
+def test_lids_follow_the_gaze_and_the_head_turns_as_in_the_renderer() -> None:
+    motion = random_stills(20, np.random.default_rng(0))
+    moving = movers(vectors(motion))
+    torch.testing.assert_close(moving[:, :NUM_UNITS], torch.from_numpy(render._face_units(motion)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(moving[:, NUM_UNITS:], torch.deg2rad(torch.from_numpy(motion.gaze)), atol=1e-5, rtol=1e-4)
+    turns = np.stack([render._turn(*pose).T for pose in motion.head_pose])  # OpenGL reads it by columns
+    torch.testing.assert_close(head_rotation(vectors(motion)).double(), torch.from_numpy(turns), atol=1e-5, rtol=1e-4)
+
+
+def test_components_keep_what_the_units_do() -> None:
+    bundle = load_bundle()
+    components, basis = mover_components(bundle, 40)
+    units = random_stills(50, np.random.default_rng(1)).face_units
+    exact = np.einsum("tm,mvc->tvc", units, bundle.deltas)
+    kept = np.einsum("tm,vk,kmc->tvc", units, components, basis[:, :NUM_UNITS])
+    skin = bundle.vertices_of("skin")
+    error = np.linalg.norm(exact - kept, axis=-1)[:, skin] * 160  # pixels of 256 in a usual portrait
+    assert error.mean() < 0.15 and np.quantile(error, 0.99) < 1.0 and np.linalg.norm(exact, axis=-1)[:, skin].mean() * 160 > 0.5
+
+
+def test_the_true_surface_gives_the_true_warp(trainer: SurfaceTrainer) -> None:
+    renderer = render.Renderer(256, 64)
+    for seed in range(3):
+        person = sample_identity(seed, "val", renderer.bundle)
+        renderer.set_identity(person)
+        rng = np.random.default_rng(seed)
+        portrait, motion = neutral_portrait(rng), random_stills(3, rng)
+        fields = true_fields(trainer, surface_maps(renderer, person, portrait))
+        own, there = vectors(portrait), vectors(motion)
+        shown = fields.cover > 0
+        home = trainer.encoder.home(fields, own)
+        landed = home - identity_grid(128).permute(0, 3, 1, 2)
+        assert 128 * (landed.abs() * shown).max() < 2, "every pixel's point is seen where the pixel is"
+        renderer.set_reference(portrait)
+        correspondence, visible = renderer.correspondence(motion)
+        true_warp = (torch.from_numpy(correspondence) - identity_grid(64)).permute(0, 3, 1, 2)
+        for index in range(3):
+            base = trainer.encoder.base(fields, there[index : index + 1], home, 64)
+            seen = torch.from_numpy(visible[index] > 0) & (true_warp[index].abs().sum(0) > 1e-3)
+            error = 128 * (base.warp[0] - true_warp[index]).norm(dim=0)[seen]
+            assert error.median() < 0.5 and (error < 2).float().mean() > 0.85
+            assert (base.occupied[0, 0][seen] > 0.5).float().mean() > 0.9
+
+
+def test_the_portraits_own_motion_moves_nothing(trainer: SurfaceTrainer) -> None:
+    fields = trainer.encoder(torch.rand(2, 3, 256, 256) * 2 - 1)
+    motion = vectors(random_stills(2, np.random.default_rng(0)))
+    home = trainer.encoder.home(fields, motion)
+    moved, _ = trainer.encoder.displace(fields, motion, home)
+    assert moved.shape == (2, 2, 128, 128) and not moved.any()
+    assert not trainer.encoder.base(fields, motion, home, 64).warp.any()
+    other = motion.clone()
+    other[:, GAZE] += 1.0
+    assert trainer.encoder.displace(fields, other, home)[0].any()
+
+
+def test_splat_turns_a_movement_round() -> None:
+    moved, near, cover = torch.zeros(1, 2, 16, 16), torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    cover[..., 4:8, 4:8] = 1
+    moved[:, 0] = 4 * 2 / 16  # everything goes four pixels, two cells of a map of 8, to the right
+    warp, occupied = splat(moved, near, cover, 8)
+    there = torch.zeros(8, 8, dtype=torch.bool)
+    there[2:4, 4:6] = True
+    assert torch.equal(occupied[0, 0] > 0.9, there)
+    torch.testing.assert_close(warp[0, 0][there], torch.full((4,), -0.5))
+    assert not warp[0, :, ~there].any()
+
+
+def test_splat_lets_what_is_in_front_hide_what_is_behind() -> None:
+    moved, near = torch.zeros(1, 2, 16, 16), torch.zeros(1, 1, 16, 16)
+    cover = torch.ones(1, 1, 16, 16)
+    cover[..., 8:] = 0  # the right half is background; the left quarter is nearer and lands on the quarter beside it
+    near[..., :4] = 0.5
+    moved[:, 0, :, :4] = 0.5
+    warp, _ = splat(moved, near, cover, 8)
+    torch.testing.assert_close(warp[0, 0, :, 2:4], torch.full((8, 2), -0.5), atol=1e-3, rtol=0)
+
+
+def test_what_leaves_the_picture_is_dropped() -> None:
+    ones = torch.ones(1, 1, 8, 8)
+    warp, occupied = splat(torch.full((1, 2, 8, 8), 5.0), 0 * ones, ones, 4)
+    assert not warp.any() and not occupied.any()
+
+
+def test_the_plate_is_the_background_and_fills_what_the_person_hid() -> None:
+    portrait, cover = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 32, 32)
+    torch.testing.assert_close(background_plate(portrait, cover), portrait)
+    cover[..., 8:24, 8:24] = 1
+    wall = torch.full((1, 3, 64, 64), 0.3)
+    wall[..., 16:48, 16:48] = -1.0  # the person, who leaves no trace
+    torch.testing.assert_close(background_plate(wall, cover), torch.full((1, 3, 64, 64), 0.3), atol=0.02, rtol=0)
+    assert torch.isfinite(background_plate(portrait, torch.ones(1, 1, 32, 32))).all()
+
+
+def test_the_base_goes_on_beyond_the_edge_and_no_farther(trainer: SurfaceTrainer) -> None:
+    fields = trainer.encoder(torch.rand(1, 3, 256, 256) * 2 - 1)
+    cover = torch.zeros_like(fields.cover)
+    cover[..., 32:96, 32:96] = 1
+    motion = vectors(random_stills(2, np.random.default_rng(1)))
+    base = trainer.encoder.base(fields._replace(cover=cover), motion[:1], trainer.encoder.home(fields, motion[1:]), 64)
+    inside, reach = base.occupied[0, 0] > 0.5, base.reach[0, 0] > 0
+    assert (reach & ~inside).any() and not (inside & ~reach).any() and not base.warp[0, :, ~reach].any()
+    assert base.warp[0, :, reach].abs().sum(0).gt(0).all()
+    assert base.at(16).warp.shape == (1, 2, 16, 16)
