@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.gates import GateRow, Unavailable, judge, unavailable
@@ -20,11 +19,6 @@ FLOOR_KEYS = ("face", "mouth", "sharpness", "identity")
 PIXEL_EVERY = 5  # frames between those whose pixels are compared in next-frame prediction
 
 
-def to_pixels_uint8(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8, as a stream puts them out."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
 @torch.inference_mode()
 def reconstruct(context: Context, portrait: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Frames (T, H, W, 3) through the autoencoder on a portrait (H, W, 3), both uint8 at the model's size."""
@@ -34,7 +28,7 @@ def reconstruct(context: Context, portrait: np.ndarray, frames: np.ndarray) -> n
     decoded = []
     for frame in frames:
         latents = autoencoder.encode(to_float(torch.from_numpy(frame))[None], reference)
-        decoded.append(to_pixels_uint8(autoencoder.decode(latents, features).image))
+        decoded.append(autoencoder.decode(latents, features).pixels().numpy())
     return np.concatenate(decoded)
 
 
@@ -193,7 +187,7 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
         if index % PIXEL_EVERY == 0 and index:
             pixels += 1
             for key, value in (("pixel", guess), ("pixel_copy", before)):
-                image = to_pixels_uint8(autoencoder.decode(value, reference).image)[0]
+                image = autoencoder.decode(value, reference).pixels()[0].numpy()
                 totals[key] += box_mse(image, clip["frames"][index])
     return index + 1, pixels
 

@@ -213,7 +213,7 @@ def test_a_reader_that_cannot_see_a_track_never_judges_it() -> None:
     dull = {"yaw": 5.0, "gaze_yaw": 8.0, "blink_side": 0.8, "smile": 0.4, "emotion_recognised": 0.5}
     assert all("cannot see" in blind_to(track, dull) for track in ("yaw", "gaze_yaw", "blink", "smile", "emotion", "pitch"))
     blind = {"yaw": "", "gaze_yaw": "blind"}
-    rows = [_unless_blind(judge(f"control_{track}_deg", 1.0, 5, "frames", 9.0), blind) for track in blind]
+    rows = [_unless_blind(judge(f"control_{track}_deg", 1.0, 5, "frames", 9.0), blind, {}) for track in blind]
     assert rows[0].passed is True and rows[1].passed is None and rows[1].value is None and rows[1].extra["unreliable_value"] == 1.0
 
 

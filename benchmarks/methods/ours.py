@@ -1,0 +1,109 @@
+"""Our model through its StreamSession, and changes to it at inference.
+
+The ablations here use the shipped weights, which were trained *with* what is taken away: they say how much the trained model
+leans on a part, not how a model trained without it would do. A model retrained without it is a checkpoint like any other:
+`benchmarks.compare --methods NAME=CHECKPOINT`.
+"""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from torch import Tensor
+
+from benchmarks.methods.base import Method, NotReady, Request, Sound, content
+from eartalking import StreamSession, TalkingHeadModel, load_model
+from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, WEIGHTS_NAME, resolve
+from eartalking.errors import InputError
+from eartalking.model import StreamState
+
+INFERENCE_ONLY = "at inference only, with weights that were trained otherwise"
+
+
+class SinklessModel(TalkingHeadModel):
+    """The model with the portrait taken out of the stream's memory: no sink block in the caches, its summary zero. The decoder
+    still has the portrait, or there would be nothing to warp."""
+
+    def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
+        state = super().prefill(reference_latents, reference_features)
+        for cache in state.backbone.caches:
+            cache.reset()
+        state.sink = state.sink * 0
+        return state
+
+
+class Ours(Method):
+    """A checkpoint driven by StreamSession.
+
+    `config` replaces fields of the checkpoint's configuration that change no weight's shape; `model_class` what is built.
+    """
+
+    def __init__(
+        self,
+        name: str = "ours",
+        about: str = "this project's model, streamed",
+        checkpoint: str = DEFAULT_CHECKPOINT,
+        kind: str = "ours",
+        model_class: type[TalkingHeadModel] = TalkingHeadModel,
+        **config: object,
+    ) -> None:
+        self.name, self.about, self.kind = name, about, kind
+        self.checkpoint, self.model_class, self.config = checkpoint, model_class, config
+
+    def prepare(self) -> None:
+        try:
+            loaded = load_model(self.checkpoint)
+        except InputError as error:
+            raise NotReady(str(error)) from error
+        self.model = self.model_class(dataclasses.replace(loaded.config, **self.config))
+        self.model.load_state_dict(loaded.state_dict())
+        self.model.eval().requires_grad_(False)
+
+    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        session = StreamSession(self.model, request.portrait, seed=request.seed, crop="center")
+        for piece in sound:
+            for frame in session.push(piece, request.controls):
+                yield frame.image
+        for frame in session.flush(request.controls):
+            yield frame.image
+
+    def version(self) -> str:
+        try:
+            folder = resolve(self.checkpoint)
+        except InputError:
+            return "missing"
+        return content(folder / WEIGHTS_NAME, folder / CONFIG_NAME, self.model_class.__name__, repr(sorted(self.config.items())))
+
+
+class ShuffledAudio(Ours):
+    """Ours listening to another clip's voice; the video is judged with the clip's own sound."""
+
+    measurable = False  # as fast as ours
+
+    def __init__(self, checkpoint: str = DEFAULT_CHECKPOINT) -> None:
+        about = "ours, driven by another clip's voice: what sync is worth by chance"
+        super().__init__("shuffled_audio", about, checkpoint, kind="reference")
+
+    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        if request.other_voice is None:
+            raise NotReady("shuffled audio needs a second clip in the set")
+        # The other voice is repeated where it is shorter, and handed out at the pace of the true one.
+        other = np.resize(request.other_voice, request.num_frames * len(next(iter(Sound(request.other_voice)))))
+        yield from super().generate(request, (piece for piece, _ in zip(Sound(other), sound, strict=False)))
+
+
+def ablations(checkpoint: str = DEFAULT_CHECKPOINT) -> list[Ours]:
+    """Ours with one thing changed each."""
+
+    def changed(name: str, about: str, **change: object) -> Ours:
+        return Ours(f"ours_{name}", f"ours {about} ({INFERENCE_ONLY})", checkpoint, "ablation", **change)
+
+    return [
+        changed("no_sink", "without the portrait in its memory", model_class=SinklessModel),
+        changed("clean_history", "that trusts its own history fully (history_level 0)", history_level=0.0),
+        changed("window_2", "with a window of 2 frames", window_size=2),
+        changed("regression", "without the flow (temperature 0)", temperature=0.0),
+        changed("flow_1_step", "with 1 flow step at temperature 1", temperature=1.0, num_steps=1),
+        changed("flow_16_steps", "with 16 flow steps at temperature 1", temperature=1.0, num_steps=16),
+    ]
