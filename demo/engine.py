@@ -1,0 +1,161 @@
+"""Where frames are made: the model, and one function that runs a `StreamSession` under a slot's control.
+
+With the `spaces` package installed (Hugging Face), that function becomes a ZeroGPU task and runs in a forked process.
+"""
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from demo.channel import SlotPool, SteeredControls
+from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from eartalking import Controls, StreamSession, TalkingHeadModel
+    from eartalking.session import Frame
+
+_HAS_SPACES = importlib.util.find_spec("spaces") is not None
+_KEPT_PORTRAITS = 8
+_LONGEST_GPU_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stream is made of; plain data, so that it can be sent to another process.
+
+    Attributes:
+        portrait: (size, size, 3) uint8, the crop that is to speak.
+        waveform: (samples,) float32 at 16 kHz.
+        seed: same inputs and seed, same frames.
+    """
+
+    portrait: np.ndarray
+    waveform: np.ndarray
+    seed: int
+
+    @property
+    def num_frames(self) -> int:
+        return -(-len(self.waveform) // SAMPLES_PER_FRAME)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A frame, and the milliseconds that computing it took (waiting for the viewer not included)."""
+
+    frame: Frame
+    milliseconds: float
+
+
+class Engine:
+    """The shared weights and the pool of slots; one per process."""
+
+    def __init__(self, model: TalkingHeadModel, slots: SlotPool) -> None:
+        self.model = model
+        self.slots = slots
+        self._started: OrderedDict[bytes, StreamSession] = OrderedDict()  # by portrait, least recently used first
+        self._lock = threading.Lock()
+        self.frames: Callable[[int, Job], Iterator[Made]] = _on_gpu(self._frames)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of portrait crops and frames."""
+        return self.model.config.autoencoder.image_size
+
+    def prepare(self, portrait: np.ndarray) -> None:
+        """Encode a crop (size, size, 3) uint8 ahead of its first stream, where that can be done (not on ZeroGPU)."""
+        if not _HAS_SPACES:
+            self._session(portrait)
+
+    def warm_up(self) -> None:
+        """The first frames of a process pay for choosing kernels; better now than at the first visitor's click."""
+        grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
+        list(self._session(grey).push(np.zeros(4 * SAMPLES_PER_FRAME, np.float32)))
+
+    def _session(self, portrait: np.ndarray) -> StreamSession:
+        """A stream at its start. Encoding a portrait takes longer than a frame, so the last few are kept."""
+        import torch
+
+        from eartalking import StreamSession
+
+        # OpenMP keeps the number of threads per thread: without this a new one would use all cores, and round differently.
+        torch.set_num_threads(torch.get_num_threads())
+        key = hashlib.sha256(portrait.tobytes()).digest()
+        with self._lock:
+            session = self._started.pop(key, None)
+        if session is None:
+            session = StreamSession(self.model, portrait, crop="center")
+        with self._lock:
+            self._started[key] = session
+            while len(self._started) > _KEPT_PORTRAITS:
+                self._started.popitem(last=False)
+        return session.clone()
+
+    def _frames(self, slot_number: int, job: Job) -> Iterator[Made]:
+        """The frames of `job` as the slot allows them; ends early if the slot is stopped."""
+        slot = self.slots.slots[slot_number]
+        session = self._session(job.portrait)
+        session.seed = job.seed
+        frames = _stream(session, job.waveform, SteeredControls(slot))
+        while slot.wait_for(session.next_index):
+            started = perf_counter()
+            frame = next(frames, None)
+            if frame is None:
+                return
+            yield Made(frame, (perf_counter() - started) * 1000)
+
+
+def _stream(session: StreamSession, waveform: np.ndarray, controls: Controls) -> Iterator[Frame]:
+    """As the command line does it: a frame's worth of audio at a time."""
+    for start in range(0, len(waveform), SAMPLES_PER_FRAME):
+        yield from session.push(waveform[start : start + SAMPLES_PER_FRAME], controls=controls)
+    yield from session.flush(controls=controls)
+
+
+def _on_gpu(function: Callable[[int, Job], Iterator[Made]]) -> Callable[[int, Job], Iterator[Made]]:
+    if not _HAS_SPACES:
+        return function
+    import spaces
+
+    def seconds(slot_number: int, job: Job) -> int:
+        """A paced stream takes as long as its voice; the rest is for starting up and pauses. More is never granted."""
+        return min(round(len(job.waveform) / SAMPLE_RATE) + 20, _LONGEST_GPU_SECONDS)
+
+    return spaces.GPU(duration=seconds)(function)
+
+
+def load_engine(checkpoint: str, takes: int, voice_seconds: float) -> Engine:
+    """Load the checkpoint on the best device there is, and warm it up on one short stream."""
+    slots = SlotPool(takes, round(voice_seconds * FPS) + 2)
+    if _HAS_SPACES:
+        import spaces  # noqa: F401  before torch: it makes ZeroGPU's device visible
+
+    import torch
+
+    from eartalking import load_model
+
+    if torch.cuda.is_available():
+        return Engine(load_model(checkpoint, device="cuda"), slots)
+    cores = _granted_cores()
+    if cores is not None and cores < torch.get_num_threads():
+        torch.set_num_threads(cores)
+    engine = Engine(load_model(checkpoint), slots)
+    engine.warm_up()
+    return engine
+
+
+def _granted_cores() -> int | None:
+    """The container's share of the machine's cores, None without a limit. PyTorch counts the machine's, and drowns in threads."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(int(quota) // int(period), 1)
+    except (OSError, ValueError):  # not a control group of version 2, or "max"
+        return None

@@ -1,0 +1,324 @@
+"""One running stream as the page sees it: steered while it runs, watched while it runs, an mp4 at its end."""
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import io
+import itertools
+import json
+import secrets
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from demo.badge import draw_badge
+from demo.channel import controls_of
+from demo.engine import Engine, Job, Made
+from demo.recorder import Recorder, cut_short
+from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
+from demo.timeline.files import as_json
+from demo.uploads import Voice
+from eartalking.config import FPS
+from eartalking.controls import ControlFrame, Controls, ControlValue
+from eartalking.errors import InputError
+
+RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
+VIEWER, CLOCK, FREE = "viewer", "clock", "free"  # who sets the pace
+_FRAME_MS = 1000 / FPS
+_JPEG_QUALITY = 88
+_PACKET = struct.Struct("<III")  # frame index, bytes of JSON, bytes of JPEG; then JSON, JPEG, 16-bit mono sound
+_STATS_EVERY = 10  # frames
+_RECENT = 50  # frames over which speed is averaged
+_WRITING_SECONDS = 0.25  # between two reports on the file's progress
+_PAUSE_SECONDS = 180.0  # a stream may be paused that long in all before its place goes to somebody else
+
+Message = bytes | str
+Listener = Callable[[Message], None]
+
+
+@dataclass
+class _Change:
+    """A control change that was asked for and has not been seen in a frame yet."""
+
+    number: int
+    tracks: dict[str, ControlValue]
+    asked: float = field(default_factory=monotonic)
+
+
+class LiveTake:
+    """A stream from Generate to mp4. Create it, `start` it, and it runs in its own thread.
+
+    How fast it runs is its `pace`: VIEWER stays a few frames ahead of a viewer, who is told through `attach` and answers
+    through `follow`, so that `set` is seen at once; CLOCK runs in real time, watched or not; FREE as fast as it can. Either way
+    the frames and the file are those of the command line.
+
+    Messages to the listener: bytes are frames (see `_PACKET`; the JSON holds `applied`, the controls in force, and `ms`), text is
+    JSON with a `type`: `hello`, `stats`, `applied` (a change and the frame at which it took effect), `writing` (how much of the
+    mp4 is there, once all frames are made), `done`, `error`.
+    """
+
+    def __init__(
+        self, engine: Engine, job: Job, voice: Voice, folder: Path, limits: Limits, controls: Controls, *, badge: bool = False,
+        pace: str = VIEWER,
+    ) -> None:  # fmt: skip
+        """`folder` receives the video and the control log.
+
+        Raises:
+            BusyError: no place is free.
+        """
+        self.token = secrets.token_urlsafe(16)
+        self.folder = folder / self.token
+        self.job, self.voice, self.badge, self.pace = job, voice, badge, pace
+        self.number = 1  # in its visitor's session, counted by `Sessions`
+        self.state = RUNNING
+        self.error = ""
+        self.applied: list[ControlFrame] = []
+        self._engine, self._limits = engine, limits
+        self._slot_number = engine.slots.take()
+        self._slot = engine.slots.slots[self._slot_number]
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._pending: list[_Change] = []
+        self._took_effect: dict[int, int] = {}  # change -> frame
+        self._listener: Listener | None = None
+        self._backlog: list[Message] = []
+        self._done = threading.Event()
+        self._keep_stopped = False
+        self._milliseconds: deque[float] = deque(maxlen=_RECENT)
+        self._misses, self._first_frame_ms = 0, 0.0
+        self._hash = hashlib.sha256()
+        self._slot.write_plan(controls, 0, job.num_frames)
+        if pace != FREE:
+            self._slot.pace(limits.lead_frames)
+
+    # Steering
+
+    @property
+    def next_frame(self) -> int:
+        """Index of the frame that is made next."""
+        return len(self.applied)
+
+    def set(self, tracks: Mapping[str, Any]) -> int:
+        """Put tracks in force from the next frame on, for good (None releases them); returns this change's number.
+
+        Raises:
+            ValueError: unknown track, or a value out of range.
+        """
+        asked = ControlFrame(tracks)
+        values = {track: asked[track] for track in tracks}
+        with self._lock:
+            number = next(self._numbers)
+            if self.state == RUNNING:
+                self._expect(number, values)
+                self._write_pending()
+        return number
+
+    def effect_of(self, change: int) -> int | None:
+        """The frame at which a change took effect; None if it has not yet, or was overtaken by another."""
+        return self._took_effect.get(change)
+
+    def replan(self, controls: Controls) -> None:
+        """The timeline was edited: follow it from the next frame on. Changes that no frame has shown yet stay on top of it."""
+        with self._lock:
+            if self.state == RUNNING:
+                self._slot.write_plan(controls, self.next_frame, self.job.num_frames)
+                self._write_pending()
+
+    def _write_pending(self) -> None:
+        for change in self._pending:
+            for track, value in change.tracks.items():
+                self._slot.write(track, self.next_frame, value)
+
+    def _expect(self, number: int, values: dict[str, ControlValue]) -> None:
+        for change in self._pending:  # what was overtaken by this change will never be seen
+            change.tracks = {track: value for track, value in change.tracks.items() if track not in values}
+        self._pending = [change for change in self._pending if change.tracks]
+        self._pending.append(_Change(number, values))
+
+    # Watching
+
+    def attach(self, listener: Listener) -> None:
+        """Send messages to `listener` (called from the take's thread), those so far first."""
+        with self._lock:
+            for message in self._backlog:
+                listener(message)
+            self._backlog.clear()
+            self._listener = listener
+
+    def follow(self, frame: float, playing: bool) -> None:
+        """The viewer's playhead, in frames."""
+        if self.state == RUNNING:
+            self._slot.follow(frame, playing)
+
+    def stop(self, keep: bool = False) -> None:
+        """End now; the take is `stopped`. Its control log is kept and, with `keep`, a video of what was made so far."""
+        if self.state == RUNNING:
+            self._keep_stopped = keep
+            self._slot.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the take has ended; False if `timeout` seconds were not enough."""
+        return self._done.wait(timeout)
+
+    # Results
+
+    @property
+    def video(self) -> Path:
+        return self.folder / "talking.mp4"
+
+    @property
+    def has_video(self) -> bool:
+        """Whether it has ended with an mp4: finished, or stopped and kept."""
+        return self.state in (FINISHED, STOPPED) and self.video.is_file()
+
+    @property
+    def label(self) -> str:
+        """What tells this take from the others of its visitor."""
+        steered = ", ".join(track.replace("_", " ") for track in self.log().tracks) or "no controls"
+        early = f", stopped after {len(self.applied) / FPS:.1f} s" if self.state == STOPPED else ""
+        return f"Take {self.number}: seed {self.job.seed}, {steered}{early}"
+
+    @property
+    def url(self) -> str:
+        """Where this take is served, below the page's own address."""
+        return f"{STREAM_PATH}/{self.token}"
+
+    def log(self) -> Controls:
+        """The controls that were in force, frame by frame: with portrait, voice and seed it makes the same video again."""
+        return controls_of(self.applied)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all pixels so far; equal for equal takes."""
+        return self._hash.hexdigest()
+
+    def stats(self) -> dict[str, float | int | str]:
+        """Speed and memory. `fps` and `rtf` are what computing alone would allow, `misses` frames over 40 ms."""
+        mean = float(np.mean(self._milliseconds)) if self._milliseconds else 0.0
+        return {
+            "frames": len(self.applied),
+            "total": self.job.num_frames,
+            "first_frame_ms": round(self._first_frame_ms, 1),
+            "frame_ms": round(mean, 1),
+            "fps": round(1000 / mean, 1) if mean else 0.0,
+            "rtf": round(mean / _FRAME_MS, 3),
+            "misses": self._misses,
+            "memory_mb": round(psutil.Process().memory_info().rss / 2**20, 1),
+            "fingerprint": self.fingerprint[:12],
+        }
+
+    # Running
+
+    def start(self) -> None:
+        """Run in a thread of its own, which inherits the request's context (ZeroGPU reads the visitor's quota from it)."""
+        context = contextvars.copy_context()
+        self._started = monotonic()
+        threading.Thread(target=context.run, args=(self._run,), name=f"take-{self.token[:6]}", daemon=True).start()
+        if self.pace == CLOCK:
+            self._slot.follow(0, True)
+        if self.pace == VIEWER:
+            threading.Thread(target=self._watch, name=f"watch-{self.token[:6]}", daemon=True).start()
+
+    def _watch(self) -> None:
+        """A stream that nobody watches must not keep its place."""
+        while not self._done.wait(1.0):
+            age = monotonic() - self._started
+            unseen = self._listener is None and age > self._limits.client_wait_seconds
+            if unseen or age > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS:
+                self.stop()
+
+    def _run(self) -> None:
+        try:
+            self.folder.mkdir(parents=True)
+            self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS, rate=PREVIEW_RATE,
+                               seed=self.job.seed)  # fmt: skip
+            recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
+            try:
+                for made in self._engine.frames(self._slot_number, self.job):
+                    self._take_in(made, recorder)
+                whole = len(self.applied) == self.job.num_frames
+                if whole or (self._keep_stopped and self.applied):
+                    self._write_down(recorder, whole)
+            finally:
+                recorder.discard()  # what has not been written by now
+            self._end(FINISHED if whole else STOPPED)
+        except Exception as error:  # whatever happens, the viewer is told and the place is given back
+            self.error = error.cause if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            self._end(FAILED)
+            if not isinstance(error, InputError):
+                raise
+
+    def _write_down(self, recorder: Recorder, whole: bool) -> None:
+        recorder.finish(early=not whole)
+        while not recorder.wait(_WRITING_SECONDS):
+            self._publish_json("writing", written=recorder.written, total=recorder.num_frames)
+        if not whole:
+            cut_short(self.video, recorder.num_frames, f"stopped early, after {recorder.num_frames} of {self.job.num_frames} frames")
+
+    def _take_in(self, made: Made, recorder: Recorder) -> None:
+        started = monotonic()
+        frame = made.frame
+        self._hash.update(frame.image)
+        with self._lock:
+            self.applied.append(frame.applied)
+            seen = [change for change in self._pending if all(frame.applied[t] == v for t, v in change.tracks.items())]
+            self._pending = [change for change in self._pending if change not in seen]
+            self._took_effect |= {change.number: frame.index for change in seen}
+        image = draw_badge(frame.image) if self.badge else frame.image
+        if frame.index == 0:
+            self._first_frame_ms = (monotonic() - self._started) * 1000
+        if self.pace == VIEWER or self._listener is not None:
+            self._publish(self._packet(image, frame.index, frame.applied, made.milliseconds))
+        for change in seen:
+            waited = (monotonic() - change.asked) * 1000
+            self._publish_json("applied", change=change.number, frame=frame.index, tracks=change.tracks, ms=round(waited, 1))
+        recorder.add(image)
+        spent = made.milliseconds + (monotonic() - started) * 1000
+        self._milliseconds.append(spent)
+        self._misses += spent > _FRAME_MS and frame.index > 0
+        if frame.index % _STATS_EVERY == 0:
+            self._publish_json("stats", **self.stats())
+
+    def _packet(self, image: np.ndarray, index: int, applied: ControlFrame, milliseconds: float) -> bytes:
+        about = json.dumps({"applied": applied.given(), "ms": round(milliseconds, 1)}).encode()
+        picture = io.BytesIO()
+        Image.fromarray(image).save(picture, "JPEG", quality=_JPEG_QUALITY)
+        jpeg = picture.getvalue()
+        return _PACKET.pack(index, len(about), len(jpeg)) + about + jpeg + self.voice.sound_of_frame(index)
+
+    def _end(self, state: str) -> None:
+        with self._lock:
+            self.state = state
+            self._pending.clear()
+        self._engine.slots.give_back(self._slot_number)
+        self._publish_json("stats", **self.stats())
+        if state == FAILED:
+            self._publish_json("error", message=f"The stream broke off: {self.error}")
+        else:
+            video = f"{self.url}/talking.mp4" if self.has_video else None
+            self._publish_json("done", state=state, video=video, controls=self.log_document(),
+                               fingerprint=self.fingerprint)  # fmt: skip
+        self._done.set()
+
+    def log_document(self) -> dict[str, Any]:
+        """The control log as the contract's JSON document."""
+        return {"fps": FPS, "tracks": as_json(self.log().tracks)}
+
+    def _publish_json(self, kind: str, **content: Any) -> None:
+        self._publish(json.dumps({"type": kind, **content}))
+
+    def _publish(self, message: Message) -> None:
+        with self._lock:
+            if self._listener is not None:
+                self._listener(message)
+            elif self.pace == VIEWER:
+                self._backlog.append(message)

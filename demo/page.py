@@ -1,0 +1,181 @@
+"""The page: what it looks like and which event does what. All work is done by the other modules."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from demo.about import build_about_tab
+from demo.api import add_api
+from demo.channel import BusyError
+from demo.compare import build_compare_tab
+from demo.examples import EXAMPLES, PORTRAITS, VOICES, example_cards
+from demo.leaderboard import build_leaderboard_tab
+from demo.portrait import PortraitInput, chosen, portrait_crop, shown
+from demo.sessions import Sessions, UserSession
+from demo.settings import LEADERBOARD
+from demo.stage import stage
+from demo.steer import steering
+from demo.timeline import control_timeline
+from demo.typed import LONGEST_TEXT, say
+from demo.uploads import UploadError, read_controls
+
+CONSENT = "I may animate this portrait and use this voice, and I will say that the result is AI-generated."
+_HEADER = """
+<header class="ear-head">
+  <div><h1>EARTalking</h1><p>A portrait and a voice become a video that speaks, and you steer it while it streams.</p></div>
+  <button type="button" class="ear-theme" aria-label="Switch between light and dark"><svg viewBox="0 0 24 24" aria-hidden="true">
+  <path d="M12 3a9 9 0 1 0 9 9 7 7 0 0 1-9-9z"/></svg></button>
+</header>
+"""
+_SWITCH_THEME = """
+const button = element.querySelector(".ear-theme");
+button.addEventListener("click", () => document.body.classList.toggle("dark"));
+"""
+
+
+def build_page(sessions: Sessions) -> gr.Blocks:
+    """The whole app as `gr.Blocks`; `Blocks.unload` frees what a visitor leaves behind."""
+    sessions.preload(PORTRAITS, VOICES)
+    with gr.Blocks(title="EARTalking", fill_width=True, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.HTML(value=None, html_template=_HEADER, js_on_load=_SWITCH_THEME, apply_default_css=False)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Create", id="create"):
+                _build_create(sessions)
+            with gr.Tab("Compare", id="compare"):
+                build_compare_tab(_finished_takes(sessions))
+            with gr.Tab("Leaderboard", id="leaderboard"):
+                build_leaderboard_tab(LEADERBOARD)
+            with gr.Tab("About", id="about"):
+                build_about_tab()
+        add_api(sessions)
+
+        def leave(request: gr.Request) -> None:
+            sessions.close(request.session_hash)
+
+        page.unload(leave)
+    return page
+
+
+def _finished_takes(sessions: Sessions) -> Callable[[gr.Request], list[dict[str, Any]]]:
+    """What the visitor has made, newest first, as the Compare tab takes it."""
+
+    def takes(request: gr.Request) -> list[dict[str, Any]]:
+        made = [take for take in sessions.get(request.session_hash).takes if take.has_video]
+        return [{"id": take.token, "label": take.label, "url": f"{take.url}/talking.mp4"} for take in reversed(made)]
+
+    return takes
+
+
+def _build_create(sessions: Sessions) -> None:
+    with gr.Row(elem_id="create"):
+        with gr.Column(scale=3, min_width=290, elem_id="inputs"):
+            cards = example_cards()
+            portrait = PortraitInput(
+                label="Portrait", sources=["upload", "webcam", "clipboard"], type="filepath", height=160, elem_id="portrait",
+                buttons=[],
+            )  # fmt: skip
+            crop = portrait_crop()
+            voice = gr.Audio(label="Voice", sources=["upload", "microphone"], type="filepath", elem_id="voice", buttons=[])
+            text = gr.Textbox(
+                placeholder="or type what to say, and press Enter", show_label=False, label="Text to say",
+                max_length=LONGEST_TEXT, submit_btn=True, elem_id="typed",
+            )  # fmt: skip
+            consent = gr.Checkbox(False, label=CONSENT, elem_id="consent")
+            generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
+            message = gr.HTML(value={}, html_template=_MESSAGE, elem_id="message", apply_default_css=False)
+            with gr.Accordion("Options", open=False):
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1,
+                                 info="Same inputs, controls and seed: same video.")  # fmt: skip
+                badge = gr.Checkbox(False, label="Visible AI-generated badge", info="The file's metadata says so in any case.")
+        with gr.Column(scale=4, min_width=300, elem_id="watch"):
+            screen = stage()
+        with gr.Column(scale=4, min_width=300, elem_id="controls"):
+            steering()
+    timeline = control_timeline(label="Control timeline", elem_id="timeline")
+
+    def take_portrait(path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+        session = sessions.get(request.session_hash)
+        try:
+            found = sessions.set_portrait(session, None if path is None else Path(path))
+        except UploadError as error:
+            return None, shown(None), _bad(error)
+        return gr.skip(), shown(found), _clear()
+
+    def take_voice(path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+        session = sessions.get(request.session_hash)
+        try:
+            heard = sessions.set_voice(session, None if path is None else Path(path))
+        except UploadError as error:
+            return None, _voice_on_timeline(session), _bad(error)
+        return gr.skip(), _voice_on_timeline(session) if heard else gr.skip(), _clear()
+
+    def type_voice(words: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        session = sessions.get(request.session_hash)
+        try:
+            spoken = say(words, session.folder / "typed.wav")
+            sessions.set_voice(session, spoken)
+        except UploadError as error:
+            return gr.skip(), gr.skip(), _bad(error)
+        return str(spoken), _voice_on_timeline(session), _clear()
+
+    def start(
+        crop_value: Any, timeline_value: Any, seed_value: float | None, with_badge: bool, agreed: bool, request: gr.Request
+    ) -> tuple[Any, Any]:
+        session = sessions.get(request.session_hash)
+        try:
+            _require_consent(session, agreed)
+            controls = read_controls({"fps": 25, "tracks": (timeline_value or {}).get("tracks", {})})
+            crop = chosen(crop_value)
+            take = sessions.start_take(session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge)
+        except (UploadError, BusyError) as error:
+            return gr.skip(), _bad(error)
+        return {"token": take.token, "url": take.url}, _clear()
+
+    def speak_example(event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request) -> tuple[Any, ...]:
+        session = sessions.get(request.session_hash)
+        example = EXAMPLES[event.index]
+        try:
+            sessions.set_bundled(session, example.portrait, example.voice)
+            controls = read_controls({"fps": 25, "tracks": example.tracks})
+            take = sessions.start_take(session, controls=controls, seed=int(seed_value or 0), badge=with_badge)
+        except (UploadError, BusyError) as error:
+            return (*(gr.skip() for _ in range(5)), _bad(error))
+        ticket = {"token": take.token, "url": take.url}
+        timeline_value = _voice_on_timeline(session) | {"tracks": example.tracks}
+        return str(example.portrait), str(example.voice), shown(session.portrait), timeline_value, ticket, _clear()
+
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    portrait.input(take_portrait, portrait, [portrait, crop, message], **private)
+    voice.input(take_voice, voice, [voice, timeline, message], **private)
+    text.submit(type_voice, text, [voice, timeline, message], **private)
+    # Not queued: a queue would only add its own delay before the first frame. How many may run is the slots' business.
+    generate.click(start, [crop, timeline, seed, badge, consent], [screen, message], queue=False, **private)
+    cards.select(speak_example, [seed, badge], [portrait, voice, crop, timeline, screen, message], queue=False, **private)
+
+
+def _require_consent(session: UserSession, agreed: bool) -> None:
+    if agreed or session.portrait is None or session.voice is None:
+        return
+    if session.portrait.path not in PORTRAITS or session.voice.path not in VOICES:
+        raise UploadError("Please confirm the consent box first: it is about real people.")
+
+
+def _voice_on_timeline(session: UserSession) -> dict[str, Any]:
+    if session.voice is None:
+        return {"waveform": [], "duration": 10.0}
+    return {"fps": 25, "duration": session.voice.seconds, "waveform": session.voice.peaks, "applied": {}, "playhead": 0}
+
+
+# The text is set by the template's own escaping, so that a file's name cannot become markup.
+_MESSAGE = '<p class="ear-message" role="alert" data-mood="{{value.mood}}">{{value.text}}</p>'
+
+
+def _bad(error: Exception) -> dict[str, str]:
+    return {"text": str(error).replace("`", "'").replace("${", "$ {").replace("\\", "/"), "mood": "bad"}
+
+
+def _clear() -> dict[str, str]:
+    return {"text": "", "mood": ""}

@@ -1,0 +1,234 @@
+"""Who is using the page, what they brought, what they made; and when all of that is deleted."""
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+
+from gradio.utils import get_upload_folder
+
+from demo.engine import Engine, Job
+from demo.live import RUNNING, VIEWER, LiveTake
+from demo.settings import Limits
+from demo.uploads import CropBox, Portrait, UploadError, Voice, open_portrait, open_voice
+from eartalking.controls import Controls
+
+T = TypeVar("T")
+_SWEEP_SECONDS = 30.0
+
+
+@dataclass
+class UserSession:
+    """One visitor (a browser tab, or a client of the API): a folder of their own, their inputs, their takes, newest last."""
+
+    folder: Path
+    portrait: Portrait | None = None
+    voice: Voice | None = None
+    takes: list[LiveTake] = field(default_factory=list)
+    started: int = 0
+    uploads: set[Path] = field(default_factory=set)
+    seen: float = field(default_factory=monotonic)
+
+    @property
+    def running(self) -> LiveTake | None:
+        return next((take for take in reversed(self.takes) if take.state == RUNNING), None)
+
+
+class Sessions:
+    """All visitors of one process. Their files live in `root`, one folder each, and go when they go."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self.engine, self.limits = engine, limits
+        self.root = Path(tempfile.mkdtemp(prefix="eartalking-demo-"))
+        self._sessions: dict[str, UserSession] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._portraits: dict[Path, Portrait] = {}
+        self._voices: dict[Path, Voice] = {}
+        self._preloading: threading.Thread | None = None
+        self._bundle_lock = threading.Lock()
+        threading.Thread(target=self._sweep_for_ever, name="sweeper", daemon=True).start()
+
+    def get(self, key: str | None) -> UserSession:
+        """The visitor with this key (Gradio's session hash), created at the first call."""
+        key = key or "anonymous"
+        with self._lock:
+            session = self._sessions.get(key)
+            if session is None:
+                session = self._sessions[key] = UserSession(Path(tempfile.mkdtemp(dir=self.root)))
+            session.seen = monotonic()
+        return session
+
+    def find_take(self, token: str) -> LiveTake | None:
+        """The take with this token, whoever owns it: the token is the permission."""
+        with self._lock:
+            for session in self._sessions.values():
+                for take in session.takes:
+                    if take.token == token:
+                        session.seen = monotonic()
+                        return take
+        return None
+
+    def set_portrait(self, session: UserSession, upload: Path | None) -> Portrait | None:
+        """Check and keep a portrait.
+
+        Raises:
+            UploadError: it cannot be used; the upload is deleted.
+        """
+        session.portrait = None
+        if upload is not None:
+            session.portrait = self._checked(session, upload, "portrait", open_portrait)
+            self.engine.prepare(session.portrait.cut(None, self.engine.image_size))
+        return session.portrait
+
+    def set_voice(self, session: UserSession, upload: Path | None) -> Voice | None:
+        """Check and keep a voice.
+
+        Raises:
+            UploadError: it cannot be used; the upload is deleted.
+        """
+        session.voice = None
+        if upload is not None:
+            session.voice = self._checked(session, upload, "voice", open_voice)
+        return session.voice
+
+    def preload(self, portraits: set[Path], voices: set[Path]) -> None:
+        """Open bundled files once for all visitors, in a thread of their own, so that nobody waits for a face to be found."""
+        def work() -> None:
+            for path in portraits:
+                self._bundled_portrait(path)
+            for path in voices:
+                self._bundled_voice(path)
+
+        self._preloading = threading.Thread(target=work, name="preload", daemon=True)
+        self._preloading.start()
+
+    def wait_until_preloaded(self) -> None:
+        """Block until `preload` is through."""
+        if self._preloading is not None:
+            self._preloading.join()
+
+    def set_bundled(self, session: UserSession, portrait: Path, voice: Path) -> None:
+        """Give a session a bundled portrait and voice."""
+        session.portrait, session.voice = self._bundled_portrait(portrait), self._bundled_voice(voice)
+
+    def _bundled_portrait(self, path: Path) -> Portrait:
+        with self._bundle_lock:
+            if path not in self._portraits:
+                portrait = self._portraits[path] = open_portrait(path, self.limits)
+                self.engine.prepare(portrait.cut(None, self.engine.image_size))
+            return self._portraits[path]
+
+    def _bundled_voice(self, path: Path) -> Voice:
+        with self._bundle_lock:
+            if path not in self._voices:
+                self._voices[path] = open_voice(path, self.limits)
+            return self._voices[path]
+
+    def start_take(
+        self, session: UserSession, *, controls: Controls, seed: int, crop: CropBox | None = None, badge: bool = False,
+        pace: str = VIEWER,
+    ) -> LiveTake:  # fmt: skip
+        """Start a stream from the session's portrait and voice; one that still runs in this session is stopped first.
+
+        Raises:
+            UploadError: something is missing.
+            BusyError: all places are taken.
+        """
+        if session.portrait is None:
+            raise UploadError("Please choose a portrait first.")
+        if session.voice is None:
+            raise UploadError("Please choose a voice first.")
+        if session.running is not None:
+            session.running.stop()
+            session.running.wait(5.0)
+        job = Job(session.portrait.cut(crop, self.engine.image_size), session.voice.waveform, seed)
+        take = LiveTake(self.engine, job, session.voice, session.folder, self.limits, controls, badge=badge, pace=pace)
+        session.started += 1
+        take.number = session.started
+        session.takes.append(take)
+        self._drop_old_takes(session)
+        take.start()
+        return take
+
+    def close(self, key: str | None) -> None:
+        """The visitor left: stop their streams and delete all that is theirs."""
+        with self._lock:
+            session = self._sessions.pop(key or "anonymous", None)
+        if session is not None:
+            self._delete(session)
+
+    def close_all(self) -> None:
+        """Stop everything and delete all files."""
+        self._closed.set()
+        for key in list(self._sessions):
+            self.close(key)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def _checked(self, session: UserSession, upload: Path, kind: str, check: Callable[[Path, Limits], T]) -> T:
+        """What `check` makes of a copy in the session's own folder; of an upload that is no good, nothing remains.
+
+        Gradio stores equal files of different visitors once, so what a session works with must be its own.
+        """
+        for old in session.folder.glob(f"{kind}.*"):
+            old.unlink(missing_ok=True)
+        session.uploads.add(upload)
+        copy = session.folder / f"{kind}{upload.suffix.lower()[:8] or '.bin'}"
+        try:
+            if upload.stat().st_size > self.limits.upload_bytes:
+                largest = f"{self.limits.upload_bytes / 2**20:.0f} MB"
+                raise UploadError(f"This file has more than {largest}. Please choose a smaller one.")
+            shutil.copyfile(upload, copy)
+            return check(copy, self.limits)
+        except UploadError:
+            copy.unlink(missing_ok=True)
+            self._forget(session, upload)
+            raise
+
+    def _forget(self, session: UserSession, upload: Path) -> None:
+        session.uploads.discard(upload)
+        shared = any(upload in other.uploads for other in self._sessions.values())
+        # Only what Gradio stored for a visitor: examples stay, even where the whole project lies in a temporary folder.
+        stored = Path(get_upload_folder()).resolve()
+        if not shared and stored in upload.resolve().parents:
+            upload.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder that Gradio made for it; not empty, or not ours: it stays
+                upload.parent.rmdir()
+
+    def _drop_old_takes(self, session: UserSession) -> None:
+        kept = [take for take in session.takes if take.has_video]
+        keep = {take.token for take in kept[-self.limits.kept_takes :]}
+        for take in list(session.takes):
+            if take.state != RUNNING and take.token not in keep and take is not session.takes[-1]:
+                session.takes.remove(take)
+                shutil.rmtree(take.folder, ignore_errors=True)
+
+    def _delete(self, session: UserSession) -> None:
+        for take in session.takes:
+            take.stop()
+        for take in session.takes:
+            take.wait(5.0)
+        for upload in list(session.uploads):
+            self._forget(session, upload)
+        shutil.rmtree(session.folder, ignore_errors=True)
+
+    def _sweep_for_ever(self) -> None:
+        while not self._closed.wait(_SWEEP_SECONDS):
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Close every session that has shown no sign of life for `Limits.idle_seconds`."""
+        oldest = monotonic() - self.limits.idle_seconds
+        for key, session in list(self._sessions.items()):
+            if session.seen < oldest and session.running is None:
+                self.close(key)
+

@@ -1,0 +1,318 @@
+// The live player: frames and sound over a WebSocket, drawn on a canvas against the clock of the sound.
+// One per page, `window.EARPlayer`. It knows nothing of Gradio; the components mount it and hand it takes.
+(() => {
+  if (window.EARPlayer) return;
+
+  const FPS = 25;
+  const START_FRAMES = 3;      // buffered before the first one plays; more only adds delay to steering
+  const RESUME_FRAMES = 4;     // buffered before going on after running dry
+  const REPORT_MS = 250;       // how often the server hears where we are; between two reports it counts on by itself
+  const SCHEDULE_AHEAD = 0.35; // seconds of sound handed to the audio device in advance
+  const PANEL_MS = 160;        // how often `shown` is told while frames run: what surrounds the picture need not keep up with it
+  const DECODE_AHEAD = 6;      // frames
+
+  const listeners = {};
+  const on = (name, callback) => { (listeners[name] ||= []).push(callback); };
+  const emit = (name, detail) => { for (const callback of listeners[name] || []) callback(detail); };
+
+  // --- the clock of the sound ---------------------------------------------------------------
+  let audio = null, gain = null, volume = 1;
+
+  function wakeSound() {
+    if (!audio) {
+      const Context = window.AudioContext || window.webkitAudioContext;
+      if (!Context) return;
+      audio = new Context({ sampleRate: 48000, latencyHint: "interactive" });
+      gain = audio.createGain();
+      gain.gain.value = volume;
+      gain.connect(audio.destination);
+    }
+    if (audio.state === "suspended") audio.resume().catch(() => {});
+  }
+  for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, wakeSound, { capture: true });
+
+  const soundRuns = () => audio !== null && audio.state === "running";
+  const latency = () => (audio.outputLatency || audio.baseLatency || 0);
+  // Seconds on the sound's clock; on the wall's while no sound is allowed to play.
+  const now = () => (soundRuns() ? audio.currentTime : performance.now() / 1000);
+
+  // --- the take -----------------------------------------------------------------------------
+  const EMPTY = { state: "idle", frames: [], total: 0, rate: 48000, shown: -1 };
+  let take = { ...EMPTY };
+  let socket = null;
+  let origin = 0;         // clock time at which frame 0 would have played
+  let clockIsSound = false;
+  let playing = false, wanted = false, position = 0; // position: frame at which we stand while not playing
+  let scheduled = 0, sources = [];
+  let canvas = null, context = null;
+  let lastReport = 0, changes = new Map(), nextChange = 1;
+  let awaited = -1;       // the frame that is due but not decoded yet
+  let toldAt = 0;         // when `shown` was last told
+  let waiting = 0, painting = 0; // timer and repaint that lead to the next tick; while nothing plays there are none
+  const decoded = new Set(); // frames whose picture lies in memory
+  const paints = [];      // wall times of painted frames, for the frame rate on the panel
+  const text = new TextDecoder();
+
+  const playhead = () => (playing ? (now() - origin) * FPS : position);
+  const available = () => take.frames.length;
+
+  function address(path, scheme) {
+    const base = new URL(((window.gradio_config && window.gradio_config.root) || location.origin).replace(/\/?$/, "/"));
+    const url = new URL(path, base);
+    if (scheme) url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    else url.protocol = location.protocol;
+    return url.href;
+  }
+
+  function load(ticket) {
+    unload();
+    take = { ...EMPTY, frames: [], state: "starting", url: ticket.url, clicked: ticket.clicked || performance.now(), firstPaint: null, stalls: 0, painted: 0 };
+    wanted = true; playing = false; position = 0; scheduled = 0; paints.length = 0;
+    wakeSound();
+    emit("state", take);
+    const opened = new WebSocket(address(`${ticket.url}/stream`, true));
+    opened.binaryType = "arraybuffer";
+    opened.onmessage = (event) => (typeof event.data === "string" ? hear(JSON.parse(event.data)) : see(event.data));
+    opened.onclose = () => { if (socket === opened && !ended()) fail("The connection was lost. Press Generate to start again."); };
+    socket = opened;
+  }
+
+  function unload() {
+    silence();
+    if (socket) { const old = socket; socket = null; old.close(); }
+    for (const frame of decoded) frame.bitmap.close();
+    decoded.clear();
+    changes.clear();
+    take = { ...EMPTY, frames: [] };
+  }
+
+  const ended = () => ["done", "stopped", "failed", "idle"].includes(take.state);
+
+  function fail(message) {
+    take.state = "failed"; take.message = message; wanted = false;
+    halt();
+    emit("state", take);
+  }
+
+  function hear(message) {
+    if (message.type === "hello") { take.total = message.frames; take.rate = message.rate; take.size = message.size; take.seed = message.seed; take.state = "streaming"; emit("state", take); }
+    else if (message.type === "stats") { take.stats = message; emit("stats", take); }
+    else if (message.type === "accepted") { const change = changes.get(message.id); if (change) change.number = message.change; }
+    else if (message.type === "writing") emit("writing", message);
+    else if (message.type === "refused") { changes.delete(message.id); emit("refused", message); }
+    else if (message.type === "applied") applied(message);
+    else if (message.type === "done") {
+      take.state = message.state === "finished" ? "done" : "stopped";
+      take.video = message.video && address(message.video); take.controls = message.controls; take.fingerprint = message.fingerprint;
+      take.log = address(`${take.url}/controls`);
+      if (take.state === "stopped") { wanted = false; halt(); }
+      emit("state", take);
+      emit("done", take);
+    } else if (message.type === "error") fail(message.message);
+  }
+
+  function applied(message) {
+    for (const [id, change] of changes) {
+      if (change.number !== message.change) continue;
+      changes.delete(id);
+      emit("applied", { frame: message.frame, tracks: message.tracks, serverMs: message.ms, asked: change.asked });
+      if (message.frame <= take.shown) emit("visible", { frame: message.frame, ms: performance.now() - change.asked });
+      else take.watching = [...(take.watching || []), { frame: message.frame, asked: change.asked }];
+    }
+  }
+
+  function see(buffer) {
+    const view = new DataView(buffer);
+    const index = view.getUint32(0, true), jsonBytes = view.getUint32(4, true), jpegBytes = view.getUint32(8, true);
+    const about = JSON.parse(text.decode(new Uint8Array(buffer, 12, jsonBytes)));
+    const jpeg = new Blob([new Uint8Array(buffer, 12 + jsonBytes, jpegBytes)], { type: "image/jpeg" });
+    const sound = new Int16Array(buffer.slice(12 + jsonBytes + jpegBytes));
+    const frame = { index, jpeg, sound, applied: about.applied, bitmap: null, arrived: performance.now() };
+    take.frames[index] = frame;
+    if (index === 0) take.firstArrival = performance.now() - take.clicked;
+    decode(frame);
+    emit("frame", frame);
+    if (wanted && !playing) tick();
+  }
+
+  // Only what is about to be shown stays decoded: a minute of bitmaps would be hundreds of megabytes.
+  function decode(frame) {
+    if (!frame || frame.bitmap || frame.decoding) return;
+    frame.decoding = true;
+    createImageBitmap(frame.jpeg).then((bitmap) => {
+      frame.decoding = false;
+      if (take.frames[frame.index] !== frame) { bitmap.close(); return; }
+      frame.bitmap = bitmap;
+      decoded.add(frame);
+      if (frame.index === 0 && take.shown < 0) draw(frame); // the first picture need not wait for the sound
+      else if (frame.index === awaited) show(awaited);
+    }).catch(() => { frame.decoding = false; });
+  }
+
+  // --- playing ------------------------------------------------------------------------------
+  function begin(frame) {
+    clockIsSound = soundRuns();
+    position = frame;
+    scheduled = Math.floor(frame);
+    origin = now() + 0.02 - frame / FPS;
+    playing = true;
+    report(true);
+    emit("playing", true);
+    tickAt(frame);
+  }
+
+  function halt() {
+    position = Math.max(0, Math.min(playhead(), Math.max(available() - 1, 0)));
+    playing = false;
+    silence();
+    clearTimeout(waiting); cancelAnimationFrame(painting);
+    report(true);
+    emit("playing", false);
+    if (take.shown >= 0) tell();
+  }
+
+  function silence() {
+    for (const source of sources) { try { source.stop(); } catch { /* it has ended by itself */ } }
+    sources = [];
+  }
+
+  function schedule() {
+    if (!clockIsSound) return;
+    while (scheduled < available()) {
+      const at = origin + scheduled / FPS;
+      if (at > audio.currentTime + SCHEDULE_AHEAD) break;
+      const samples = take.frames[scheduled].sound;
+      const piece = audio.createBuffer(1, samples.length, take.rate);
+      const channel = piece.getChannelData(0);
+      for (let i = 0; i < samples.length; i++) channel[i] = samples[i] / 32768;
+      const source = audio.createBufferSource();
+      source.buffer = piece;
+      source.connect(gain);
+      const late = audio.currentTime - at;
+      if (late < 1 / FPS) {
+        source.start(Math.max(at, audio.currentTime), Math.max(late, 0));
+        sources.push(source);
+        source.onended = () => { const i = sources.indexOf(source); if (i >= 0) sources.splice(i, 1); };
+      }
+      scheduled += 1;
+    }
+  }
+
+  // Looks again when `frame` is due: a timer, and then the browser's next repaint. Nothing wakes the page in between.
+  function tickAt(frame) {
+    clearTimeout(waiting);
+    const seconds = (frame - heard()) / FPS;
+    waiting = setTimeout(() => { cancelAnimationFrame(painting); painting = requestAnimationFrame(tick); }, Math.max(0, 1000 * seconds));
+  }
+
+  // What is heard now, in frames: it left the context `latency` seconds ago.
+  const heard = () => playhead() - (clockIsSound ? latency() * FPS : 0);
+
+  function tick() {
+    if (wanted && !playing) {
+      const buffered = available() - position;
+      const complete = take.total > 0 && available() >= take.total;
+      if (buffered > 0 && (complete || buffered >= (position < 1 ? START_FRAMES : RESUME_FRAMES))) begin(position);
+    }
+    if (!playing) return;
+    if (clockIsSound !== soundRuns()) { const at = playhead(); silence(); begin(Math.max(at, 0)); }
+    schedule();
+    const due = Math.floor(heard());
+    if (take.total > 0 && heard() >= take.total) { finishPlaying(); return; }
+    if (playhead() >= available() && available() < take.total) { take.stalls += 1; halt(); emit("state", take); return; }
+    if (due >= 0) show(Math.min(due, available() - 1));
+    if (performance.now() - lastReport > REPORT_MS) report(false);
+    tickAt(due + 1);
+  }
+
+  function finishPlaying() {
+    show(take.total - 1);
+    wanted = false;
+    halt();
+    position = take.total - 1;
+    emit("played", take);
+  }
+
+  function show(index) {
+    for (let i = index; i < index + DECODE_AHEAD; i++) decode(take.frames[i]);
+    const frame = take.frames[index];
+    awaited = frame && !frame.bitmap ? index : -1;
+    if (!frame || !frame.bitmap || index === take.shown) return;
+    draw(frame);
+    take.painted += 1;
+    paints.push(performance.now());
+    if (paints.length > 2 * FPS) paints.shift();
+    for (const other of decoded) {
+      if (other.index >= index && other.index < index + DECODE_AHEAD) continue;
+      other.bitmap.close();
+      other.bitmap = null;
+      decoded.delete(other);
+    }
+    for (const entry of take.watching || []) if (entry.frame <= index) emit("visible", { frame: entry.frame, ms: performance.now() - entry.asked });
+    take.watching = (take.watching || []).filter((entry) => entry.frame > index);
+  }
+
+  function draw(frame) {
+    if (!context) return;
+    if (canvas.width !== frame.bitmap.width) { canvas.width = frame.bitmap.width; canvas.height = frame.bitmap.height; }
+    context.drawImage(frame.bitmap, 0, 0);
+    take.shown = frame.index;
+    if (take.firstPaint === null) { take.firstPaint = performance.now() - take.clicked; emit("stats", take); }
+    if (!playing || performance.now() - toldAt >= PANEL_MS) tell();
+  }
+
+  function tell() {
+    toldAt = performance.now();
+    emit("shown", take.shown);
+  }
+
+  function paintedFps() {
+    if (paints.length < 2) return 0;
+    return 1000 * (paints.length - 1) / (paints[paints.length - 1] - paints[0]);
+  }
+
+  // --- talking to the server ----------------------------------------------------------------
+  function send(message) {
+    if (!socket || socket.readyState !== WebSocket.OPEN) return false;
+    socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  function report(always) {
+    if (take.state !== "streaming" || (!always && !playing)) return;
+    lastReport = performance.now();
+    // Before the first frame plays, and while paused for want of frames, we stand at the end of what there is.
+    const starved = wanted && !playing;
+    send({ type: "playhead", frame: starved ? Math.max(available() - 1, 0) : Math.max(playhead(), 0), playing });
+  }
+
+  function steer(tracks, asked) {
+    if (take.state !== "streaming") return false;
+    const id = nextChange++;
+    changes.set(id, { asked: asked ?? performance.now() });
+    return send({ type: "set", tracks, id });
+  }
+
+  window.EARPlayer = {
+    on, load, unload, paintedFps, playhead, wakeSound,
+    mount(element) { canvas = element; context = canvas.getContext("2d"); },
+    get take() { return take; },
+    get playing() { return wanted; },
+    get sound() { return { running: soundRuns(), time: audio ? audio.currentTime : 0, latency: audio ? latency() : 0, state: audio ? audio.state : "none" }; },
+    // Seconds by which the sound that is heard leads the picture on the canvas.
+    skew() { return clockIsSound && playing ? (playhead() / FPS - latency()) - (take.shown + 0.5) / FPS : 0; },
+    set: steer, // {track: value, or null to release}
+    plan: (controls) => take.state === "streaming" && send({ type: "plan", controls }),
+    play() { wakeSound(); if (!available()) return; if (!playing && position >= take.total - 1 && take.total) position = 0; wanted = true; tick(); },
+    pause() { wanted = false; if (playing) halt(); },
+    seek(frame) {
+      const target = Math.max(0, Math.min(frame, available() - 1));
+      if (playing) { silence(); begin(target); } else { position = target; report(true); tick(); }
+      show(Math.floor(target));
+      emit("shown", Math.floor(target));
+    },
+    stop() { send({ type: "stop" }); wanted = false; if (playing) halt(); },
+    setVolume(value) { volume = value; if (gain) gain.gain.value = value; },
+  };
+  addEventListener("pagehide", unload);
+})();

@@ -1,0 +1,84 @@
+"""What the demo's tests share: a tiny random model, voices, a served page."""
+from __future__ import annotations
+
+import shutil
+import socket
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from demo.app import build_demo, launch
+from demo.channel import SlotPool
+from demo.engine import Engine
+from demo.sessions import Sessions
+from demo.settings import Limits
+from eartalking import TalkingHeadModel
+from eartalking.config import FPS, TINY
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PHOTO, PORTRAIT, SPEECH = EXAMPLES / "photo.jpg", EXAMPLES / "portrait.png", EXAMPLES / "speech.wav"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# Containers often give 64 MB of shared memory and no display, and run as root.
+FLAGS = ("--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required").split()  # fmt: skip
+SLOW = 60_000  # ms a page may take; the machine that runs the tests may have other things to do
+LIMITS = Limits(takes=2, voice_seconds=20, upload_bytes=4 * 2**20, portrait_pixels=5_000_000)
+
+
+def tiny_model() -> TalkingHeadModel:
+    """Random weights of which every one counts, so that every control changes the picture."""
+    torch.manual_seed(0)
+    model = TalkingHeadModel(TINY).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.normal_(0, 0.1)
+    return model
+
+
+def tiny_engine(limits: Limits = LIMITS) -> Engine:
+    return Engine(tiny_model(), SlotPool(limits.takes, round(limits.voice_seconds * FPS) + 2))
+
+
+def write_voice(path: Path, seconds: float, seed: int = 0, loudness: float = 0.2) -> Path:
+    """A 16 kHz WAV of noise."""
+    samples = np.random.default_rng(seed).normal(0, loudness, round(seconds * 16000)).clip(-1, 1)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(16000)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+@contextmanager
+def served(engine: Engine, limits: Limits = LIMITS) -> Iterator[tuple[str, Sessions]]:
+    """The page on a free port; yields its address, and what it knows of its visitors."""
+    with one_thread():
+        page, sessions = build_demo(engine, limits)
+        try:
+            _, address, _ = launch(page, sessions, server_port=free_port(), prevent_thread_lock=True, quiet=True)
+            sessions.wait_until_preloaded()
+            yield address, sessions
+        finally:
+            page.close(verbose=False)
+            sessions.close_all()
+
+
+def free_port() -> int:
+    """Ask for it right before it is used: a browser's connections take ports from the same range."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """So small a model is fastest alone, above all on a machine that has other things to do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,96 @@
+"""Two videos in the Compare tab play, seek and stop as one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+from demo_app import CHROMIUM, FLAGS, SLOW
+
+from demo.compare import build_compare_tab
+from eartalking.video import VideoWriter
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+def make_video(path: Path, frames: int, colour: int) -> Path:
+    with VideoWriter(path, (64, 64)) as writer:
+        for index in range(frames):
+            writer.write(np.full((64, 64, 3), (colour + index) % 256, np.uint8))
+    return path
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    long, short = make_video(tmp_path / "long.mp4", 100, 0), make_video(tmp_path / "short.mp4", 60, 90)
+    make_video(tmp_path / "mine.mp4", 50, 200)
+    takes = [{"id": path.stem, "label": f"Take {path.stem}", "url": f"gradio_api/file={path}", "path": str(path)} for path in (long, short)]
+    with gr.Blocks() as blocks:
+        with gr.Tab("First"):
+            gr.Markdown("nothing")
+        with gr.Tab("Compare"):
+            build_compare_tab(lambda request: takes if request.session_hash else [])
+    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)])
+    errors = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.set_default_timeout(SLOW)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.get_by_role("tab", name="Compare").click()
+        page.wait_for_function("document.querySelectorAll('.cmp-has').length === 2")
+        page.wait_for_function("[...document.querySelectorAll('.cmp video')].every((video) => video.readyState >= 2)")
+        yield page
+        browser.close()
+    blocks.close()
+    assert not errors
+
+
+def state(page: Any) -> dict[str, Any]:
+    return page.evaluate("window.EARCompare.get('compare').state()")
+
+
+def test_both_play_seek_and_stop_together(page: Any, tmp_path: Path) -> None:
+    assert page.get_by_label("Video A").first.input_value() == "long"
+    page.get_by_role("button", name="Play both").click()
+    page.wait_for_function("window.EARCompare.get('compare').state().times[0] > 1.2")
+    assert state(page)["playing"]
+    page.wait_for_function(
+        """() => { const { playing, times } = window.EARCompare.get('compare').state();
+        return playing && Math.abs(times[0] - times[1]) < 0.08; }"""
+    )
+    # pushed apart, they find together again
+    page.evaluate("document.querySelectorAll('.cmp video')[1].currentTime = 0")
+    page.wait_for_function("(() => { const { times } = window.EARCompare.get('compare').state(); return times[0] - times[1] < 0.1; })()")
+    page.get_by_role("button", name="Pause both").click()
+    assert not state(page)["playing"]
+    slider = page.locator('[data-cmp="seek"]')
+    slider.focus()
+    slider.press("Home")
+    page.wait_for_function("window.EARCompare.get('compare').state().times.every((time) => time < 0.01)")
+    for _ in range(5):
+        slider.press("ArrowRight")
+    page.wait_for_function("window.EARCompare.get('compare').state().times.every((time) => Math.abs(time - 0.2) < 0.01)")
+    page.get_by_role("button", name="One frame on").click()
+    page.wait_for_function("window.EARCompare.get('compare').state().times.every((time) => Math.abs(time - 0.24) < 0.01)")
+    slider.press("End")  # the short one stays on its last frame
+    page.wait_for_function("window.EARCompare.get('compare').state().times[0] > 3.9")
+    assert state(page)["times"][1] == pytest.approx(2.4, abs=0.05)
+    assert state(page)["muted"] == [False, True]
+    page.get_by_label("Sound").select_option("B")
+    assert state(page)["muted"] == [True, False]
+    boxes = [box.bounding_box() for box in page.locator(".cmp-side").all()]
+    assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]  # stacked on a phone
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator('input[type="file"]').nth(1).set_input_files(tmp_path / "mine.mp4")
+    page.wait_for_function("Math.abs(document.querySelectorAll('.cmp video')[1].duration - 2) < 0.05")
+    assert page.get_by_label("Video B").first.input_value() == "local"
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    page.locator('input[type="file"]').nth(0).set_input_files(broken)
+    page.get_by_text("cannot be played: broken.mp4").wait_for()

@@ -1,0 +1,162 @@
+"""The leaderboard reads any results table, and never ranks measured rows with copied ones."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from demo.leaderboard import (
+    LARGEST,
+    SMALLEST,
+    ZERO,
+    Choice,
+    best,
+    build_leaderboard_tab,
+    is_measured,
+    metrics,
+    offered,
+    plot_table,
+    provenance,
+    ranked,
+    read_leaderboard,
+    suites,
+)
+from eartalking.errors import InputError
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+TABLE = """method,source,fid_lite0,fid_lite0_ci_low,sync_c,ttff_ms,n_videos,commit,note
+slow,measured,14.9,13.0,3.9,2310,64,abc,
+ours,measured,12.3,11.1,4.1,151.3,64,abc,"<b>bold</b>, with a comma"
+nameless,measured,,,,5,64,abc,no faces found
+theirs,paper,1.5,,9.0,,,,table 2
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "leaderboard.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_cells_are_numbers_where_the_column_is(path: Path) -> None:
+    rows = read_leaderboard(path)
+    assert rows[1] == {"method": "ours", "source": "measured", "fid_lite0": 12.3, "fid_lite0_ci_low": 11.1, "sync_c": 4.1, "ttff_ms": 151.3,
+                       "n_videos": 64.0, "commit": "abc", "note": "<b>bold</b>, with a comma"}
+    assert rows[2]["fid_lite0"] is None and [is_measured(row) for row in rows] == [True, True, True, False]
+    assert metrics(rows) == ["fid_lite0", "sync_c", "ttff_ms"]
+
+
+def test_copied_rows_are_never_ranked_with_measured_ones(path: Path) -> None:
+    rows = read_leaderboard(path)
+    table = ranked(rows, Choice(measured=True, metric="fid_lite0", best=SMALLEST))
+    assert list(table["method"]) == ["ours", "slow", "nameless"] and list(table["rank"]) == [1, 2, None] and list(table["row"]) == [2, 1, 3]
+    copied = ranked(rows, Choice(measured=False, metric="fid_lite0", best=SMALLEST))
+    assert list(copied["method"]) == ["theirs"] and list(copied["rank"]) == [1]
+    assert list(ranked(rows, Choice(True, metric="sync_c", best=LARGEST))["method"]) == ["ours", "slow", "nameless"]
+    assert list(plot_table(rows, Choice(True), "ttff_ms", "fid_lite0")["method"]) == ["slow", "ours"]
+    assert not len(plot_table(rows, Choice(False), "ttff_ms", "fid_lite0"))
+
+
+def test_only_metrics_with_values_are_offered(path: Path) -> None:
+    rows = read_leaderboard(path)
+    assert offered(rows, Choice(True)) == ["fid_lite0", "sync_c", "ttff_ms"]
+    assert offered(rows, Choice(False)) == ["fid_lite0", "sync_c"]
+
+
+def test_direction_is_the_file_s_word_before_the_name_s(path: Path) -> None:
+    rows = read_leaderboard(path)
+    assert [best(rows, name) for name in ("fid_lite0", "sync_c", "ttff_ms")] == [SMALLEST, LARGEST, SMALLEST]
+    assert best([{"zeal": 1.0, "zeal_direction": "higher"}], "zeal") == LARGEST
+    assert best([{"fid": 1.0, "fid_direction": "↑"}], "fid") == LARGEST
+    assert best([{"max_drop": 1.0}], "max_drop") is None
+    table = [{"method": name, "av_offset": value, "av_offset_direction": "zero"} for name, value in (("a", -3.0), ("b", 1.0), ("c", 0.0))]
+    assert best(table, "av_offset") == ZERO
+    assert list(ranked(table, Choice(True, metric="av_offset", best=ZERO))["method"]) == ["c", "b", "a"]
+
+
+def test_suites_are_never_ranked_together() -> None:
+    cells = (("a", "quick", 1.0), ("b", "full", 9.0), ("c", "quick", 2.0))
+    rows = [{"method": name, "suite": suite, "psnr": value} for name, suite, value in cells]
+    assert suites(rows, True) == ["quick", "full"]
+    assert list(ranked(rows, Choice(True, "quick", "psnr", LARGEST))["method"]) == ["c", "a"]
+    assert list(plot_table(rows, Choice(True, "full"), "psnr", "psnr")["method"]) == ["b"]
+
+
+def test_any_columns_will_do(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("who,zeal,colour\na,1,red\nb,3,\n")
+    rows = read_leaderboard(path)
+    table = ranked(rows, Choice(True, metric="zeal", best=LARGEST))
+    assert list(table["who"]) == ["b", "a"] and metrics(rows) == ["zeal"]
+    path.write_text("who\na\n")
+    assert list(ranked(read_leaderboard(path), Choice(True))["who"]) == ["a"]
+
+
+def test_provenance_has_every_column_and_is_no_markup(path: Path) -> None:
+    page = provenance(read_leaderboard(path), 2)
+    cells = ("ours", "measured", "12.3", "11.1", "4.1", "151.3", "64", "abc", "with a comma")
+    for column, cell in zip(TABLE.splitlines()[0].split(","), cells, strict=True):
+        assert column.removeprefix("fid_lite0_") in page and cell in page
+    assert "&lt;b&gt;bold" in page and "<b>bold" not in page
+
+
+@pytest.mark.parametrize(
+    "text, cause",
+    [("", "empty"), ("a,b\n", "no rows"), ("a,a\n1,2\n", "repeated"), ("a,b\n1\n", "row 2"), ("a,b\n1,2\n1,2,3\n", "row 3"),
+     ('a\n"b\n', "broken CSV")],
+)
+def test_a_bad_file_is_one_error_with_its_cause(tmp_path: Path, text: str, cause: str) -> None:
+    path = tmp_path / "leaderboard.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=cause):
+        read_leaderboard(path)
+
+
+def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none.csv"):
+        read_leaderboard(tmp_path / "none.csv")
+
+
+@pytest.fixture
+def page(path: Path) -> Iterator[Any]:
+    with gr.Blocks() as blocks:
+        build_leaderboard_tab(path)
+    _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True)
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    errors = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(address)
+        page.locator("#leaderboard-table").get_by_text("ours").locator("visible=true").first.wait_for()
+        yield page
+        browser.close()
+    blocks.close()
+    assert not errors
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_in_the_browser(page: Any, path: Path) -> None:
+    table, detail = page.locator("#leaderboard-table"), page.locator("#leaderboard-row")
+    assert not table.get_by_text("theirs").locator("visible=true").count()
+    table.get_by_text("ours").locator("visible=true").first.click()
+    detail.get_by_text("with a comma").wait_for()
+    with page.expect_download() as download:
+        page.locator("#leaderboard-download").click()
+    assert Path(download.value.path()).read_text() == TABLE
+    page.get_by_label("Reported in papers").check()
+    table.get_by_text("theirs").locator("visible=true").first.wait_for()
+    assert not table.get_by_text("ours").locator("visible=true").count()
+    path.write_text("")
+    page.locator("#leaderboard-refresh").click()
+    page.get_by_text("the file is empty").wait_for()
+    path.unlink()
+    page.locator("#leaderboard-refresh").click()
+    page.get_by_text("No results here yet").wait_for()

@@ -1,0 +1,283 @@
+"""Bad uploads: a sentence for the user, the session usable, nothing left on disk. And whose files go when."""
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import time
+import wave
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from demo_app import LIMITS, PHOTO, PORTRAIT, SPEECH, one_thread, tiny_engine, write_voice
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from demo.channel import BusyError
+from demo.sessions import Sessions, UserSession
+from demo.settings import PREVIEW_RATE
+from demo.typed import say
+from demo.uploads import CropBox, UploadError, open_portrait, open_voice, read_controls
+from eartalking import Controls
+from eartalking.face import crop_face
+from eartalking.video import read_audio
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Sessions]:
+    sessions = Sessions(tiny_engine(), LIMITS)
+    yield sessions
+    sessions.close_all()
+    assert not sessions.root.exists()
+
+
+@pytest.fixture
+def sessions(shared: Sessions) -> Iterator[Sessions]:
+    yield shared
+    for key in list(shared._sessions):
+        shared.close(key)
+    assert os.listdir(shared.root) == []
+
+
+def huge_png(path: Path, side: int) -> Path:
+    """A valid header of side x side pixels over almost no data, as an attacker would send it."""
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(64))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def silence(path: Path, seconds: float, rate: int = 16000) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(rate)
+        file.writeframes(bytes(2 * round(seconds * rate)))
+    return path
+
+
+def bad_portraits(folder: Path) -> dict[str, tuple[Path, str]]:
+    (folder / "cut.jpg").write_bytes(PHOTO.read_bytes()[:900])
+    (folder / "text.png").write_text("hello " * 99)
+    (folder / "empty.png").touch()
+    (folder / "big.png").write_bytes(bytes(LIMITS.upload_bytes + 1))
+    Image.new("RGB", (9, 9)).save(folder / "dot.png")
+    return {
+        "corrupt": (folder / "cut.jpg", "cannot be used"),
+        "wrong type": (folder / "text.png", "not a picture"),
+        "sound": (write_voice(folder / "voice.png", 0.5), "not a picture"),
+        "empty": (folder / "empty.png", "empty"),
+        "too many bytes": (folder / "big.png", "MB"),
+        "200 megapixels": (huge_png(folder / "huge.png", 14143), "megapixels"),
+        "a bit too large": (huge_png(folder / "large.png", 2300), "megapixels"),
+        "too small": (folder / "dot.png", "too small"),
+    }
+
+
+def bad_voices(folder: Path) -> dict[str, tuple[Path, str]]:
+    (folder / "text.wav").write_text("hello " * 99)
+    (folder / "empty.wav").touch()
+    return {
+        "silent": (silence(folder / "silent.wav", 2), "silent"),
+        "empty": (folder / "empty.wav", "empty"),
+        "no samples": (silence(folder / "none.wav", 0), "cannot be used"),
+        "wrong type": (folder / "text.wav", "cannot be used"),
+        "a picture": (PHOTO, "cannot be used"),
+        "too long": (silence(folder / "long.wav", LIMITS.voice_seconds + 2), "longer than 20 seconds"),
+        "two hours": (silence(folder / "hours.wav", 7200, rate=250), "longer than 20 seconds"),
+    }
+
+
+def stored_by_gradio(name: str) -> Path:
+    """Where Gradio puts an upload: in a folder of its own below its upload folder."""
+    folder = Path(get_upload_folder())
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=folder)) / name
+
+
+def test_what_gradio_did_not_store_is_never_deleted(sessions: Sessions, tmp_path: Path) -> None:
+    own = tmp_path / "own.png"  # a checkout below the temporary folder has its examples there
+    own.write_bytes(PORTRAIT.read_bytes())
+    sessions.set_portrait(sessions.get("a"), own)
+    sessions.close("a")
+    assert own.exists()
+
+
+def test_bad_uploads_are_refused_with_a_sentence_and_leave_nothing(sessions: Sessions, tmp_path: Path) -> None:
+    session = sessions.get("somebody")
+    cases = [(sessions.set_portrait, case) for case in bad_portraits(tmp_path).items()]
+    cases += [(sessions.set_voice, case) for case in bad_voices(tmp_path).items()]
+    for accept, (name, (path, words)) in cases:
+        upload = stored_by_gradio(path.name)
+        upload.write_bytes(path.read_bytes())
+        started = time.monotonic()
+        with pytest.raises(UploadError, match=words) as error:
+            accept(session, upload)
+        assert time.monotonic() - started < 10, name
+        assert str(error.value).endswith((".", "trim it.")) and str(tmp_path) not in str(error.value), name
+        assert os.listdir(session.folder) == [] and not upload.parent.exists(), name
+    sessions.set_portrait(session, PHOTO)  # and it goes on
+    sessions.set_voice(session, SPEECH)
+    assert PHOTO.exists() and SPEECH.exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ('{"tracks": ', "broken JSON"),
+        ('{"tracks": {"yaw": [[0, 99]]}}', "yaw"),
+        ({"tracks": {"tilt": [[0, 1]]}}, "tilt"),
+        ({"tracks": {"yaw": [[1, 1], [0, 2]]}}, "does not follow"),
+        ({"tracks": {"emotion": [[0, ["bored", 1]]]}}, "bored"),
+        ({"fps": 30, "tracks": {}}, "fps"),
+        ([1, 2], "expected"),
+        ({"tracks": {"yaw": [[0, object()]]}}, "cannot be used"),
+    ],
+)
+def test_bad_controls_are_refused_with_a_sentence(document: object, words: str) -> None:
+    with pytest.raises(UploadError, match=words):
+        read_controls(document)
+
+
+def test_good_controls_come_as_text_document_or_file(tmp_path: Path) -> None:
+    controls = Controls({"yaw": [(0.0, 1.5), (2.0, None)], "emotion": [(1.0, ("happy", 0.5))]})
+    controls.save(tmp_path / "c.json")
+    document = {"fps": 25, "tracks": {"yaw": [[0, 1.5], [2, None]], "emotion": [[1, ["happy", 0.5]]]}}
+    for source in (document, tmp_path / "c.json", (tmp_path / "c.json").read_text()):
+        assert read_controls(source) == controls
+    assert read_controls(None) == read_controls("") == Controls()
+
+
+@pytest.mark.parametrize("path", [PHOTO, PORTRAIT])
+def test_the_automatic_crop_is_the_command_line_s_and_can_be_moved(path: Path) -> None:
+    portrait = open_portrait(path, LIMITS)
+    np.testing.assert_array_equal(portrait.cut(None, 256), crop_face(portrait.image).image)
+    moved = CropBox(portrait.box.left + 40, portrait.box.top, portrait.box.side)
+    shift = round(40 / portrait.box.side * 256)
+    a, b = portrait.cut(None, 256).astype(int)[:, shift : shift + 128], portrait.cut(moved, 256).astype(int)[:, :128]
+    assert np.abs(a - b).mean() < 12 < np.abs(portrait.cut(None, 256).astype(int)[:, :128] - b).mean()
+
+
+def test_faces_are_found_by_several_threads_at_once() -> None:
+    alone = {path: open_portrait(path, LIMITS).face for path in (PHOTO, PORTRAIT)}
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda path: (path, open_portrait(path, LIMITS).face), [PHOTO, PORTRAIT] * 3))
+    assert all(face == alone[path] for path, face in together)
+
+
+def test_without_a_face_the_middle_is_taken(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    portrait = open_portrait(tmp_path / "noise.png", LIMITS)
+    assert portrait.face is None and portrait.box == CropBox(0, 50, 200)
+    np.testing.assert_array_equal(portrait.cut(None, 64), crop_face(noise, 64, mode="center").image)
+
+
+def test_a_voice_is_what_the_command_line_hears() -> None:
+    voice = open_voice(SPEECH, LIMITS)
+    np.testing.assert_array_equal(voice.waveform, read_audio(SPEECH))
+    assert len(voice.preview) == pytest.approx(voice.seconds * PREVIEW_RATE, abs=64)
+    assert len(voice.peaks) == pytest.approx(50 * voice.seconds, abs=1) and max(voice.peaks) == 1.0
+
+
+def test_typed_text_is_spoken_and_nonsense_refused(tmp_path: Path) -> None:
+    texts = ("Hello.", "Hello there, this is a longer text.")
+    short, long = (open_voice(say(text, tmp_path / "typed.wav"), LIMITS) for text in texts)
+    assert 0.3 < short.seconds < long.seconds < 8
+    for text, words in (("  ", "type what"), ("?!", "type what"), ("a " * 300, "characters")):
+        with pytest.raises(UploadError, match=words):
+            say(text, tmp_path / "typed.wav")
+
+
+def start(sessions: Sessions, session: UserSession, tmp_path: Path) -> None:
+    sessions.set_portrait(session, PORTRAIT)
+    sessions.set_voice(session, write_voice(tmp_path / "voice.wav", 1.0))
+    sessions.start_take(session, controls=Controls(), seed=0)
+
+
+def test_leaving_stops_the_stream_and_deletes_everything(sessions: Sessions, tmp_path: Path) -> None:
+    session = sessions.get("tab")
+    start(sessions, session, tmp_path)
+    take = session.takes[-1]
+    assert sessions.find_take(take.token) is take
+    sessions.close("tab")
+    assert take.state == "stopped" and not session.folder.exists() and len(sessions) == 0
+    assert sessions.find_take(take.token) is None and sessions.engine.slots.free == LIMITS.takes
+
+
+def test_a_new_take_replaces_the_one_that_runs(sessions: Sessions, tmp_path: Path) -> None:
+    session = sessions.get("tab")
+    for _ in range(LIMITS.takes + 2):  # more than there are places
+        start(sessions, session, tmp_path)
+    states = [take.state for take in session.takes]
+    assert states[-1] == "running" and states.count("running") == 1
+
+
+def test_users_do_not_wait_for_each_other_until_the_places_are_gone(sessions: Sessions, tmp_path: Path) -> None:
+    for name in range(LIMITS.takes):
+        start(sessions, sessions.get(str(name)), tmp_path)
+    with pytest.raises(BusyError):
+        start(sessions, sessions.get("one too many"), tmp_path)
+
+
+def test_the_idle_are_forgotten_and_the_running_are_not(sessions: Sessions, tmp_path: Path) -> None:
+    idle, busy = sessions.get("idle"), sessions.get("busy")
+    start(sessions, busy, tmp_path)
+    for session in (idle, busy):
+        session.seen -= LIMITS.idle_seconds + 1
+    sessions.sweep()
+    assert not idle.folder.exists() and busy.folder.exists() and len(sessions) == 1
+
+
+def test_an_upload_that_two_share_goes_with_the_second(sessions: Sessions) -> None:
+    upload = stored_by_gradio("same.png")
+    upload.write_bytes(PORTRAIT.read_bytes())
+    for name in "ab":
+        sessions.set_portrait(sessions.get(name), upload)
+    sessions.close("a")
+    assert upload.exists()
+    sessions.close("b")
+    assert not upload.parent.exists()
+
+
+def test_a_take_needs_both(sessions: Sessions) -> None:
+    session = sessions.get("tab")
+    with pytest.raises(UploadError, match="portrait"):
+        sessions.start_take(session, controls=Controls(), seed=0)
+    sessions.set_portrait(session, PORTRAIT)
+    with pytest.raises(UploadError, match="voice"):
+        sessions.start_take(session, controls=Controls(), seed=0)
+
+
+def test_only_finished_takes_up_to_a_few_are_kept(tmp_path: Path) -> None:
+    sessions = Sessions(tiny_engine(), replace(LIMITS, kept_takes=2))
+    try:
+        session = sessions.get("tab")
+        sessions.set_portrait(session, PORTRAIT)
+        sessions.set_voice(session, write_voice(tmp_path / "voice.wav", 0.2))
+        for seed in range(4):
+            assert sessions.start_take(session, controls=Controls(), seed=seed, pace="free").wait(30)
+        assert [take.job.seed for take in session.takes] == [1, 2, 3]
+        assert sorted(path.parent.name for path in session.folder.rglob("*.mp4")) == sorted(take.token for take in session.takes)
+    finally:
+        sessions.close_all()
+
+
+def test_bundled_files_are_opened_once_for_all(sessions: Sessions) -> None:
+    for name in "ab":
+        sessions.set_bundled(sessions.get(name), PORTRAIT, SPEECH)
+    assert sessions.get("a").portrait is sessions.get("b").portrait and sessions.get("a").voice is sessions.get("b").voice
+    sessions.close("a")
+    assert PORTRAIT.exists() and SPEECH.exists()
