@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
 from eartalking.frame_encoder import FrameEncoder
-from eartalking.modules.res_block import ResBlock, norm_groups
+from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 from eartalking.part_refiner import PartRefiner
 from eartalking.surface import BASE_CHANNELS, Base, SurfaceEncoder, SurfaceFields, background_plate, identity_grid
 
@@ -77,10 +77,6 @@ def warp_image(image: Tensor, warp: Tensor, mode: str = "bilinear") -> Tensor:
     """Sample `image` (B, C, H, W) at the identity grid plus `warp` (B, 2, h, w); returns (B, C, h, w) in float32."""
     grid = identity_grid(warp.shape[-1], warp.device) + warp.float().permute(0, 2, 3, 1)
     return F.grid_sample(image.float(), grid, mode=mode, padding_mode="border", align_corners=False)
-
-
-def _upsample(x: Tensor, factor: int = 2) -> Tensor:
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 class MotionCode(nn.Module):
@@ -217,12 +213,12 @@ class FrameDecoder(nn.Module):
             here = base.at(features.shape[-1])
             warp = here.warp
             if correction is not None:
-                correction = _upsample(correction)
+                correction = upsample(correction)
                 warp = warp + correction
             features = warp_image(features, warp).to(features.dtype)
             known = [features, here.channels().to(features.dtype)]
             if hidden is not None:
-                known.append(_upsample(self.ups[index - 1](hidden)))
+                known.append(upsample(self.ups[index - 1](hidden)))
             hidden = block(torch.cat(known, dim=1).contiguous(memory_format=torch.channels_last), cond)
             step = self.warp_heads[index](hidden)
             correction = step if correction is None else correction + step
@@ -233,14 +229,14 @@ class FrameDecoder(nn.Module):
         """The warped person before the background, blended with what neither can show."""
         warps, visibility, hidden, reach = geometry
         # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %.
-        person, matte = warp_image(reference.person, _upsample(warps[-1], self.stem), "bicubic").split([3, 1], dim=1)
-        matte = matte.clamp(0, 1) * _upsample(reach, self.stem)
+        person, matte = warp_image(reference.person, upsample(warps[-1], self.stem), "bicubic").split([3, 1], dim=1)
+        matte = matte.clamp(0, 1) * upsample(reach, self.stem)
         warped = reference.plate + matte * (person - reference.plate)  # (B, 3, H, W)
         refined = torch.cat([hidden, F.pixel_unshuffle(warped, self.stem).to(hidden.dtype)], dim=1)
         refined = hidden + self.refine(F.silu(self.refine_in(refined)))
         out = F.pixel_shuffle(self.conv_out(F.silu(refined)), self.stem).float()  # (B, 4, H, W)
         painted = out[:, :3]
-        blend = torch.sigmoid(out[:, 3:] + _upsample(visibility, self.stem))
+        blend = torch.sigmoid(out[:, 3:] + upsample(visibility, self.stem))
         image = blend * warped + (1 - blend) * painted
         return Decoded(image, warped, painted, blend, warps, visibility)
 
@@ -288,7 +284,7 @@ class FrameAutoencoder(nn.Module):
         """The same for portraits whose latents and landmarks are known."""
         surface = self.surface(portrait)
         scale = portrait.shape[-1] // surface.cover.shape[-1]
-        matte = F.interpolate(surface.cover, scale_factor=scale, mode="bilinear", align_corners=False)
+        matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
         return Reference(
             portrait, self.reference_encoder(portrait), surface, self.surface.home(surface, self.to_motion(latents)),

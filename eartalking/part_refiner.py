@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
-from eartalking.modules.res_block import ResBlock, norm_groups
+from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 
 EYE, MOUTH = (0.1875, 0.15625), (0.28125, 0.25)  # width and height of the cuts in fractions of the frame: 48 x 40, 72 x 64 of 256
 FADE = 1 / 8  # of a cut's height: how wide its edge is
@@ -84,7 +84,7 @@ class PartNet(nn.Module):
         hidden = self.down(x)
         for block in self.coarse:
             hidden = block(hidden, cond)
-        x = x + F.interpolate(self.up(hidden), scale_factor=2, mode="bilinear", align_corners=False)
+        x = x + upsample(self.up(hidden))
         add, erase = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(self.last(x, cond)))), 2).float().split([3, 1], dim=1)
         # Erasing is told apart: to shut an eye by adding alone, every detail of it would have to be met exactly.
         return add - erase * decoded

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
-from eartalking.modules.res_block import ResBlock, norm_groups
+from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 from eartalking.motion_vector import BLINK_COLUMNS, GAZE, HEAD_POSE, LID_COLUMNS, LID_FOLLOW_DEGREES, MOTION_SCALES, TRANSLATION
 
 NUM_UNITS = 52
@@ -126,7 +126,7 @@ class SurfaceEncoder(nn.Module):
                 x = self.downs[index](x)
         camera = self.to_camera(x.float().mean((2, 3)))
         for skip, up, block in zip(reversed(skips), reversed(self.ups), reversed(self.back), strict=True):
-            x = block(skip + F.interpolate(up(x), scale_factor=2, mode="bilinear", align_corners=False))
+            x = block(skip + upsample(up(x)))
         out = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), 2).float()
         point, weight, cover, components = out.split([3, 1, 1, self.num_components], dim=1)
         return SurfaceFields(
@@ -139,6 +139,10 @@ class SurfaceEncoder(nn.Module):
 
     def project(self, fields: SurfaceFields, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Where the surface is under motion vectors (B, L): positions in the picture (B, 2, S, S) and z (B, 1, S, S)."""
+        with torch.autocast(motion.device.type, enabled=False):  # eight bits of a position are half a pixel
+            return self._project(fields, motion)
+
+    def _project(self, fields: SurfaceFields, motion: Tensor) -> tuple[Tensor, Tensor]:
         moves = torch.einsum("bm,kmc->bck", movers(motion), self.basis)  # (B, 3, K)
         size = fields.point.shape[-2:]
         rest = fields.point.flatten(2) + moves @ fields.components.flatten(2)  # (B, 3, S²)
@@ -153,15 +157,13 @@ class SurfaceEncoder(nn.Module):
 
     def home(self, fields: SurfaceFields, own_motion: Tensor) -> Tensor:
         """Where the surface is under the portrait's own motion (B, L), as it was read: (B, 2, S, S). Once per stream."""
-        with torch.autocast(own_motion.device.type, enabled=False):  # eight bits of a position are half a pixel
-            return self.project(fields, own_motion)[0]
+        return self.project(fields, own_motion)[0]
 
     def displace(self, fields: SurfaceFields, motion: Tensor, home: Tensor) -> tuple[Tensor, Tensor]:
         """How far each of the portrait's pixels moves, (B, 2, S, S), and how near it is then, (B, 1, S, S); from the motion of the
         frame (B, L) and `home`. The portrait's own motion moves nothing, whatever was misread."""
-        with torch.autocast(motion.device.type, enabled=False):
-            there, near = self.project(fields, motion)
-            return there - home, near
+        there, near = self.project(fields, motion)
+        return there - home, near
 
     def base(self, fields: SurfaceFields, motion: Tensor, home: Tensor, size: int) -> Base:
         """The warp that follows, at `size` pixels a side."""
@@ -216,11 +218,11 @@ def background_plate(portrait: Tensor, cover: Tensor) -> Tensor:
         levels.append(tuple(F.avg_pool2d(value, 2) for value in levels[-1]))
     filled = levels[-1][0] / levels[-1][1].clamp_min(1e-4)
     for colour, weight in reversed(levels[:-1]):
-        coarser = F.interpolate(filled, scale_factor=2, mode="bilinear", align_corners=False)
+        coarser = upsample(filled)
         sure = weight.clamp(max=1) ** 0.5
         filled = sure * colour / weight.clamp_min(1e-4) + (1 - sure) * coarser
     scale = portrait.shape[-1] // size
-    hidden, filled = (F.interpolate(value, scale_factor=scale, mode="bilinear", align_corners=False) for value in (hidden, filled))
+    hidden, filled = (upsample(value, scale) for value in (hidden, filled))
     return portrait + hidden * (filled - portrait)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from eartalking.config import AutoencoderConfig
-from eartalking.data import MOTION_SCALES, motion_vector
-from eartalking.motion_vector import GAZE
+from eartalking.data import motion_vector
+from eartalking.motion_vector import GAZE, MOTION_SCALES
 from eartalking.surface import (
     NUM_UNITS,
     SurfaceEncoder,

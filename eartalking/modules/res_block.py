@@ -1,4 +1,4 @@
-"""Residual block of convolutions, optionally conditioned."""
+"""Residual block of convolutions, optionally conditioned, and what stands between two levels of such blocks."""
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -31,3 +31,8 @@ class ResBlock(nn.Module):
 def norm_groups(channels: int) -> int:
     """How many groups a group norm of so many channels has."""
     return next(groups for groups in (8, 4, 2, 1) if channels % groups == 0)
+
+
+def upsample(x: Tensor, factor: int = 2) -> Tensor:
+    """(B, C, h, w) -> (B, C, h · factor, w · factor), bilinear."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)

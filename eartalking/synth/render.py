@@ -34,9 +34,9 @@ class Renderer:
     """
 
     def __init__(
-        self, size: int = 256, map_size: int = 64, *, surface_size: int = 0, supersampling: float = 1.5, bundle: HeadBundle | None = None
+        self, size: int = 256, map_size: int = 64, *, supersampling: float = 1.5, bundle: HeadBundle | None = None
     ) -> None:
-        """size, map_size, surface_size: pixels of frames and maps; 0: twice the map's. supersampling: frames are drawn this much
+        """size, map_size: pixels of frames and maps; the surface's map has twice as many. supersampling: frames are drawn this much
         larger and averaged (1 to 2); on llvmpipe 1.5 looks like multisampling with 4 samples and takes two thirds of its time."""
         self.size, self.map_size = size, map_size
         self.bundle = bundle or load_bundle()
@@ -69,7 +69,7 @@ class Renderer:
         self._map_frame = context.framebuffer(
             [context.texture((map_size, map_size), 4, dtype="f4")], context.depth_renderbuffer((map_size, map_size))
         )
-        side = surface_size or 2 * map_size
+        side = 2 * map_size
         self._point_frame = context.framebuffer([context.texture((side, side), 4, dtype="f4")], context.depth_renderbuffer((side, side)))
         self.identity: Identity | None = None
         self._atlas: moderngl.Texture | None = None

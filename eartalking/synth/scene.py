@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+FACE_PLANE = 0.3  # z of the face in head heights: a camera's scale is told there
 BACKDROP_SIZE = 256
 
 
@@ -44,8 +45,7 @@ def sample_camera(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     focal = 1 / np.tan(field_of_view / 2)
     centre = np.array([0.0, 0.5]) + rng.normal(0, 0.025, 2) * frame_height
     centre[1] -= 0.06 * (frame_height - 1)
-    face_plane = 0.3
-    return np.array([*centre, face_plane + frame_height / 2 * focal], np.float32), float(focal)
+    return np.array([*centre, FACE_PLANE + frame_height / 2 * focal], np.float32), float(focal)
 
 
 def _direction(rng: np.random.Generator, spread: float) -> np.ndarray:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eartalking.synth.face_units import NUM_FACE_UNITS
 from eartalking.synth.head import HeadBundle
 from eartalking.synth.identity import Identity
 from eartalking.synth.motion import random_stills
+from eartalking.synth.scene import FACE_PLANE
 
 if TYPE_CHECKING:
     from eartalking.synth.motion import Motion
     from eartalking.synth.render import Renderer
 
-FACE_PLANE = 0.3
 GAZE_SPREAD = np.radians(10)
 _STILLS = 2000  # random states from which the spread of each unit is taken
 
@@ -29,20 +30,20 @@ def mover_components(bundle: HeadBundle, count: int) -> tuple[np.ndarray, np.nda
     """How everything moves a vertex, compressed: components (V, count) of unit spread over the vertices that move, and basis
     (count, 54, 3), so that `components @ basis` is the movement of each vertex by each mover at full strength: 52 face units, then
     the gaze's yaw and pitch in radians, to first order. What moves much and often is kept best."""
-    movement = np.zeros((len(bundle.mean), 54, 3), np.float64)
-    movement[:, :52] = bundle.deltas.transpose(1, 0, 2)
+    movement = np.zeros((len(bundle.mean), NUM_FACE_UNITS + 2, 3), np.float64)
+    movement[:, :NUM_FACE_UNITS] = bundle.deltas.transpose(1, 0, 2)
     for name in ("eye_left", "eye_right"):
         eye = bundle.vertices_of(name)
         x, y, z = (bundle.mean[eye] - bundle.mean[eye].mean(axis=0)).T
-        movement[eye, 52, 0], movement[eye, 52, 2] = z, -x
-        movement[eye, 53, 1], movement[eye, 53, 2] = z, -y
+        movement[eye, -2, 0], movement[eye, -2, 2] = z, -x  # yaw
+        movement[eye, -1, 1], movement[eye, -1, 2] = z, -y  # pitch
     spread = np.append(random_stills(_STILLS, np.random.default_rng(0)).face_units.std(axis=0), [GAZE_SPREAD] * 2)
     spread = np.maximum(spread, 0.02)[None, :, None]
     left, values, right = np.linalg.svd((movement * spread).reshape(len(movement), -1), full_matrices=False)
     moving = np.abs(movement).max(axis=(1, 2)) > 0
     components = left[:, :count] * values[:count]
     scale = components[moving].std(axis=0)
-    basis = (right[:count] * scale[:, None]).reshape(count, 54, 3) / spread
+    basis = (right[:count] * scale[:, None]).reshape(count, *movement.shape[1:]) / spread
     return (components / scale).astype(np.float32), basis.astype(np.float32)
 
 

@@ -17,7 +17,6 @@ import json
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from eartalking.autoencoder import FrameAutoencoder, Geometry
 from eartalking.checkpoint import load_model, save_model
 from eartalking.data import StillPairs
+from eartalking.modules.res_block import upsample
 from eartalking.motion_vector import BLINK_COLUMNS, MOTION_SCALES
 from eartalking.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
 from eartalking.surface import identity_grid
@@ -167,10 +167,6 @@ class RefinerTrainer(nn.Module):
         return *refined, self.refiner.landmarks(motion, batch["own"], found)
 
 
-def _upsample(images: Tensor) -> Tensor:
-    return F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 def edges(images: Tensor) -> Tensor:
     """Differences of neighbouring pixels, both ways: what blur takes away."""
     across, down = images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
@@ -193,7 +189,7 @@ def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module | None
         distances = []
         for ours, target in pairs:
             few = -(-len(ours) // PERCEPTUAL_PART)
-            features = zip(*(perceptual(_upsample(images[:few].clamp(-1, 1))) for images in (ours, target)), strict=True)
+            features = zip(*(perceptual(upsample(images[:few].clamp(-1, 1))) for images in (ours, target)), strict=True)
             distances.append(torch.stack([(a.float() - b.float()).abs().mean() for a, b in features]).mean())
         losses["perceptual"] = torch.stack(distances).mean()
     total = image + EDGE_WEIGHT * edge + MOVE_WEIGHT * losses["move"] + PERCEPTUAL_WEIGHT * losses.get("perceptual", 0.0)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from eartalking.checkpoint import load_model, save_model
-from eartalking.data import MOTION_SCALES, find_clips, motion_vector, to_float
+from eartalking.data import find_clips, motion_vector, to_float
+from eartalking.motion_vector import MOTION_SCALES
 from eartalking.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceEncoder, SurfaceFields
 from eartalking.synth.head import load_bundle
 from eartalking.synth.motion import random_stills
