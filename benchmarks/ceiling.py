@@ -25,8 +25,8 @@ from benchmarks.record import write_result
 from benchmarks.streams import Context, save_pictures
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import ControlFrame
+from eartalking.face_units import compose_face_units
 from eartalking.session import Frame
-from eartalking.synth.face_units import compose_face_units
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import Identity, sample_identity
 from eartalking.synth.motion import Motion, make_motion, neutral_portrait

@@ -14,16 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.audio import AudioEncoder
 from eartalking.autoencoder import FrameAutoencoder
 from eartalking.config import ModelConfig
 from eartalking.controls import CONTROL_RANGES, EMOTIONS, SCALAR_TRACKS
+from eartalking.face_units import NUM_FACE_UNITS, expression_units
 from eartalking.modules.control_embedder import ControlEmbedder
 from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
-from eartalking.motion_vector import EXACT_CONTROLS
+from eartalking.motion_vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
+
+BROW, SMILE = SCALAR_TRACKS.index("brow"), SCALAR_TRACKS.index("smile")
 
 
 @dataclass
@@ -48,7 +52,8 @@ class ControlBatch:
 
 @dataclass
 class StreamState:
-    """What the autoregression remembers: caches, the sink's summary (B, D), latents of the last frame (B, N, C)."""
+    """What the autoregression remembers: caches, the sink's summary (B, D), latents of the last frame (B, N, C) without the
+    expressions that were asked for."""
 
     backbone: TransformerState
     sink: Tensor
@@ -166,6 +171,22 @@ class TalkingHeadModel(nn.Module):
         change = torch.where(chosen, asked - code.coordinates(self.autoencoder.denormalise(latents)), 0.0)
         return latents + code.spread(change) / self.autoencoder.latent_std
 
+    def expression(self, motion: Tensor, controls: ControlBatch) -> Tensor:
+        """What the given brow, smile and emotion add to the latents (..., N, C) of faces that move like motion vectors (..., L).
+
+        It is known, so it need not be foretold: the network makes the face without it, and hears of it in the control tokens to
+        make everything else agree.
+        """
+        given = controls.given.to(motion)
+        units = motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+        brow, smile = (controls.values[..., track] * given[..., track] for track in (BROW, SMILE))
+        added = expression_units(
+            units, units[..., BLINK_COLUMNS].mean(-1), brow, smile, controls.emotion, controls.intensity * given[..., -1]
+        )
+        code = self.autoencoder.code
+        change = added * MOTION_SCALES["face_units"] * code.scale[:NUM_FACE_UNITS]
+        return code.spread(F.pad(change, (0, len(code.scale) - NUM_FACE_UNITS))) / self.autoencoder.latent_std
+
     @torch.no_grad()
     def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
         """Start a stream: the sink enters the caches, and the portrait stands for the frame before the first."""
@@ -188,4 +209,7 @@ class TalkingHeadModel(nn.Module):
         latents = self.impose(self.from_tokens(tokens), controls)
         state.previous = latents
         state.frame_index += 1
-        return latents
+        if not controls.given[..., (BROW, SMILE, -1)].any():
+            return latents
+        one = ControlBatch(*(value[:, 0] for value in vars(controls).values()))
+        return latents + self.expression(self.autoencoder.to_motion(latents), one)

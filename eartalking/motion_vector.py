@@ -18,7 +18,7 @@ LID_COLUMNS = (
     {8: (1, -1), 9: (0, 1), 10: (0, -1), 11: (1, 1)},
 )
 
-# Control tracks that *are* columns: nothing has to be learnt to obey them. All others (brow, smile, ...) mix with speech.
+# Control tracks that *are* columns: nothing has to be learnt to obey them.
 EXACT_CONTROLS: dict[str, dict[int, float]] = {
     "yaw": {HEAD_POSE.start: MOTION_SCALES["head_pose"]},
     "pitch": {HEAD_POSE.start + 1: MOTION_SCALES["head_pose"]},

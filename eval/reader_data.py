@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from eartalking.controls import CONTROL_RANGES, EMOTIONS
 from eartalking.face_reader import READINGS, SCALES
+from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX, compose_face_units
 from eartalking.modules.face_parts import WHOLE, cut, part_places, whole_place
 from eartalking.synth.clips import SPLITS
-from eartalking.synth.face_units import NUM_FACE_UNITS, UNIT_INDEX, compose_face_units
 from eartalking.synth.head import HeadBundle, load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.landmarks import project_landmarks

@@ -172,7 +172,7 @@ def _make_clip(
 
 def follow_script(motion: Motion, utterance: Utterance, track: str, rng: np.random.Generator) -> tuple[Motion, Controls]:
     """The same motion with one control track stepped through its range, a new value every `HOLD` frames, and the script."""
-    from eartalking.synth.face_units import compose_face_units
+    from eartalking.face_units import compose_face_units
     from eartalking.synth.visemes import speech_mouth
 
     steps = -(-len(motion) // HOLD)

@@ -6,6 +6,7 @@ import torch
 from eartalking.controls import EMOTIONS
 from eartalking.errors import InputError
 from eartalking.face_reader import INPUT_SIZE, READINGS, WEIGHTS_FOLDER, FaceReader, FaceReaderNet, FaceReading
+from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.modules.face_parts import (
     EYE_SIZE,
     IRIS_SIZE,
@@ -18,7 +19,6 @@ from eartalking.modules.face_parts import (
     part_places,
     whole_place,
 )
-from eartalking.synth.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.training.damage import Damage, _blocky
 from eval.reader_data import patches, stored_places, targets
 from eval.train_estimator import MIRRORED, main, mirror

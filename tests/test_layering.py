@@ -13,6 +13,7 @@ ALLOWED = {
     "errors": set(),
     "config": set(),
     "motion_vector": set(),
+    "face_units": set(),
     "modules": {"modules"},
     "controls": {"config", "errors"},
     "video": {"config", "errors"},
@@ -22,15 +23,15 @@ ALLOWED = {
     "part_refiner": {"modules", "config"},
     "surface": {"modules", "config", "motion_vector"},
     "autoencoder": {"modules", "config", "frame_encoder", "part_refiner", "surface"},
-    "model": {"modules", "config", "controls", "audio", "autoencoder", "motion_vector"},
+    "model": {"modules", "config", "controls", "audio", "autoencoder", "face_units", "motion_vector"},
     "checkpoint": {"config", "errors", "model"},
     "session": {"config", "errors", "controls", "face", "model"},
     "generate": {"", "config", "errors", "controls", "face", "video", "session", "checkpoint"},
     "face_reader": {"modules", "controls", "errors"},
     "data": {"config", "motion_vector"},
-    "synth": {"synth", "config", "controls", "video"},
+    "synth": {"synth", "config", "controls", "face_units", "video"},
     "training": {"training", "synth", "data", "audio", "autoencoder", "checkpoint", "config", "controls", "model", "motion_vector", "video",
-                 "face", "face_reader", "frame_encoder", "part_refiner", "surface", "modules", "errors"},
+                 "face", "face_reader", "face_units", "frame_encoder", "part_refiner", "surface", "modules", "errors"},
 }
 ELSEWHERE = {"av": {"video"}, "dlib": {"face"}, "cv2": set(), "gradio": set()}
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from eartalking.config import TINY
-from eartalking.controls import SCALAR_TRACKS
+from eartalking.controls import EMOTIONS, SCALAR_TRACKS
+from eartalking.face_units import FACE_UNITS, UNIT_INDEX
 from eartalking.model import ControlBatch, TalkingHeadModel
 from eartalking.motion_vector import BLINK_COLUMNS, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
-from eartalking.synth.face_units import FACE_UNITS, UNIT_INDEX
 
 N, C, D = TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels, TINY.dim
 REFERENCE_DIM = TINY.autoencoder.reference_widths[-1]
@@ -53,8 +53,11 @@ def test_step_equals_forward_beyond_the_window(model: TalkingHeadModel) -> None:
     given = inputs(2, length)
     noise = torch.randn(length, 2, N, C)
     state = model.prefill(given["reference_latents"], given["reference_features"])
-    streamed = [model.step(given["audio"][:, t], row(given["controls"], t), noise[t], state) for t in range(length)]
-    history = torch.stack([given["reference_latents"], *streamed[:-1]], dim=1)
+    streamed, remembered = [], [given["reference_latents"]]
+    for t in range(length):
+        streamed.append(model.step(given["audio"][:, t], row(given["controls"], t), noise[t], state))
+        remembered.append(state.previous)
+    history = torch.stack(remembered[:-1], dim=1)
     level = TINY.history_level
     cond, sink = model(**{**given, "previous": (1 - level) * history, "noise_level": torch.full((2, length), level)})
     offline = [
@@ -68,7 +71,10 @@ def test_step_equals_forward_beyond_the_window(model: TalkingHeadModel) -> None:
         )
         for t in range(length)
     ]
-    torch.testing.assert_close(torch.stack(streamed), torch.stack(offline), atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(torch.stack(remembered[1:]), torch.stack(offline), atol=2e-4, rtol=1e-3)
+    emitted = torch.stack(remembered[1:], dim=1)
+    expected = emitted + model.expression(model.autoencoder.to_motion(emitted), given["controls"])
+    torch.testing.assert_close(torch.stack(streamed, dim=1), expected, atol=2e-4, rtol=1e-3)
 
 
 def test_forward_is_causal(model: TalkingHeadModel) -> None:
@@ -141,6 +147,22 @@ def test_exact_controls_are_in_force_in_their_own_frame(model: TalkingHeadModel)
     torch.testing.assert_close(steered[1][:, HEAD_POSE.start], torch.full((2,), 24.0 * MOTION_SCALES["head_pose"]))
     torch.testing.assert_close(steered[1][:, BLINK_COLUMNS], torch.full((2, 2), 0.5 * MOTION_SCALES["face_units"]))
     assert (released[1][:, HEAD_POSE.start] - 2.0).abs().min() > 1e-3
+
+
+def test_expressions_are_added_to_what_is_shown_and_not_to_what_is_remembered(model: TalkingHeadModel) -> None:
+    given = inputs(1, 2)
+    asked = ControlBatch.released(1, 2)
+    asked.values[0, 1, SCALAR_TRACKS.index("smile")] = -0.5
+    asked.values[0, 1, SCALAR_TRACKS.index("brow")] = 1.0  # not given
+    asked.emotion[0, 1], asked.intensity[0, 1] = EMOTIONS.index("surprised"), 0.4
+    asked.given[0, 1, [SCALAR_TRACKS.index("smile"), -1]] = True
+    state = model.prefill(given["reference_latents"], given["reference_features"])
+    for t in range(2):
+        shown = model.step(given["audio"][:, t], row(asked, t), torch.zeros(1, N, C), state)
+    added = (model.autoencoder.to_motion(shown) - model.autoencoder.to_motion(state.previous)) / MOTION_SCALES["face_units"]
+    frown, raised = UNIT_INDEX["mouthFrownLeft"], UNIT_INDEX["browOuterUpLeft"]
+    torch.testing.assert_close(added[0, [frown, raised]], torch.tensor([0.85 * 0.5, 0.90 * 0.4]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(added[0, HEAD_POSE], torch.zeros(3), atol=1e-4, rtol=0)
 
 
 def test_columns_are_where_the_face_units_say() -> None:

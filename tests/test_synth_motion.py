@@ -7,7 +7,7 @@ import pytest
 
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import CONTROL_RANGES, EMOTIONS
-from eartalking.synth.face_units import (
+from eartalking.face_units import (
     EMOTION_UNITS,
     FACE_UNITS,
     UNIT_INDEX,

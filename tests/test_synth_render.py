@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("moderngl")
 
-from eartalking.synth.face_units import unit_vector
+from eartalking.face_units import unit_vector
 from eartalking.synth.head import PARTS, HeadBundle, load_bundle
 from eartalking.synth.identity import Identity, sample_identity
 from eartalking.synth.motion import Motion, random_stills

@@ -12,8 +12,8 @@ from torch import nn
 
 from eartalking import StreamSession, load_model
 from eartalking.data import LatentClips, StillPairs, find_clips
+from eartalking.face_units import UNIT_INDEX
 from eartalking.synth import clips
-from eartalking.synth.face_units import UNIT_INDEX
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.motion import neutral_portrait

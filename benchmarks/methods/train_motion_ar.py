@@ -23,8 +23,8 @@ from eartalking.audio import AudioEncoder
 from eartalking.autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model
 from eartalking.data import LatentClips, Sequence
+from eartalking.face_units import UNIT_INDEX
 from eartalking.motion_vector import NUM_MOTION_LABELS
-from eartalking.synth.face_units import UNIT_INDEX
 from eartalking.training.common import Losses, RunOptions, train
 from eval.signals import correlation
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial import cKDTree
 
+from eartalking.face_units import FACE_UNITS
 from eartalking.synth.appearance import (
     ATLAS_SIZE,
     CLOTH_BOX,
@@ -29,7 +30,6 @@ from eartalking.synth.appearance import (
     paint_atlas,
     solid_corner,
 )
-from eartalking.synth.face_units import FACE_UNITS
 from eartalking.synth.head import PARTS, HeadBundle, vertex_normals
 from eartalking.synth.look import Look, sample_look
 from eartalking.synth.scene import Light, Photograph, sample_backdrop, sample_camera, sample_light, sample_photograph

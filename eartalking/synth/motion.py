@@ -11,7 +11,7 @@ import numpy as np
 
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import CONTROL_RANGES, EMOTIONS
-from eartalking.synth.face_units import NUM_FACE_UNITS, compose_face_units, unit_indices, unit_vector
+from eartalking.face_units import NUM_FACE_UNITS, compose_face_units, unit_indices, unit_vector
 from eartalking.synth.speech import Utterance
 from eartalking.synth.tracks import (
     add_bumps,

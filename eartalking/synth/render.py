@@ -12,8 +12,8 @@ import moderngl
 import numpy as np
 from PIL import Image, ImageFilter
 
+from eartalking.face_units import FACE_UNITS
 from eartalking.synth import shaders
-from eartalking.synth.face_units import FACE_UNITS
 from eartalking.synth.head import HeadBundle, load_bundle, vertex_normals
 from eartalking.synth.identity import Identity
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eartalking.synth.face_units import NUM_FACE_UNITS
+from eartalking.face_units import NUM_FACE_UNITS
 from eartalking.synth.head import HeadBundle
 from eartalking.synth.identity import Identity
 from eartalking.synth.motion import random_stills

@@ -22,10 +22,10 @@ from eartalking.autoencoder import MotionCode
 from eartalking.checkpoint import load_model, save_model
 from eartalking.data import StillPairs, to_float
 from eartalking.face_reader import FaceReader
+from eartalking.face_units import FACE_UNITS, UNIT_INDEX
 from eartalking.frame_encoder import FrameEncoder, Look
 from eartalking.modules.face_parts import WHOLE_SIZE, cut, cut_parts, from_whole, whole_place
 from eartalking.motion_vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
-from eartalking.synth.face_units import FACE_UNITS, UNIT_INDEX
 from eartalking.training.common import Losses, RunOptions, train
 from eartalking.training.damage import Damage, misplaced, somewhere
 from eartalking.training.decoder import endless

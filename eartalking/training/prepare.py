@@ -20,8 +20,8 @@ from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.errors import InputError
 from eartalking.face import crop_around, find_face
 from eartalking.face_reader import FaceReader
+from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.synth.clips import write_clip
-from eartalking.synth.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.video import read_video
 
 SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}

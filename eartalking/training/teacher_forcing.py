@@ -4,9 +4,9 @@ CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minu
 
 Teacher forcing with a history that cannot be trusted. At 25 fps the previous frame explains nearly all of the next, so
 a model that may copy never listens: in a third of the clips the history is pure noise, elsewhere each frame of it is
-noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the
-history may wear another one: what is asked for now is not to be read from the past. `--resample-share` adds the cure for
-exposure bias: the history of that share of the clips is the model's own prediction (one pass without gradient).
+noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the goal
+is the face without it (`TalkingHeadModel.expression`), and the history may wear another one. `--resample-share` adds the
+cure for exposure bias: the history of that share of the clips is the model's own prediction (one pass without gradient).
 """
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import SAMPLES_PER_FRAME
-from eartalking.controls import EMOTIONS, SCALAR_TRACKS
+from eartalking.controls import EMOTIONS
 from eartalking.data import LatentClips, Sequence
-from eartalking.model import ControlBatch, TalkingHeadModel
+from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.model import BROW, SMILE, ControlBatch, TalkingHeadModel
 from eartalking.motion_vector import HEAD_POSE, MOTION_SCALES
-from eartalking.synth.face_units import NUM_FACE_UNITS, UNIT_INDEX, compose_face_units
 from eartalking.training.common import Losses, RunOptions, train
 
 NO_HISTORY_SHARE = 0.35
@@ -72,9 +72,14 @@ def draw_controls(sequence: Sequence, generator: torch.Generator) -> ControlBatc
     return ControlBatch(sequence.values, sequence.emotion, sequence.intensity, given.to(sequence.values.device))
 
 
-def true_history(sequence: Sequence) -> Tensor:
-    """Latents of the frame before each frame: (B, T, N, C)."""
-    return torch.cat([sequence.previous[:, None], sequence.latents[:, :-1]], dim=1)
+def true_history(sequence: Sequence, latents: Tensor) -> Tensor:
+    """Of latents (B, T, N, C), those of the frame before each frame; the window starts with whatever the clip's frame before wore."""
+    return torch.cat([sequence.previous[:, None], latents[:, :-1]], dim=1)
+
+
+def targets(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch) -> Tensor:
+    """What the network shall emit (B, T, N, C): the true latents without the expressions that are given."""
+    return sequence.latents - model.expression(sequence.labels, controls)
 
 
 def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -93,56 +98,41 @@ def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return (1 - weight) * history + weight * noise, level
 
 
-def expression_directions(model: TalkingHeadModel) -> Tensor:
-    """What expressions alone add to the normalised latents: (3, 2, E, N, C) for the tracks brow, smile and emotion; one way and the
-    other; E emotions (brow and smile: the same one E times, an emotion has no other way)."""
-    count = len(EMOTIONS)
-    rest, zero = np.zeros((1, NUM_FACE_UNITS), np.float32), np.zeros(count)
+def disguised(model: TalkingHeadModel, history: Tensor, labels: Tensor, controls: ControlBatch, generator: torch.Generator) -> Tensor:
+    """History (B, T, N, C) of faces that move like `labels` (B, T, L), wearing expressions of its own where the track is given; over a
+    whole window, or here and there.
 
-    def face(**tracks: np.ndarray) -> Tensor:
-        given = {"blink": zero, "brow": zero, "smile": zero, "mouth_scale": zero, "emotion": zero.astype(int), "intensity": zero}
-        return torch.from_numpy(compose_face_units(rest, **(given | tracks)))  # (E, 52)
-
-    felt = face(emotion=np.arange(count), intensity=zero + 1)
-    units = torch.stack(
-        [torch.stack([face(**{track: zero + way}) for way in (1, -1)]) for track in ("brow", "smile")] + [torch.stack([felt, felt])]
-    )
-    code = model.autoencoder.code
-    motion = torch.zeros(*units.shape[:-1], len(code.scale), device=code.scale.device)
-    motion[..., :NUM_FACE_UNITS] = units.to(motion) * MOTION_SCALES["face_units"]
-    return code.spread(motion * code.scale) / model.autoencoder.latent_std
-
-
-def disguised(history: Tensor, controls: ControlBatch, directions: Tensor, generator: torch.Generator) -> Tensor:
-    """History (B, T, N, C) that wears expressions of its own where the track is given; over a whole window, or here and there.
-
-    The past explains an expression so well that, without this, a model lets a new one fade in over a second.
+    What was asked for before stays in the history when the track is released, and what the model itself showed when it is given: a
+    model that never met either lets an expression fade in and out over a second.
     """
     batch, length = history.shape[:2]
-    tracks = torch.tensor([SCALAR_TRACKS.index("brow"), SCALAR_TRACKS.index("smile"), -1])
+    tracks = torch.tensor([BROW, SMILE, -1])
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
 
     everywhere = uniform(batch, 1, 3) < 0.5
     worn = (everywhere | (uniform(batch, length, 3) < 0.3)) & (uniform(batch, 1, 3) < DISGUISED_SHARE)
-    weight = (worn.to(history.device) & controls.given[..., tracks]) * (uniform(batch, 1, 3).to(history) + 0.1)  # (B, T, 3)
-    way, emotion = (torch.randint(high, (batch, 3), generator=generator) for high in (2, len(EMOTIONS)))
-    chosen = directions[torch.arange(3), way, emotion]  # (B, 3, N, C)
-    return history + torch.einsum("btk,bknc->btnc", weight, chosen)
+    wears = ControlBatch.released(batch, length)
+    wears.values[..., [BROW, SMILE]] = 2 * uniform(batch, 1, 2) - 1
+    wears.emotion[:] = torch.randint(len(EMOTIONS), (batch, 1), generator=generator)
+    wears.intensity[:] = uniform(batch, 1)
+    wears.given[..., tracks] = worn & controls.given[..., tracks].cpu()
+    return history + model.expression(labels, ControlBatch(*(value.to(history.device) for value in vars(wears).values())))
 
 
 def compute_losses(trainer: nn.Module, sequence: Sequence, generator: torch.Generator, resample_share: float) -> Losses:
-    history = true_history(sequence)
+    model = trainer_model(trainer)
     controls = draw_controls(sequence, generator)
+    goal = targets(model, sequence, controls)
+    history = true_history(sequence, goal)
     if resample_share > 0:
         history = resampled(trainer, sequence, controls, history, generator, resample_share)
-    model = trainer_model(trainer)
-    history = disguised(history, controls, expression_directions(model), generator)
+    history = disguised(model, history, sequence.labels, controls, generator)
     history, level = noised(history, generator)
     cond, sink = trainer(sequence, controls, history, level)
     flow = model.flow_head.loss(
-        model.to_tokens(sequence.latents).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
+        model.to_tokens(goal).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
     )
     return {"loss": 0.5 * flow.flow + flow.regression, "flow": flow.flow, "regression": flow.regression}
 
@@ -196,7 +186,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
 def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, float]:
     """Against copying and against shuffled audio, teacher-forced and free-running; and whether controls act."""
     model = trainer.model
-    history = true_history(sequence)
+    history = true_history(sequence, sequence.latents)
     batch, length = history.shape[:2]
     device = history.device
     released = ControlBatch.released(batch, length, device=device)
@@ -207,7 +197,7 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
 
     def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
         cond, _ = trainer(source, controls, past, level)
-        return float((model.from_tokens(model.flow_head.mean(cond)).float() - sequence.latents).pow(2).mean())
+        return float((model.from_tokens(model.flow_head.mean(cond)).float() - targets(model, source, controls)).pow(2).mean())
 
     free, free_shuffled, free_given = (
         rollout(model, source, controls) for source, controls in ((sequence, released), (shuffled, released), (sequence, given))

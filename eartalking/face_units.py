@@ -5,6 +5,8 @@ Every unit is an activation in 0..1, and a face is an array of shape (..., 52) i
 """
 
 import numpy as np
+import torch
+from torch import Tensor
 
 _EYE = ("Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide")
 
@@ -49,13 +51,7 @@ def unit_vector(activations: dict[str, float]) -> np.ndarray:
     return face
 
 
-CLOSED_PRESS = 0.35  # activation of mouthPress at a full lip closure: `lip_closure` reads it back
-
-
-def lip_closure(mouth_units: np.ndarray) -> np.ndarray:
-    """How far the lips are shut on purpose, 0..1, read from the pressing of the lips: (..., 52) -> (...)."""
-    return np.clip(mouth_units[..., unit_indices("mouthPress")].mean(-1) / CLOSED_PRESS, 0.0, 1.0)
-
+CLOSED_PRESS = 0.35  # activation of mouthPress at a full lip closure
 
 # At intensity 1, in the order of the control table's emotions. Blinks have their own control, so no emotion
 # uses eyeBlink; surprise and fear open the mouth only a little, because silence must look closed.
@@ -76,21 +72,52 @@ EMOTION_UNITS: dict[str, np.ndarray] = {
     "contempt": unit_vector({"mouthSmileLeft": 0.55, "mouthDimpleLeft": 0.75, "cheekSquintLeft": 0.30,
                              "eyeSquint": 0.25, "mouthPressRight": 0.25, "browOuterUpRight": 0.35}),
 }  # fmt: skip
-_EMOTION_TABLE = np.stack(list(EMOTION_UNITS.values()))
+_EMOTION_TABLE = torch.from_numpy(np.stack(list(EMOTION_UNITS.values())))
 
-_BROW_UP = unit_vector({"browInnerUp": 0.9, "browOuterUp": 1.0})
-_BROW_DOWN = unit_vector({"browDown": 1.0})
-_SMILE = unit_vector({"mouthSmile": 0.85, "cheekSquint": 0.55})
-_FROWN = unit_vector({"mouthFrown": 0.85})
-_BLINK = unit_vector({"eyeBlink": 1.0})
 
-_PARTS_LIPS = [
-    i for name in ("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel") for i in unit_indices(name)
-]
-_WIDENS_LIPS = [i for name in ("mouthSmile", "mouthStretch", "mouthDimple") for i in unit_indices(name)]
+def _mask(*names: str) -> np.ndarray:
+    return unit_vector(dict.fromkeys(names, 1.0))
+
+
+# Rows: a raised brow, a lowered one, a smile, a frown; what each adds, and what it cancels of everything else's.
+_ADDED = torch.from_numpy(np.stack([
+    unit_vector({"browInnerUp": 0.9, "browOuterUp": 1.0}), unit_vector({"browDown": 1.0}),
+    unit_vector({"mouthSmile": 0.85, "cheekSquint": 0.55}), unit_vector({"mouthFrown": 0.85}),
+]))  # fmt: skip
+_CANCELLED = 0.8 * torch.from_numpy(np.stack([
+    _mask("browDown"), _mask("browInnerUp", "browOuterUp"), _mask("mouthFrown"), _mask("mouthSmile"),
+]))  # fmt: skip
+# Rows: lips shut on purpose, rounded lips, an open mouth, a blink; what each takes away of an expression.
+_OVERRULED = torch.from_numpy(np.stack([
+    _mask("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel"), 0.6 * _mask("mouthSmile", "mouthStretch", "mouthDimple"),
+    _mask("mouthPress"), 0.8 * _mask("eyeSquint", "eyeWide"),
+]))  # fmt: skip
 _PRESSES_LIPS = unit_indices("mouthPress")
 _ROUNDS_LIPS = [UNIT_INDEX["mouthFunnel"], UNIT_INDEX["mouthPucker"]]
-_LIDS = [i for name in ("eyeSquint", "eyeWide") for i in unit_indices(name)]
+_BLINK = unit_vector({"eyeBlink": 1.0})
+
+
+def expression_units(face: Tensor, blink: Tensor, brow: Tensor, smile: Tensor, emotion: Tensor, intensity: Tensor) -> Tensor:
+    """What expressions add to a face that speaks.
+
+    Speech keeps its say over the lips: an expression neither opens a deliberate closure, nor presses an open mouth shut, nor spreads
+    rounded lips fully. A raised brow cancels a lowered one; the same holds for the corners of the mouth.
+
+    Args:
+        face: (..., 52) what the face does without them.
+        blink: (...) 0..1. brow, smile: (...) -1..1; 0 adds nothing.
+        emotion: (...) integer index into `EMOTION_UNITS`. intensity: (...) 0..1.
+
+    Returns:
+        (..., 52), to be added to `face`.
+    """
+    ways = torch.stack([brow, -brow, smile, -smile], dim=-1).clamp_min(0)
+    added = _EMOTION_TABLE.to(face)[emotion] * intensity[..., None] + ways @ _ADDED.to(face)
+    closure = (face[..., _PRESSES_LIPS].mean(-1) / CLOSED_PRESS).clamp(0, 1)
+    rounding = face[..., _ROUNDS_LIPS].sum(-1).clamp(0, 1)
+    opening = (3 * face[..., UNIT_INDEX["jawOpen"]]).clamp(0, 1)
+    said = torch.stack([closure, rounding, opening, blink], dim=-1)
+    return added * (1 - ways @ _CANCELLED.to(face)) * (1 - said @ _OVERRULED.to(face))
 
 
 def compose_face_units(
@@ -104,34 +131,15 @@ def compose_face_units(
 ) -> np.ndarray:
     """The face that results from speech and the expression controls.
 
-    Speech keeps its say over the lips: an expression neither opens a deliberate closure, nor presses an
-    open mouth shut, nor spreads rounded lips fully.
-
     Args:
         mouth_units: (..., 52) speech alone at natural strength.
-        blink: (...) 0..1. brow, smile: (...) -1..1. mouth_scale: (...) 0..2.
-        emotion: (...) integer index into `EMOTION_UNITS`. intensity: (...) 0..1.
+        mouth_scale: (...) 0..2. The others as in `expression_units`.
 
     Returns:
         (..., 52) float32 in 0..1.
     """
-    speech = mouth_units * np.asarray(mouth_scale)[..., None]
-    brow, smile, blink = (np.asarray(control)[..., None] for control in (brow, smile, blink))
-    expression = _EMOTION_TABLE[emotion] * np.asarray(intensity)[..., None]
-    expression = expression + np.maximum(brow, 0) * _BROW_UP + np.maximum(-brow, 0) * _BROW_DOWN
-    expression = expression + np.maximum(smile, 0) * _SMILE + np.maximum(-smile, 0) * _FROWN
-    # A raised brow cancels a lowered one; the same holds for the corners of the mouth.
-    raised, lowered = np.maximum(brow, 0), np.maximum(-brow, 0)
-    expression[..., unit_indices("browDown")] *= 1 - 0.8 * raised
-    expression[..., [UNIT_INDEX["browInnerUp"], *unit_indices("browOuterUp")]] *= 1 - 0.8 * lowered
-    expression[..., unit_indices("mouthFrown")] *= 1 - 0.8 * np.maximum(smile, 0)
-    expression[..., unit_indices("mouthSmile")] *= 1 - 0.8 * np.maximum(-smile, 0)
-
-    closure = lip_closure(speech)[..., None]
-    rounding = np.clip(speech[..., _ROUNDS_LIPS].sum(-1, keepdims=True), 0, 1)
-    opening = np.clip(3 * speech[..., UNIT_INDEX["jawOpen"], None], 0, 1)
-    expression[..., _PARTS_LIPS] *= 1 - closure
-    expression[..., _WIDENS_LIPS] *= 1 - 0.6 * rounding
-    expression[..., _PRESSES_LIPS] *= 1 - opening
-    expression[..., _LIDS] *= 1 - 0.8 * blink
-    return np.clip(speech + expression + blink * _BLINK, 0.0, 1.0).astype(np.float32)
+    speech = np.asarray(mouth_units, np.float32) * np.asarray(mouth_scale, np.float32)[..., None]
+    tracks = (torch.from_numpy(np.asarray(track, np.float32)) for track in (blink, brow, smile))
+    felt = torch.from_numpy(np.asarray(emotion)).long(), torch.from_numpy(np.asarray(intensity, np.float32))
+    expression = expression_units(torch.from_numpy(speech), *tracks, *felt).numpy()
+    return np.clip(speech + expression + np.asarray(blink, np.float32)[..., None] * _BLINK, 0.0, 1.0)
