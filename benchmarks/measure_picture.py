@@ -23,12 +23,11 @@ PIXEL_EVERY = 5  # frames between those whose pixels are compared in next-frame 
 def reconstruct(context: Context, portrait: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Frames (T, H, W, 3) through the autoencoder on a portrait (H, W, 3), both uint8 at the model's size."""
     autoencoder = context.model.autoencoder
-    reference = to_float(torch.from_numpy(portrait))[None]
-    features = autoencoder.reference(reference)
+    reference = autoencoder.reference(to_float(torch.from_numpy(portrait))[None])
     decoded = []
     for frame in frames:
         latents = autoencoder.encode(to_float(torch.from_numpy(frame))[None], reference)
-        decoded.append(autoencoder.decode(latents, features).pixels().numpy())
+        decoded.append(autoencoder.decode(latents, reference).pixels().numpy())
     return np.concatenate(decoded)
 
 
@@ -166,12 +165,11 @@ def measure_next_frame(context: Context) -> list[GateRow]:
 def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[str, float]) -> tuple[int, int]:
     model, autoencoder = context.model, context.model.autoencoder
     images = [to_float(torch.from_numpy(frame))[None] for frame in clip["frames"]]
-    portrait = to_float(torch.from_numpy(clip["reference"]))[None]
-    reference = autoencoder.reference(portrait)
-    truth = [autoencoder.encode(image, portrait) for image in images]
+    reference = autoencoder.reference(to_float(torch.from_numpy(clip["reference"]))[None])
+    truth = [autoencoder.encode(image, reference) for image in images]
     audio = model.audio_encoder(torch.from_numpy(clip["waveform"])[None])[0]
     features = reference.pyramid[-1].flatten(2).transpose(1, 2)
-    initial = autoencoder.encode(portrait, portrait)
+    initial = reference.latents
     released, given = model.prefill(initial, features), model.prefill(initial, features)
     released_controls, true_controls = ControlBatch.released(1, 1), _true_controls(clip)
     generator = torch.Generator().manual_seed(context.seed)

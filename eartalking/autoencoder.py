@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from eartalking.config import AutoencoderConfig
 from eartalking.frame_encoder import FrameEncoder
 from eartalking.modules.res_block import ResBlock, norm_groups, upsample
+from eartalking.motion_fit import fit_motion
 from eartalking.part_refiner import PartRefiner
 from eartalking.surface import BASE_CHANNELS, Base, SurfaceEncoder, SurfaceFields, background_plate, identity_grid
 
@@ -41,6 +42,16 @@ class Reference(NamedTuple):
     plate: Tensor
     latents: Tensor
     landmarks: Tensor
+
+    def expand(self, count: int) -> Reference:
+        """One portrait (B = 1) for a batch of `count` frames."""
+
+        def wider(value: Tensor) -> Tensor:
+            return value.expand(count, *value.shape[1:])
+
+        surface = SurfaceFields(*(wider(value) for value in self.surface))
+        others = (wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks))
+        return Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
 
 
 class Geometry(NamedTuple):
@@ -129,8 +140,11 @@ class MotionCode(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """The inverse of `encode`: raw latents (..., N, C) -> motion vectors (..., L)."""
-        inverse = torch.where(self.scale > 0, 1 / self.scale.clamp_min(1e-6), 0.0)
-        return self.coordinates(latents) * inverse + self.mean
+        return self.motion(self.coordinates(latents))
+
+    def motion(self, coordinates: Tensor) -> Tensor:
+        """The inverse of `to_coordinates`: coordinates (..., L) -> motion vectors (..., L)."""
+        return coordinates * torch.where(self.scale > 0, 1 / self.scale.clamp_min(1e-6), 0.0) + self.mean
 
 
 class ReferenceEncoder(nn.Module):
@@ -261,10 +275,14 @@ class FrameAutoencoder(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(shape))
         self.register_buffer("latent_std", torch.ones(shape))
 
-    def encode(self, frame: Tensor, portrait: Tensor) -> Tensor:
-        """Frames and portraits (B, 3, H, W) -> normalised latents (B, N, C)."""
-        coordinates = self.encoder(frame, portrait).float()
-        return self.normalise(self.code.spread(coordinates))
+    @torch.no_grad()
+    def encode(self, frame: Tensor, reference: Reference) -> Tensor:
+        """Frames (B, 3, H, W) of people whose portraits are given -> normalised latents (B, N, C): read, then fitted to the pixels."""
+        read = self.encoder(frame, reference.image).float()
+        fitted = fit_motion(
+            self.surface, reference.surface, reference.home, self.code.motion, frame, reference.image, read, self.encoder.error
+        )
+        return self.normalise(self.code.spread(fitted))
 
     def from_motion(self, motion: Tensor) -> Tensor:
         """Motion vectors (..., L) -> normalised latents (..., N, C)."""

@@ -33,10 +33,14 @@ class Look(NamedTuple):
 
 
 class FrameEncoder(FaceTrunks):
-    """(frame, portrait) -> coordinates of the motion code (B, L)."""
+    """(frame, portrait) -> coordinates of the motion code (B, L). `error` (L,) is how far off they usually are, measured at the end
+    of training on people that it has not seen."""
+
+    error: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__(config.encoder_widths)
+        self.register_buffer("error", torch.ones(config.motion_size))
         features = WHOLE_FEATURES + 5 * PART_FEATURES + 2 * len(LANDMARKS)
         self.compare = nn.Sequential(
             nn.Linear(2 * features, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, config.motion_size)

@@ -14,7 +14,7 @@ def make() -> FrameAutoencoder:
 def test_shapes() -> None:
     autoencoder = make()
     frame, portrait = torch.rand(2, 2, 3, 64, 64).unbind(0)
-    latents = autoencoder.encode(frame, portrait)
+    latents = autoencoder.encode(frame, autoencoder.reference(portrait))
     assert latents.shape == (2, TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels)
     decoded = autoencoder.decode(latents, autoencoder.reference(portrait))
     assert decoded.image.shape == decoded.warped.shape == decoded.painted.shape == (2, 3, 64, 64)
@@ -79,13 +79,13 @@ def test_warp_is_a_displacement_in_normalised_coordinates() -> None:
 def test_latent_statistics_normalise_and_cancel() -> None:
     autoencoder = make()
     frame = torch.rand(1, 3, 64, 64)
-    plain = autoencoder.encode(frame, frame)
     reference = autoencoder.reference(frame)
+    plain = autoencoder.encode(frame, reference)
     image = autoencoder.decode(plain, reference).image
     autoencoder.latent_mean.fill_(0.5)
     autoencoder.latent_std.fill_(2.0)
-    normalised = autoencoder.encode(frame, frame)
-    torch.testing.assert_close(normalised, (plain - 0.5) / 2)
     normalised_reference = autoencoder.reference(frame)
+    normalised = autoencoder.encode(frame, normalised_reference)
+    torch.testing.assert_close(normalised, (plain - 0.5) / 2)
     again = autoencoder.decode(normalised, normalised_reference).image
     torch.testing.assert_close(again, image, atol=1e-5, rtol=1e-5)

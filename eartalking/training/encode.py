@@ -77,18 +77,18 @@ def speech_rows(autoencoder: FrameAutoencoder, corpus: Path, portraits: list[Row
 
 
 @torch.inference_mode()
-def clip_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.device, batch_size: int = 64) -> Iterator[Rows]:
+def clip_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.device, batch_size: int = 16) -> Iterator[Rows]:
     """Clips with frames, read by the frame encoder."""
     for path in tqdm(find_clips(folder), desc="clips", unit="clip", mininterval=5):
         clip = load_file(path)
         labels = {name[len("labels."):]: value for name, value in clip.items() if name.startswith("labels.")}
-        portrait = to_float(clip["reference"])[None].to(device)
+        reference = autoencoder.reference(to_float(clip["reference"])[None].to(device))
         latents = [
-            autoencoder.encode(to_float(chunk.to(device)), portrait.expand(len(chunk), -1, -1, -1)).cpu()
+            autoencoder.encode(to_float(chunk.to(device)), reference.expand(len(chunk))).cpu()
             for chunk in clip["frames"].split(batch_size)
         ]
         rows = _label_rows(labels, clip["waveform"]) | {"latents": torch.cat(latents)}
-        rows["reference_latents"] = autoencoder.encode(portrait, portrait).cpu()
+        rows["reference_latents"] = reference.latents.cpu()
         yield rows | {"reference_features": _features(autoencoder, clip["reference"], device)}
 
 

@@ -130,6 +130,13 @@ def evaluate(trainer: EncoderTrainer, batches: list[dict[str, Tensor]], code: Mo
     return {name: float(torch.stack(values).mean()) for name, values in errors.items()}
 
 
+@torch.no_grad()
+def usual_error(encoder: FrameEncoder, batches: list[dict[str, Tensor]], code: MotionCode) -> Tensor:
+    """Root mean square of the error of each coordinate (L,) on held-out people."""
+    errors = [encoder(batch["frame"], batch["portrait"]).float() - code.to_coordinates(batch["motion"]) for batch in batches]
+    return torch.cat(errors).square().mean(0).sqrt()
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eartalking.training.encoder", description=__doc__.split("\n")[0])
     RunOptions.add_arguments(parser, steps=3000, batch_size=32, learning_rate=1e-3)
@@ -161,6 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if accelerator.is_main_process:
         autoencoder.encoder.load_state_dict(average.encoder.state_dict())
+        autoencoder.encoder.error.copy_(usual_error(average.encoder, held_out, code))
         save_model(model, options.out / "checkpoint")
     return 0
 
