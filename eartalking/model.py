@@ -10,7 +10,7 @@ control tokens, D width, K = A + G + 1 + P tokens per frame. Position of frame t
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,14 @@ class ControlBatch:
     intensity: Tensor
     given: Tensor
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> ControlBatch:
+        """The same with each tensor changed."""
+        return ControlBatch(*(change(value) for value in vars(self).values()))
+
+    def released_by(self, later: ControlBatch) -> ControlBatch:
+        """These controls where they are given and `later` ones are not: what a release leaves behind."""
+        return ControlBatch(self.values, self.emotion, self.intensity, self.given & ~later.given)
+
     @classmethod
     def released(cls, *shape: int, device: torch.device | None = None) -> ControlBatch:
         """All tracks released."""
@@ -53,30 +61,37 @@ class ControlBatch:
 @dataclass
 class StreamState:
     """What the autoregression remembers: caches, the sink's summary (B, D), latents of the last frame (B, N, C) without the
-    expressions that were asked for."""
+    expressions that were asked for, and the controls (B,) that asked for them."""
 
     backbone: TransformerState
     sink: Tensor
     previous: Tensor
+    controls: ControlBatch
     frame_index: int
 
     def clone(self) -> StreamState:
-        return StreamState(self.backbone.clone(), self.sink.clone(), self.previous.clone(), self.frame_index)
+        controls = self.controls.map(torch.clone)
+        return StreamState(self.backbone.clone(), self.sink.clone(), self.previous.clone(), controls, self.frame_index)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Flat copies, ready for safetensors."""
+        controls = {f"controls.{name}": value.clone() for name, value in vars(self.controls).items()}
         index = torch.tensor(self.frame_index)
-        return self.backbone.to_tensors("backbone.") | {
+        return self.backbone.to_tensors("backbone.") | controls | {
             "sink": self.sink.clone(), "previous": self.previous.clone(), "frame_index": index
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `to_tensors` gave; KeyError or ValueError if it does not fit."""
         self.backbone.load_tensors(tensors, "backbone.")
-        for name in ("sink", "previous"):
-            if tensors[name].shape != getattr(self, name).shape:
-                raise ValueError(f"{name}: shape {tuple(tensors[name].shape)}, expected {tuple(getattr(self, name).shape)}")
-            setattr(self, name, tensors[name].to(getattr(self, name)))
+
+        def fitting(name: str, mine: Tensor) -> Tensor:
+            if tensors[name].shape != mine.shape:
+                raise ValueError(f"{name}: shape {tuple(tensors[name].shape)}, expected {tuple(mine.shape)}")
+            return tensors[name].to(mine)
+
+        self.sink, self.previous = fitting("sink", self.sink), fitting("previous", self.previous)
+        self.controls = ControlBatch(**{name: fitting(f"controls.{name}", value) for name, value in vars(self.controls).items()})
         self.frame_index = int(tensors["frame_index"])
 
 
@@ -172,11 +187,14 @@ class TalkingHeadModel(nn.Module):
         return latents + code.spread(change) / self.autoencoder.latent_std
 
     def expression(self, motion: Tensor, controls: ControlBatch) -> Tensor:
-        """What the given brow, smile and emotion add to the latents (..., N, C) of faces that move like motion vectors (..., L).
+        """What the given brow, smile and emotion add to the latents (..., N, C) of faces that move like motion vectors (..., L); one
+        zero where none is given.
 
         It is known, so it need not be foretold: the network makes the face without it, and hears of it in the control tokens to
         make everything else agree.
         """
+        if not controls.given[..., (BROW, SMILE, -1)].any():
+            return torch.zeros((), device=motion.device)
         given = controls.given.to(motion)
         units = motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
         brow, smile = (controls.values[..., track] * given[..., track] for track in (BROW, SMILE))
@@ -193,13 +211,16 @@ class TalkingHeadModel(nn.Module):
         sink, summary = self.sink_block(reference_latents, reference_features)
         state = self.backbone.init_state(len(sink), sink.shape[1])
         self.backbone(sink[:, None], summary, state, 0)
-        return StreamState(state, summary, reference_latents, 0)
+        return StreamState(state, summary, reference_latents, ControlBatch.released(len(sink), device=sink.device), 0)
 
     @torch.no_grad()
     def step(self, audio: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
         """One frame: audio (B, A, D), controls over (B, 1), noise (B, N, C) -> latents (B, N, C); state moves on."""
         level = noise.new_full((len(noise), 1), self.config.history_level)
-        history = (1 - self.config.history_level) * state.previous[:, None]
+        asked = controls.map(lambda value: value[:, 0])
+        # An expression that is released in this frame is still on the face in the last one: the model goes on from there.
+        left = self.expression(self.autoencoder.to_motion(state.previous), state.controls.released_by(asked))
+        history = (1 - self.config.history_level) * (state.previous + left)[:, None]
         block = self.frame_block(audio[:, None], controls, history, level)
         features = self.backbone(block, state.sink, state.backbone, state.frame_index + 1)
         cond = features[:, 0, self.num_condition_tokens :]  # (B, P, D)
@@ -207,9 +228,6 @@ class TalkingHeadModel(nn.Module):
             cond, state.sink, num_steps=self.config.num_steps, temperature=self.config.temperature, noise=self.to_tokens(noise)
         )
         latents = self.impose(self.from_tokens(tokens), controls)
-        state.previous = latents
+        state.previous, state.controls = latents, asked
         state.frame_index += 1
-        if not controls.given[..., (BROW, SMILE, -1)].any():
-            return latents
-        one = ControlBatch(*(value[:, 0] for value in vars(controls).values()))
-        return latents + self.expression(self.autoencoder.to_motion(latents), one)
+        return latents + self.expression(self.autoencoder.to_motion(latents), asked)

@@ -72,9 +72,13 @@ def draw_controls(sequence: Sequence, generator: torch.Generator) -> ControlBatc
     return ControlBatch(sequence.values, sequence.emotion, sequence.intensity, given.to(sequence.values.device))
 
 
-def true_history(sequence: Sequence, latents: Tensor) -> Tensor:
-    """Of latents (B, T, N, C), those of the frame before each frame; the window starts with whatever the clip's frame before wore."""
-    return torch.cat([sequence.previous[:, None], latents[:, :-1]], dim=1)
+def true_history(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch) -> Tensor:
+    """What a stream would have of the frame before each frame (B, T, N, C): without the expressions that were given then and still
+    are. The window starts with whatever the clip's frame before wore."""
+    before = controls.map(lambda value: value[:, :-1])
+    after = controls.map(lambda value: value[:, 1:])
+    still = ControlBatch(before.values, before.emotion, before.intensity, before.given & after.given)
+    return torch.cat([sequence.previous[:, None], sequence.latents[:, :-1] - model.expression(sequence.labels[:, :-1], still)], dim=1)
 
 
 def targets(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch) -> Tensor:
@@ -118,14 +122,14 @@ def disguised(model: TalkingHeadModel, history: Tensor, labels: Tensor, controls
     wears.emotion[:] = torch.randint(len(EMOTIONS), (batch, 1), generator=generator)
     wears.intensity[:] = uniform(batch, 1)
     wears.given[..., tracks] = worn & controls.given[..., tracks].cpu()
-    return history + model.expression(labels, ControlBatch(*(value.to(history.device) for value in vars(wears).values())))
+    return history + model.expression(labels, wears.map(lambda value: value.to(history.device)))
 
 
 def compute_losses(trainer: nn.Module, sequence: Sequence, generator: torch.Generator, resample_share: float) -> Losses:
     model = trainer_model(trainer)
     controls = draw_controls(sequence, generator)
     goal = targets(model, sequence, controls)
-    history = true_history(sequence, goal)
+    history = true_history(model, sequence, controls)
     if resample_share > 0:
         history = resampled(trainer, sequence, controls, history, generator, resample_share)
     history = disguised(model, history, sequence.labels, controls, generator)
@@ -168,7 +172,7 @@ def rollout(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch,
     generator = torch.Generator().manual_seed(seed)
     frames = []
     for index in range(audio.shape[1]):
-        rows = ControlBatch(*(value[:, index : index + 1] for value in vars(controls).values()))
+        rows = controls.map(lambda value, index=index: value[:, index : index + 1])
         noise = torch.randn(state.previous.shape, generator=generator).to(audio.device)
         frames.append(model.step(audio[:, index], rows, noise, state))
     return torch.stack(frames, dim=1)
@@ -186,10 +190,10 @@ def correlation(a: Tensor, b: Tensor) -> float:
 def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, float]:
     """Against copying and against shuffled audio, teacher-forced and free-running; and whether controls act."""
     model = trainer.model
-    history = true_history(sequence, sequence.latents)
-    batch, length = history.shape[:2]
-    device = history.device
+    batch, length = sequence.latents.shape[:2]
+    device = sequence.latents.device
     released = ControlBatch.released(batch, length, device=device)
+    history = true_history(model, sequence, released)
     given = ControlBatch(sequence.values, sequence.emotion, sequence.intensity, torch.ones_like(released.given))
     none, clean = torch.ones(batch, length, device=device), torch.zeros(batch, length, device=device)
     noise = torch.randn(history.shape, generator=torch.Generator().manual_seed(0)).to(device)
