@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from benchmarks.gates import GateRow, Unavailable, judge, unavailable
 from benchmarks.streams import Context, strip
-from eartalking.data import to_float
+from eartalking.data import clip_motion, to_float
 from eartalking.face import crop_face
 from eartalking.model import ControlBatch
 from eartalking.training.encode import control_values
@@ -140,23 +140,25 @@ def _photographs(context: Context) -> list[GateRow]:
 def measure_next_frame(context: Context) -> list[GateRow]:
     """Each frame predicted from the true one before it with the streaming step, against copying that one.
 
-    The value is error / error of the copy. Both are decoded by the same decoder; controls are released, so only the
-    voice can help. With all controls given is told beside it.
+    The value is error / error of the copy. Frames are read from pixels, predictions and copies are decoded by the same decoder;
+    controls are released, so only the voice can help. Beside it is told: with all controls given; and `exact`, the same between
+    the codes of the clips' labels, which no reading has blurred.
     """
     names = ("next_frame_latent", "next_frame_pixel")
     try:
         clips = context.material.clips()
     except Unavailable as error:
         return [unavailable(name, str(error)) for name in names]
-    totals = {key: 0.0 for key in ("latent", "latent_given", "latent_copy", "pixel", "pixel_copy")}
+    totals = {key: 0.0 for key in ("latent", "latent_given", "latent_copy", "exact", "exact_copy", "pixel", "pixel_copy")}
     frames = pixels = 0
     for clip in tqdm(clips, unit="clip", desc="next frame", mininterval=2, leave=False):
         counts = _predict_clip(context, clip, totals)
         frames, pixels = frames + counts[0], pixels + counts[1]
     latent, pixel = totals["latent"] / totals["latent_copy"], totals["pixel"] / totals["pixel_copy"]
+    ratios = {name: round(totals[name] / totals[copy], 4) for name, copy in (("latent_given", "latent_copy"), ("exact", "exact_copy"))}
     extra = {key: round(value / (pixels if key.startswith("pixel") else frames), 6) for key, value in totals.items()}
     return [
-        judge(names[0], latent, frames, "frames", 1.0, given=round(totals["latent_given"] / totals["latent_copy"], 4), errors=extra),
+        judge(names[0], latent, frames, "frames", 1.0, **ratios, errors=extra),
         judge(names[1], pixel, pixels, "frames", 1.0),
     ]
 
@@ -170,7 +172,8 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
     audio = model.audio_encoder(torch.from_numpy(clip["waveform"])[None])[0]
     features = reference.pyramid[-1].flatten(2).transpose(1, 2)
     initial = reference.latents
-    released, given = model.prefill(initial, features), model.prefill(initial, features)
+    exact = autoencoder.from_motion(clip_motion({name: torch.from_numpy(value) for name, value in clip.items()}))[:, None]  # (T, 1, N, C)
+    released, given, labelled = (model.prefill(initial, features) for _ in range(3))
     released_controls, true_controls = ControlBatch.released(1, 1), _true_controls(clip)
     generator = torch.Generator().manual_seed(context.seed)
     pixels = 0
@@ -178,10 +181,14 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
         before = truth[index - 1] if index else initial
         noise = torch.randn(before.shape, generator=generator)
         released.previous = given.previous = before
+        exact_before = labelled.previous = exact[index - 1] if index else initial
         guess = model.step(audio[None, index], released_controls, noise, released)
         informed = model.step(audio[None, index], true_controls[index], noise, given)
         for key, value in (("latent", guess), ("latent_given", informed), ("latent_copy", before)):
             totals[key] += float((value - truth[index]).square().mean())
+        foretold = model.step(audio[None, index], released_controls, noise, labelled)
+        for key, value in (("exact", foretold), ("exact_copy", exact_before)):
+            totals[key] += float((value - exact[index]).square().mean())
         if index % PIXEL_EVERY == 0 and index:
             pixels += 1
             for key, value in (("pixel", guess), ("pixel_copy", before)):
