@@ -195,15 +195,16 @@ class TalkingHeadModel(nn.Module):
         """
         if not controls.given[..., (BROW, SMILE, -1)].any():
             return torch.zeros((), device=motion.device)
-        given = controls.given.to(motion)
-        units = motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
-        brow, smile = (controls.values[..., track] * given[..., track] for track in (BROW, SMILE))
-        added = expression_units(
-            units, units[..., BLINK_COLUMNS].mean(-1), brow, smile, controls.emotion, controls.intensity * given[..., -1]
-        )
-        code = self.autoencoder.code
-        change = added * MOTION_SCALES["face_units"] * code.scale[:NUM_FACE_UNITS]
-        return code.spread(F.pad(change, (0, len(code.scale) - NUM_FACE_UNITS))) / self.autoencoder.latent_std
+        with torch.autocast(motion.device.type, enabled=False):  # training subtracts what streaming adds: to the last bit
+            given = controls.given.to(motion)
+            units = motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+            brow, smile = (controls.values[..., track] * given[..., track] for track in (BROW, SMILE))
+            added = expression_units(
+                units, units[..., BLINK_COLUMNS].mean(-1), brow, smile, controls.emotion, controls.intensity * given[..., -1]
+            )
+            code = self.autoencoder.code
+            change = added * MOTION_SCALES["face_units"] * code.scale[:NUM_FACE_UNITS]
+            return code.spread(F.pad(change, (0, len(code.scale) - NUM_FACE_UNITS))) / self.autoencoder.latent_std
 
     @torch.no_grad()
     def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
