@@ -6,9 +6,8 @@ space, how much of the head's rotation it takes, and how the face units move it 
 that is geometry. `SurfaceEncoder.displace` moves the points, `splat` turns their movement round into a warp, with what is in
 front hiding what is behind. The decoder starts from this warp and corrects it.
 
-Head space is SynthTalk's: lengths in head heights, the chin's height at y = 0, the crown at y = 1, x to the viewer's right, y up,
-z towards the camera. Notation: B batch, S map pixels a side, K components, L columns of a motion vector. Positions in a picture
-are in [-1, 1], x right and y down.
+Head space is SynthTalk's (`eartalking.head_space`). Notation: B batch, S map pixels a side, K components, L columns of a motion
+vector. Positions in a picture are in [-1, 1], x right and y down.
 """
 from __future__ import annotations
 
@@ -20,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
+from eartalking.face_units import NUM_FACE_UNITS
+from eartalking.head_space import FACE_PLANE, rotation
 from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 from eartalking.motion_vector import BLINK_COLUMNS, GAZE, HEAD_POSE, LID_COLUMNS, LID_FOLLOW_DEGREES, MOTION_SCALES, TRANSLATION
 
-NUM_UNITS = 52
-NUM_MOVERS = NUM_UNITS + 2  # the face units, and the eyeballs' two angles in radians, which move their surface nearly linearly
-FACE_PLANE = 0.3  # z of the face: the camera's scale is measured there
+NUM_MOVERS = NUM_FACE_UNITS + 2  # the face units, and the eyeballs' two angles in radians, which move their surface nearly linearly
 BASE_CHANNELS = 4
 BEYOND = 2  # cells that the warp goes on beyond the person's edge
 WHOLE = 2.5  # a surface may be stretched so many times over and is whole still
@@ -37,7 +36,7 @@ POINT, POINT_SPREAD = (0.0, 0.35, 0.2), 0.3
 
 def movers(motion: Tensor) -> Tensor:
     """Motion vectors (B, L) -> what moves the surface (B, NUM_MOVERS): face units, with the lids following the gaze, and gaze."""
-    units = motion[:, :NUM_UNITS] / MOTION_SCALES["face_units"]
+    units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
     gaze = motion[:, GAZE] / MOTION_SCALES["gaze"]
     follow = gaze / LID_FOLLOW_DEGREES
     units = units.clone()
@@ -46,20 +45,6 @@ def movers(motion: Tensor) -> Tensor:
         for column, (axis, sign) in LID_COLUMNS[side].items():
             units[:, column] = (sign * follow[:, axis]).clamp(0, 1) * awake
     return torch.cat([units, torch.deg2rad(gaze)], dim=1)
-
-
-def head_rotation(motion: Tensor) -> Tensor:
-    """Motion vectors (B, L) -> rotation matrices (B, 3, 3): yaw to +x, pitch upwards, roll clockwise, applied roll first."""
-    yaw, pitch, roll = torch.deg2rad(motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]).unbind(1)
-    (sy, sp, sr), (cy, cp, cr) = (torch.stack([f(a) for a in (yaw, pitch, roll)]) for f in (torch.sin, torch.cos))
-    zero, one = torch.zeros_like(sy), torch.ones_like(sy)
-    turns = (
-        (cy, zero, sy, zero, one, zero, -sy, zero, cy),
-        (one, zero, zero, zero, cp, sp, zero, -sp, cp),
-        (cr, sr, zero, -sr, cr, zero, zero, zero, one),
-    )
-    about_y, about_x, about_z = (torch.stack(turn, dim=1).view(-1, 3, 3) for turn in turns)
-    return about_y @ about_x @ about_z
 
 
 class SurfaceFields(NamedTuple):
@@ -148,7 +133,7 @@ class SurfaceEncoder(nn.Module):
         rest = fields.point.flatten(2) + moves @ fields.components.flatten(2)  # (B, 3, S²)
         pivot = self.pivot.view(1, 3, 1)
         offset = (motion[:, TRANSLATION] / MOTION_SCALES["translation"])[:, :, None]
-        posed = pivot + head_rotation(motion) @ (rest - pivot) + offset
+        posed = pivot + rotation(motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]) @ (rest - pivot) + offset
         posed = rest + fields.weight.flatten(2) * (posed - rest)
         axis, scale, perspective = fields.camera.split([2, 1, 1], dim=1)
         near = 1 - perspective[:, :, None] * (posed[:, 2:] - FACE_PLANE)

@@ -7,13 +7,13 @@ import torch
 
 from eartalking.config import AutoencoderConfig
 from eartalking.data import motion_vector
+from eartalking.face_units import NUM_FACE_UNITS
+from eartalking.head_space import rotation
 from eartalking.motion_vector import GAZE, MOTION_SCALES
 from eartalking.surface import (
-    NUM_UNITS,
     SurfaceEncoder,
     SurfaceFields,
     background_plate,
-    head_rotation,
     identity_grid,
     movers,
     splat,
@@ -42,13 +42,22 @@ def true_fields(trainer: SurfaceTrainer, maps: dict[str, np.ndarray]) -> Surface
     return trainer.truth({name: torch.from_numpy(value) for name, value in maps.items()})
 
 
-def test_lids_follow_the_gaze_and_the_head_turns_as_in_the_renderer() -> None:
+def test_turns_have_the_signs_of_the_controls() -> None:
+    nose, crown = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
+    yaw, pitch, roll = rotation(90 * torch.eye(3))
+    torch.testing.assert_close(yaw @ nose, torch.tensor([1.0, 0.0, 0.0]), atol=1e-6, rtol=0)  # the viewer's right
+    torch.testing.assert_close(pitch @ nose, crown, atol=1e-6, rtol=0)  # looks up
+    torch.testing.assert_close(roll @ crown, torch.tensor([1.0, 0.0, 0.0]), atol=1e-6, rtol=0)  # clockwise as seen
+    both = rotation(torch.tensor([30.0, 20.0, 10.0]))
+    parts = rotation(torch.diag(torch.tensor([30.0, 20.0, 10.0])))
+    torch.testing.assert_close(both, parts[0] @ parts[1] @ parts[2])
+
+
+def test_lids_follow_the_gaze_as_in_the_renderer() -> None:
     motion = random_stills(20, np.random.default_rng(0))
     moving = movers(vectors(motion))
-    torch.testing.assert_close(moving[:, :NUM_UNITS], torch.from_numpy(render._face_units(motion)), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(moving[:, NUM_UNITS:], torch.deg2rad(torch.from_numpy(motion.gaze)), atol=1e-5, rtol=1e-4)
-    turns = np.stack([render._turn(*pose).T for pose in motion.head_pose])  # OpenGL reads it by columns
-    torch.testing.assert_close(head_rotation(vectors(motion)).double(), torch.from_numpy(turns), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(moving[:, :NUM_FACE_UNITS], torch.from_numpy(render._face_units(motion)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(moving[:, NUM_FACE_UNITS:], torch.deg2rad(torch.from_numpy(motion.gaze)), atol=1e-5, rtol=1e-4)
 
 
 def test_components_keep_what_the_units_do() -> None:
@@ -56,7 +65,7 @@ def test_components_keep_what_the_units_do() -> None:
     components, basis = mover_components(bundle, 40)
     units = random_stills(50, np.random.default_rng(1)).face_units
     exact = np.einsum("tm,mvc->tvc", units, bundle.deltas)
-    kept = np.einsum("tm,vk,kmc->tvc", units, components, basis[:, :NUM_UNITS])
+    kept = np.einsum("tm,vk,kmc->tvc", units, components, basis[:, :NUM_FACE_UNITS])
     skin = bundle.vertices_of("skin")
     error = np.linalg.norm(exact - kept, axis=-1)[:, skin] * 160  # pixels of 256 in a usual portrait
     assert error.mean() < 0.15 and np.quantile(error, 0.99) < 1.0 and np.linalg.norm(exact, axis=-1)[:, skin].mean() * 160 > 0.5

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from eartalking.head_space import rotation
 from eartalking.synth.head import HeadBundle
 from eartalking.synth.identity import Identity
 
@@ -17,14 +19,7 @@ def project_landmarks(
     mouth = (rest + np.tensordot(face_units, bundle.deltas[:, lips], axes=1)).mean(1)  # (T, 3)
     left, right = (np.broadcast_to(centre, mouth.shape) for centre in identity.eye_centres)
     points = np.stack([right, left, mouth], axis=1)  # the person's right eye is on the picture's left
-    (sy, sp, sr), (cy, cp, cr) = np.sin(np.radians(head_pose.T)), np.cos(np.radians(head_pose.T))
-    zero, one = np.zeros_like(sy), np.ones_like(sy)
-    turns = [
-        np.array([[cy, zero, sy], [zero, one, zero], [-sy, zero, cy]]),
-        np.array([[one, zero, zero], [zero, cp, sp], [zero, -sp, cp]]),
-        np.array([[cr, sr, zero], [-sr, cr, zero], [zero, zero, one]]),
-    ]
-    turn = np.einsum("ijt,jkt,klt->til", *turns)
+    turn = rotation(torch.from_numpy(np.asarray(head_pose, np.float64))).numpy()
     posed = bundle.pivot + np.einsum("tij,tpj->tpi", turn, points - bundle.pivot) + translation[:, None]
     depth = identity.camera[2] - posed[..., 2]
     across, up = ((posed[..., axis] - identity.camera[axis]) * identity.focal / depth for axis in (0, 1))

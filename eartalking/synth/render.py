@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import moderngl
 import numpy as np
+import torch
 from PIL import Image, ImageFilter
 
 from eartalking.face_units import FACE_UNITS
+from eartalking.head_space import rotation
 from eartalking.synth import shaders
 from eartalking.synth.head import HeadBundle, load_bundle, vertex_normals
 from eartalking.synth.identity import Identity
@@ -305,12 +307,8 @@ def _face_units(motion: Motion) -> np.ndarray:
 
 
 def _turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Rotation matrix (3, 3), column-major as OpenGL reads it: yaw to +x, pitch upwards, roll clockwise; degrees."""
-    (sy, sp, sr), (cy, cp, cr) = np.sin(np.radians([yaw, pitch, roll])), np.cos(np.radians([yaw, pitch, roll]))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
-    return (about_y @ about_x @ about_z).T
+    """Rotation matrix (3, 3), column-major as OpenGL reads it; degrees."""
+    return rotation(torch.tensor([yaw, pitch, roll], dtype=torch.float64)).numpy().T
 
 
 def _pose_uniforms(motion: Motion, index: int) -> dict[str, np.ndarray]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-FACE_PLANE = 0.3  # z of the face in head heights: a camera's scale is told there
+from eartalking.head_space import FACE_PLANE
+
 BACKDROP_SIZE = 256
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eartalking.face_units import NUM_FACE_UNITS
+from eartalking.head_space import FACE_PLANE
 from eartalking.synth.head import HeadBundle
 from eartalking.synth.identity import Identity
 from eartalking.synth.motion import random_stills
-from eartalking.synth.scene import FACE_PLANE
 
 if TYPE_CHECKING:
     from eartalking.synth.motion import Motion
