@@ -6,7 +6,7 @@ NULL audio and controls. It stays in the cache for ever and modulates all blocks
 at the latent tokens of block t are the flow head's condition for the latents of frame t.
 
 Notation: B batch, T frames, N latents of C channels, handled as P = N / latents_per_token tokens, A audio tokens, G + 1
-control tokens, D width, K = A + G + 1 + P tokens per frame. Position of frame t (0-based) in the backbone is t + 1: 0 is the sink.
+control tokens, D width, K = A + G + 1 + P tokens per frame. The backbone's first position is the sink's, if there is one.
 """
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ class TalkingHeadModel(nn.Module):
         return tokens.unflatten(-1, (self.config.latents_per_token, -1)).flatten(-3, -2)
 
     def sink_block(self, reference_latents: Tensor, reference_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink block (B, K, D), summary (B, D)."""
+        """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink blocks (B, sink_size, K, D), summary (B, D); without a
+        sink the summary is zero."""
         batch = len(reference_latents)
         audio = self.null_audio.expand(batch, -1, -1)
         controls = self.control_embedder.null.expand(batch, -1, -1)
@@ -148,7 +149,7 @@ class TalkingHeadModel(nn.Module):
         portrait = self.from_latents(self.to_tokens(reference_latents)) + features
         block = torch.cat([audio, controls, portrait], dim=1) + self.slot_embedding[1]
         summary = self.to_sink(torch.cat([reference_latents.flatten(1), features.mean(1)], dim=1))
-        return block, summary
+        return block[:, None][:, : self.config.sink_size], summary * self.config.sink_size
 
     def frame_block(self, audio: Tensor, controls: ControlBatch, previous: Tensor, noise_level: Tensor) -> Tensor:
         """audio (B, T, A, D), controls over (B, T), latents of the frames before (B, T, N, C), their noise level
@@ -170,8 +171,8 @@ class TalkingHeadModel(nn.Module):
         """Whole sequences, for training -> cond (B, T, P, D) for the flow head and the sink's summary (B, D)."""
         sink, summary = self.sink_block(reference_latents, reference_features)
         blocks = self.frame_block(audio, controls, previous, noise_level)
-        x = torch.cat([sink[:, None].to(blocks.dtype), blocks], dim=1)  # (B, 1 + T, K, D)
-        return self.backbone(x, summary)[:, 1:, self.num_condition_tokens :], summary
+        x = torch.cat([sink.to(blocks.dtype), blocks], dim=1)  # (B, sink_size + T, K, D)
+        return self.backbone(x, summary)[:, sink.shape[1] :, self.num_condition_tokens :], summary
 
     def impose(self, latents: Tensor, controls: ControlBatch) -> Tensor:
         """Latents (B, N, C) with the given controls over (B, 1) that are coordinates of the code set to what was asked.
@@ -210,8 +211,9 @@ class TalkingHeadModel(nn.Module):
     def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
         """Start a stream: the sink enters the caches, and the portrait stands for the frame before the first."""
         sink, summary = self.sink_block(reference_latents, reference_features)
-        state = self.backbone.init_state(len(sink), sink.shape[1])
-        self.backbone(sink[:, None], summary, state, 0)
+        state = self.backbone.init_state(len(sink), sink.shape[2])
+        for index, block in enumerate(sink.unbind(1)):
+            self.backbone(block[:, None], summary, state, index)
         return StreamState(state, summary, reference_latents, ControlBatch.released(len(sink), device=sink.device), 0)
 
     @torch.no_grad()
@@ -223,7 +225,7 @@ class TalkingHeadModel(nn.Module):
         left = self.expression(self.autoencoder.to_motion(state.previous), state.controls.released_by(asked))
         history = (1 - self.config.history_level) * (state.previous + left)[:, None]
         block = self.frame_block(audio[:, None], controls, history, level)
-        features = self.backbone(block, state.sink, state.backbone, state.frame_index + 1)
+        features = self.backbone(block, state.sink, state.backbone, state.frame_index + self.config.sink_size)
         cond = features[:, 0, self.num_condition_tokens :]  # (B, P, D)
         tokens = self.flow_head.sample(
             cond, state.sink, num_steps=self.config.num_steps, temperature=self.config.temperature, noise=self.to_tokens(noise)

@@ -1,8 +1,10 @@
 """The model: streaming equals training, causality, controls as tokens, and independent states."""
+import dataclasses
+
 import pytest
 import torch
 
-from eartalking.config import TINY
+from eartalking.config import TINY, ModelConfig
 from eartalking.controls import EMOTIONS, SCALAR_TRACKS
 from eartalking.face_units import FACE_UNITS, UNIT_INDEX
 from eartalking.model import ControlBatch, TalkingHeadModel
@@ -12,14 +14,18 @@ N, C, D = TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels, 
 REFERENCE_DIM = TINY.autoencoder.reference_widths[-1]
 
 
-@pytest.fixture(scope="module")
-def model() -> TalkingHeadModel:
+def make(config: ModelConfig = TINY) -> TalkingHeadModel:
     torch.manual_seed(0)
-    model = TalkingHeadModel(TINY).eval().requires_grad_(False)
+    model = TalkingHeadModel(config).eval().requires_grad_(False)
     for parameter in model.parameters():  # nothing may hide behind a zero initialisation
         if not parameter.any():
             parameter.normal_(0, 0.1)
     return model
+
+
+@pytest.fixture(scope="module")
+def model() -> TalkingHeadModel:
+    return make()
 
 
 def inputs(batch: int, length: int, seed: int = 0) -> dict:
@@ -48,7 +54,9 @@ def row(controls: ControlBatch, index: int) -> ControlBatch:
     return ControlBatch(*(value[:, index : index + 1] for value in vars(controls).values()))
 
 
-def test_step_equals_forward_beyond_the_window(model: TalkingHeadModel) -> None:
+@pytest.mark.parametrize("sink_size", [1, 0])
+def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
+    model = make(dataclasses.replace(TINY, sink_size=sink_size))
     length = TINY.window_size * 2 + 3
     given = inputs(2, length)
     noise = torch.randn(length, 2, N, C)
@@ -167,6 +175,14 @@ def test_expressions_are_added_to_what_is_shown_and_not_to_what_is_remembered(mo
     frown, raised = UNIT_INDEX["mouthFrownLeft"], UNIT_INDEX["browOuterUpLeft"]
     torch.testing.assert_close(added[0, [frown, raised]], torch.tensor([0.85 * 0.5, 0.90 * 0.4]), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(added[0, HEAD_POSE], torch.zeros(3), atol=1e-4, rtol=0)
+
+
+def test_the_portrait_is_heard_of_only_with_a_sink(model: TalkingHeadModel) -> None:
+    given, other = inputs(1, 14), inputs(1, 14, seed=1)
+    changed = given | {name: other[name] for name in ("reference_latents", "reference_features")}
+    without = make(dataclasses.replace(TINY, sink_size=0))
+    torch.testing.assert_close(without(**given)[0], without(**changed)[0])
+    assert (model(**given)[0] - model(**changed)[0])[:, -1].abs().max() > 1e-3
 
 
 def test_columns_are_where_the_face_units_say() -> None:

@@ -10,33 +10,19 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from torch import Tensor
 
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, WEIGHTS_NAME, resolve
 from eartalking.errors import InputError
-from eartalking.model import StreamState
 
 INFERENCE_ONLY = "at inference only, with weights that were trained otherwise"
-
-
-class SinklessModel(TalkingHeadModel):
-    """The model with the portrait taken out of the stream's memory: no sink block in the caches, its summary zero. The decoder
-    still has the portrait, or there would be nothing to warp."""
-
-    def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
-        state = super().prefill(reference_latents, reference_features)
-        for cache in state.backbone.caches:
-            cache.reset()
-        state.sink = state.sink * 0
-        return state
 
 
 class Ours(Method):
     """A checkpoint driven by StreamSession.
 
-    `config` replaces fields of the checkpoint's configuration that change no weight's shape; `model_class` what is built.
+    `config` replaces fields of the checkpoint's configuration that change no weight's shape.
     """
 
     def __init__(
@@ -45,18 +31,17 @@ class Ours(Method):
         about: str = "this project's model, streamed",
         checkpoint: str = DEFAULT_CHECKPOINT,
         kind: str = "ours",
-        model_class: type[TalkingHeadModel] = TalkingHeadModel,
         **config: object,
     ) -> None:
         self.name, self.about, self.kind = name, about, kind
-        self.checkpoint, self.model_class, self.config = checkpoint, model_class, config
+        self.checkpoint, self.config = checkpoint, config
 
     def prepare(self) -> None:
         try:
             loaded = load_model(self.checkpoint)
         except InputError as error:
             raise NotReady(str(error)) from error
-        self.model = self.model_class(dataclasses.replace(loaded.config, **self.config))
+        self.model = TalkingHeadModel(dataclasses.replace(loaded.config, **self.config))
         self.model.load_state_dict(loaded.state_dict())
         self.model.eval().requires_grad_(False)
 
@@ -73,7 +58,7 @@ class Ours(Method):
             folder = resolve(self.checkpoint)
         except InputError:
             return "missing"
-        return content(folder / WEIGHTS_NAME, folder / CONFIG_NAME, self.model_class.__name__, repr(sorted(self.config.items())))
+        return content(folder / WEIGHTS_NAME, folder / CONFIG_NAME, repr(sorted(self.config.items())))
 
 
 class ShuffledAudio(Ours):
@@ -100,7 +85,7 @@ def ablations(checkpoint: str = DEFAULT_CHECKPOINT) -> list[Ours]:
         return Ours(f"ours_{name}", f"ours {about} ({INFERENCE_ONLY})", checkpoint, "ablation", **change)
 
     return [
-        changed("no_sink", "without the portrait in its memory", model_class=SinklessModel),
+        changed("no_sink", "without the portrait in its memory", sink_size=0),
         changed("clean_history", "that trusts its own history fully (history_level 0)", history_level=0.0),
         changed("window_2", "with a window of 2 frames", window_size=2),
         changed("regression", "without the flow (temperature 0)", temperature=0.0),

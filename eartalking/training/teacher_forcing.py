@@ -125,15 +125,19 @@ def disguised(model: TalkingHeadModel, history: Tensor, labels: Tensor, controls
     return history + model.expression(labels, wears.map(lambda value: value.to(history.device)))
 
 
-def compute_losses(trainer: nn.Module, sequence: Sequence, generator: torch.Generator, resample_share: float) -> Losses:
+def compute_losses(
+    trainer: nn.Module, sequence: Sequence, generator: torch.Generator, resample_share: float = 0.0, clean_history: bool = False
+) -> Losses:
     model = trainer_model(trainer)
     controls = draw_controls(sequence, generator)
     goal = targets(model, sequence, controls)
     history = true_history(model, sequence, controls)
     if resample_share > 0:
         history = resampled(trainer, sequence, controls, history, generator, resample_share)
-    history = disguised(model, history, sequence.labels, controls, generator)
-    history, level = noised(history, generator)
+    if clean_history:
+        level = history.new_zeros(history.shape[:2])
+    else:
+        history, level = noised(disguised(model, history, sequence.labels, controls, generator), generator)
     cond, sink = trainer(sequence, controls, history, level)
     flow = model.flow_head.loss(
         model.to_tokens(goal).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
@@ -240,6 +244,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--init", help="checkpoint to take everything but the autoencoder from")
     parser.add_argument("--length", type=int, default=16, help="frames per training window")
     parser.add_argument("--resample-share", type=float, default=0.0, help="share of the clips with the model's own history")
+    parser.add_argument("--clean-history", action="store_true", help="the ablation: true histories, neither noised nor disguised")
     parser.add_argument("--eval-length", type=int, default=60, help="frames of the held-out windows")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
@@ -259,7 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: clips.sample(options.batch_size, args.length, rng).to(accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, generator, args.resample_share),
+        lambda module, batch, step: compute_losses(module, batch, generator, args.resample_share, args.clean_history),
         lambda module, step: evaluate(module, fixed),
         options,
         accelerator,
