@@ -221,3 +221,12 @@ def test_real_videos_come_in_by_the_second_door(root: Path, talking: Path, capsy
     for name, value in made.items():
         assert first[name].shape[1:] == value.shape[1:] and first[name].dtype == value.dtype, name
     assert first["frames"].shape == (60, 64, 64, 3) and len(first["waveform"]) == 60 * 640
+
+
+def test_detail_is_told_from_blur_and_not_from_its_place() -> None:
+    sharp = 0.3 * torch.randn(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    beside, blurred = sharp.roll(1, -1), torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
+    strength = decoder.detail(sharp)
+    assert strength.shape == (2, 3, 17, 21)
+    assert (decoder.detail(beside) - strength).abs().mean() < 0.2 * strength.mean()
+    assert (decoder.detail(blurred) - strength).abs().mean() > 0.7 * strength.mean()
