@@ -27,7 +27,7 @@ from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
 from eartalking.motion_vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
 
-BROW, SMILE = SCALAR_TRACKS.index("brow"), SCALAR_TRACKS.index("smile")
+BROW, SMILE, MOUTH_SCALE = (SCALAR_TRACKS.index(track) for track in ("brow", "smile", "mouth_scale"))
 
 
 @dataclass
@@ -125,6 +125,8 @@ class TalkingHeadModel(nn.Module):
             for column, scale in columns.items():
                 exact[SCALAR_TRACKS.index(track), column] = scale
         self.register_buffer("exact_controls", exact, persistent=False)  # (G, L): control values -> columns of the motion vector
+        # How many times as far as the network moves it a face unit has to move, with mouth_scale released and given; see `articulate`.
+        self.register_buffer("articulation", torch.ones(2, NUM_FACE_UNITS))
         self.backbone = CausalTransformer(dim, config.depth, config.num_heads, config.sink_size, config.window_size)
         self.flow_head = FlowHead(
             channels, num_tokens, dim=config.head_dim, depth=config.head_depth, num_heads=config.head_num_heads, cond_dim=dim
@@ -187,6 +189,24 @@ class TalkingHeadModel(nn.Module):
         change = torch.where(chosen, asked - code.coordinates(self.autoencoder.denormalise(latents)), 0.0)
         return latents + code.spread(change) / self.autoencoder.latent_std
 
+    def articulate(self, latents: Tensor, controls: ControlBatch) -> Tensor:
+        """Latents (..., N, C) with a mouth that opens, rounds and shuts as far as people's do, under controls (...).
+
+        Not knowing when exactly a lip moves, a regression moves it less: the correlation is right, the spread is not. Each unit that
+        follows the voice is stretched to the spread that it has in the truth (global variance, Toda and Tokuda 2007), by factors
+        that `training.teacher_forcing` measures. What the network remembers is not stretched.
+        """
+        scale = MOTION_SCALES["face_units"]
+        units = self.autoencoder.to_motion(latents)[..., :NUM_FACE_UNITS] / scale
+        factors = self.articulation[controls.given[..., MOUTH_SCALE].long()]  # (..., U)
+        return latents + self.units_to_latents((units * factors).clamp(0, 1) - units.clamp(0, 1))
+
+    def units_to_latents(self, change: Tensor) -> Tensor:
+        """What a change of face units (..., U) changes in the latents (..., N, C)."""
+        code = self.autoencoder.code
+        change = change * MOTION_SCALES["face_units"] * code.scale[:NUM_FACE_UNITS]
+        return code.spread(F.pad(change, (0, len(code.scale) - NUM_FACE_UNITS))) / self.autoencoder.latent_std
+
     def expression(self, motion: Tensor, controls: ControlBatch) -> Tensor:
         """What the given brow, smile and emotion add to the latents (..., N, C) of faces that move like motion vectors (..., L); one
         zero where none is given.
@@ -203,9 +223,7 @@ class TalkingHeadModel(nn.Module):
             added = expression_units(
                 units, units[..., BLINK_COLUMNS].mean(-1), brow, smile, controls.emotion, controls.intensity * given[..., -1]
             )
-            code = self.autoencoder.code
-            change = added * MOTION_SCALES["face_units"] * code.scale[:NUM_FACE_UNITS]
-            return code.spread(F.pad(change, (0, len(code.scale) - NUM_FACE_UNITS))) / self.autoencoder.latent_std
+            return self.units_to_latents(added)
 
     @torch.no_grad()
     def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
@@ -233,4 +251,5 @@ class TalkingHeadModel(nn.Module):
         latents = self.impose(self.from_tokens(tokens), controls)
         state.previous, state.controls = latents, asked
         state.frame_index += 1
-        return latents + self.expression(self.autoencoder.to_motion(latents), asked)
+        shown = self.articulate(latents, asked)
+        return shown + self.expression(self.autoencoder.to_motion(shown), asked)

@@ -177,6 +177,24 @@ def test_expressions_are_added_to_what_is_shown_and_not_to_what_is_remembered(mo
     torch.testing.assert_close(added[0, HEAD_POSE], torch.zeros(3), atol=1e-4, rtol=0)
 
 
+def test_a_stretched_mouth_is_shown_and_not_remembered() -> None:
+    model, given = make(), inputs(1, 1)
+    jaw, lip = UNIT_INDEX["jawOpen"], UNIT_INDEX["mouthPucker"]
+    model.articulation[0, jaw] = model.articulation[0, lip] = 1.5
+    released, scaled = ControlBatch.released(1), ControlBatch.released(1)
+    scaled.given[:, SCALAR_TRACKS.index("mouth_scale")] = True
+    motion = torch.zeros(1, NUM_MOTION_LABELS)
+    motion[0, jaw], motion[0, lip], motion[0, UNIT_INDEX["browInnerUp"]] = (MOTION_SCALES["face_units"] * u for u in (0.4, 0.9, 0.3))
+    latents = model.autoencoder.from_motion(motion)
+    shown = model.autoencoder.to_motion(model.articulate(latents, released)) / MOTION_SCALES["face_units"]
+    torch.testing.assert_close(shown[0, [jaw, lip, UNIT_INDEX["browInnerUp"]]], torch.tensor([0.6, 1.0, 0.3]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(shown[0, HEAD_POSE], torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.articulate(latents, scaled), latents)
+    state = model.prefill(given["reference_latents"], given["reference_features"])
+    step = model.step(given["audio"][:, 0], ControlBatch.released(1, 1), torch.zeros(1, N, C), state)
+    torch.testing.assert_close(step, model.articulate(state.previous, released))
+
+
 def test_the_portrait_is_heard_of_only_with_a_sink(model: TalkingHeadModel) -> None:
     given, other = inputs(1, 14), inputs(1, 14, seed=1)
     changed = given | {name: other[name] for name in ("reference_latents", "reference_features")}

@@ -8,7 +8,8 @@ from eartalking.data import Sequence
 from eartalking.face_units import UNIT_INDEX
 from eartalking.model import SMILE, ControlBatch, TalkingHeadModel
 from eartalking.motion_vector import MOTION_SCALES
-from eartalking.training.teacher_forcing import disguised, targets
+from eartalking.training import teacher_forcing
+from eartalking.training.teacher_forcing import disguised, measure_articulation, targets
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,21 @@ def test_only_a_given_expression_is_disguised(model: TalkingHeadModel) -> None:
     names = {name for name, index in UNIT_INDEX.items() if moved[:, index].any()}
     assert names == {f"{unit}{side}" for unit in ("mouthSmile", "cheekSquint", "mouthFrown") for side in ("Left", "Right")}
     assert not moved[:, len(UNIT_INDEX) :].any()
+
+
+def test_only_what_follows_the_voice_is_stretched(model: TalkingHeadModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(model.autoencoder.code.scale)
+    truth = torch.zeros(8, 30, size)
+    jaw, brow, sneer = (UNIT_INDEX[name] for name in ("jawOpen", "browInnerUp", "noseSneerLeft"))
+    truth[..., [jaw, brow]] = torch.randn(8, 30, 2, generator=torch.Generator().manual_seed(0))
+    foretold = truth.clone()
+    foretold[..., jaw] = 0.625 * truth[..., jaw] + 3  # follows, but too little
+    foretold[..., brow] = 0.5 * truth.roll(1, 0)[..., brow]  # moves when it should not
+    foretold[..., sneer] = 1e-3 * truth[..., jaw]
+    monkeypatch.setattr(teacher_forcing, "rollout", lambda *_: model.autoencoder.from_motion(foretold))
+    still = torch.zeros(1)
+    latents = model.autoencoder.from_motion(truth)
+    sequence = Sequence(latents, latents[:, 0], latents[:, 0], *[still] * 3, torch.zeros(8, 30, 9), still, still, truth)
+    factors = measure_articulation(model, sequence)
+    torch.testing.assert_close(factors[:, jaw], torch.tensor([1.6, 1.6]), atol=1e-2, rtol=0)
+    assert (factors > 1).sum() == 2

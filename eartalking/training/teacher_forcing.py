@@ -23,13 +23,14 @@ from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import EMOTIONS
 from eartalking.data import LatentClips, Sequence
 from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
-from eartalking.model import BROW, SMILE, ControlBatch, TalkingHeadModel
+from eartalking.model import BROW, MOUTH_SCALE, SMILE, ControlBatch, TalkingHeadModel
 from eartalking.motion_vector import HEAD_POSE, MOTION_SCALES
 from eartalking.training.common import Losses, RunOptions, train
 
 NO_HISTORY_SHARE = 0.35
 DISGUISED_SHARE = 0.4  # of the clips and expression tracks that are given: the history wears another expression
 JAW = UNIT_INDEX["jawOpen"]
+FOLLOWS, MOST_ARTICULATED = 0.5, 2.0  # correlation from which on a face unit is stretched, and how far at most
 
 
 class TeacherForcingTrainer(nn.Module):
@@ -231,6 +232,27 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
     }
 
 
+@torch.no_grad()
+def measure_articulation(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
+    """The factors (2, U) of `TalkingHeadModel.articulate`, with mouth_scale released and given: true spread over the free-running
+    model's, for the face units that it moves when it should; 1 for the others, whose movement would be noise."""
+    model.articulation.fill_(1)
+    controls = ControlBatch.released(*sequence.latents.shape[:2], device=sequence.latents.device)
+    controls.values = sequence.values
+    factors = []
+    for given in (False, True):
+        controls.given[..., MOUTH_SCALE] = given
+        spoken, true = (
+            (motion - motion.mean(1, keepdim=True))[..., :NUM_FACE_UNITS].flatten(0, 1)
+            for motion in (model.autoencoder.to_motion(rollout(model, sequence, controls)), sequence.labels)
+        )
+        spread, true_spread = spoken.std(0), true.std(0)
+        follows = (spoken * true).mean(0) > FOLLOWS * spread * true_spread
+        moves = true_spread > 0.02 * MOTION_SCALES["face_units"]
+        factors.append(torch.where(follows & moves, (true_spread / spread.clamp_min(1e-6)).clamp(1, MOST_ARTICULATED), 1.0))
+    return torch.stack(factors)
+
+
 def _motion_energy(latents: Tensor) -> float:
     return float((latents[:, 1:] - latents[:, :-1]).pow(2).mean())
 
@@ -270,6 +292,8 @@ def main(argv: list[str] | None = None) -> int:
         accelerator,
     )
     if accelerator.is_main_process:
+        many = evaluation_batch(held_out, args.eval_length, count=96).to(accelerator.device)
+        average.model.articulation.copy_(measure_articulation(average.model, many))
         save_model(average.model, options.out / "checkpoint")
     return 0
 
