@@ -70,9 +70,9 @@ class ModelConfig:
     num_steps: int = 4
     temperature: float = 0.0  # of the flow's noise; at 0 the frame is the regression alone
     # How little a stream trusts its own history, in 0..1: the history is scaled as training scales it at this noise level,
-    # and the model is told the level. At 0, 0.1, 0.2, 0.3 and 0.5 the next frame is foretold with errors of 0.107, 0.107, 0.109,
-    # 0.115 and 0.148 (copying: 0.160), and free-running the jaw follows the voice by 0.87, 0.86, 0.86, 0.86 and 0.86.
-    history_level: float = 0.1
+    # and the model is told the level. At 0.1, 0.3 and 0.5 the next frame is foretold with errors of 0.107, 0.115 and 0.148
+    # (copying: 0.160), and after 60 s a face's distance to its portrait has changed by 27, 4 and 0.06 %.
+    history_level: float = 0.5
 
     def __post_init__(self) -> None:
         if self.sink_size not in (0, 1):

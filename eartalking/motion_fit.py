@@ -16,9 +16,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import jacfwd, vmap
+from torch.func import jacfwd, jvp, vmap
 
-from eartalking.surface import SurfaceEncoder, SurfaceFields, identity_grid
+from eartalking.motion_vector import HEAD_POSE, TRANSLATION
+from eartalking.surface import SurfaceEncoder, SurfaceFields, identity_grid, movers
 
 LEVELS = (3.0, 1.5, 0.8)  # blur of both pictures in surface pixels
 STEPS = 4  # per level
@@ -79,28 +80,43 @@ def fit_motion(
     points = SurfaceFields(*(some(value) for value in fields[:4]), fields.camera)
     shown = (points.cover > 0.5).flatten(1).float()  # (B, M)
 
-    def land(coordinates: Tensor, *own: Tensor) -> Tensor:
-        """Of one portrait: (L,) -> (2, M)."""
-        one = SurfaceFields(*(value[None] for value in own))
-        return surface.project(one, to_motion(coordinates[None]))[0][0].flatten(1)
-
     certainty = torch.diag(1 / error.clamp_min(0.02).square())
 
     def compare(found: Tensor, target: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Residuals (B, 3, M), the frame's slopes (B, 2, 3, M) and the points' say (B, M) under coordinates."""
-        place = start + vmap(land)(found, *points)
+        motion = to_motion(found)
+        place = start + surface.place(points, surface.moved(points, motion), motion)[0]
         seen = F.grid_sample(target, place.transpose(1, 2)[:, None], align_corners=False)[:, :, 0]  # (B, 9, M)
         residual = seen[:, :3] - goal
         return residual, seen[:, 3:].unflatten(1, (2, 3)), shown * (place.abs().amax(1) < 1) / (1 + residual.square().sum(1))
 
     read = found = read.float()
+    unit = to_motion(torch.ones_like(error)) - to_motion(torch.zeros_like(error))  # of a coordinate, in its column of the motion vector
+    shapes = torch.einsum("kmc,bkn->bmcn", surface.basis, points.components.flatten(2))  # what each mover does to each point
+
+    def moves_of(motion: Tensor) -> Tensor:
+        """How far points go in the picture per unit of each column of the motion vectors: (B, 2, M, L)."""
+        rest = surface.moved(points, motion)
+
+        def slope(function: Callable[[Tensor], Tensor], at: Tensor, way: Tensor) -> Tensor:
+            return jvp(function, (at,), (way.expand_as(at),))[1]
+
+        ways = torch.eye(3, device=motion.device)[:, None, :, None]
+        by_point = torch.stack([slope(lambda r: surface.place(points, r, motion)[0], rest, way) for way in ways], dim=2)  # (B, 2, 3, M)
+        by_mover = torch.einsum("bkcn,bmcn->bknm", by_point, shapes)
+        moves = by_mover @ vmap(jacfwd(lambda one: movers(one[None])[0]))(motion)[:, None]
+        for column in (*range(HEAD_POSE.start, HEAD_POSE.stop), *range(TRANSLATION.start, TRANSLATION.stop)):
+            way = torch.eye(motion.shape[1], device=motion.device)[column]
+            moves[..., column] += slope(lambda m: surface.place(points, rest, m)[0], motion, way)
+        return moves
+
     for sigma in LEVELS:
         target = with_slopes(contrast(frames, sigma))
         goal = some(contrast(portraits, sigma)).flatten(2)  # (B, 3, M)
         sure = 1 / (NOISE**2 * 3 * sigma)  # neighbouring pixels of a blurred picture are not so many witnesses
         for _ in range(STEPS):
             residual, slopes, weight = compare(found, target, goal)
-            jacobian = torch.einsum("bkcm,bkml->bcml", slopes, vmap(jacfwd(land))(found, *points))
+            jacobian = torch.einsum("bkcm,bkml->bcml", slopes, moves_of(to_motion(found)) * unit)
             weighted = jacobian * (sure * weight)[:, None, :, None]
             normal = torch.einsum("bcml,bcmk->blk", weighted, jacobian) + certainty
             slope = torch.einsum("bcml,bcm->bl", weighted, residual) + (found - read) @ certainty

@@ -128,9 +128,17 @@ class SurfaceEncoder(nn.Module):
             return self._project(fields, motion)
 
     def _project(self, fields: SurfaceFields, motion: Tensor) -> tuple[Tensor, Tensor]:
-        moves = torch.einsum("bm,kmc->bck", movers(motion), self.basis)  # (B, 3, K)
         size = fields.point.shape[-2:]
-        rest = fields.point.flatten(2) + moves @ fields.components.flatten(2)  # (B, 3, S²)
+        place, near = self.place(fields, self.moved(fields, motion), motion)
+        return place.unflatten(2, size), near.unflatten(2, size)
+
+    def moved(self, fields: SurfaceFields, motion: Tensor) -> Tensor:
+        """The surface, as face units and gaze shape it, at rest: (B, 3, M), M = S²."""
+        moves = torch.einsum("bm,kmc->bck", movers(motion), self.basis)  # (B, 3, K)
+        return fields.point.flatten(2) + moves @ fields.components.flatten(2)
+
+    def place(self, fields: SurfaceFields, rest: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points (B, 3, M) of a surface are when the head is posed: in the picture (B, 2, M), and z (B, 1, M)."""
         pivot = self.pivot.view(1, 3, 1)
         offset = (motion[:, TRANSLATION] / MOTION_SCALES["translation"])[:, :, None]
         posed = pivot + rotation(motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]) @ (rest - pivot) + offset
@@ -138,7 +146,7 @@ class SurfaceEncoder(nn.Module):
         axis, scale, perspective = fields.camera.split([2, 1, 1], dim=1)
         near = 1 - perspective[:, :, None] * (posed[:, 2:] - FACE_PLANE)
         flat = (posed[:, :2] - axis[:, :, None]) * scale[:, :, None] / near.clamp_min(0.3)
-        return (flat * flat.new_tensor([1.0, -1.0]).view(1, 2, 1)).unflatten(2, size), posed[:, 2:].unflatten(2, size)
+        return flat * flat.new_tensor([1.0, -1.0]).view(1, 2, 1), posed[:, 2:]
 
     def home(self, fields: SurfaceFields, own_motion: Tensor) -> Tensor:
         """Where the surface is under the portrait's own motion (B, L), as it was read: (B, 2, S, S). Once per stream."""

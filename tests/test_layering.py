@@ -23,7 +23,7 @@ ALLOWED = {
     "frame_encoder": {"modules", "config"},
     "part_refiner": {"modules", "config"},
     "surface": {"modules", "config", "face_units", "head_space", "motion_vector"},
-    "motion_fit": {"surface"},
+    "motion_fit": {"motion_vector", "surface"},
     "autoencoder": {"modules", "config", "frame_encoder", "motion_fit", "part_refiner", "surface"},
     "model": {"modules", "config", "controls", "audio", "autoencoder", "face_units", "motion_vector"},
     "checkpoint": {"config", "errors", "model"},
