@@ -260,13 +260,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _said(words: list[str]) -> list[str]:
+    """A command's words without `--work`: where the videos were kept is nobody's business, and changes no number."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word != "--work" and not word.startswith("--work="):
+            kept.append(word)
+        skip = word == "--work"
+    return kept
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     processes = PartialState(cpu=True).num_processes
     torch.set_num_threads(max(1, args.threads // processes))
     start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
-    command = f"{start} -m benchmarks.compare " + shlex.join(sys.argv[1:] if argv is None else argv)
+    command = f"{start} -m benchmarks.compare " + shlex.join(_said(sys.argv[1:] if argv is None else argv))
     try:
         methods = choose([name.strip() for name in args.methods.split(",") if name.strip()], args.external, args.checkpoint)
         with PartialState(cpu=True).main_process_first():

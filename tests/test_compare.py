@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import compare, method_latency
+from benchmarks.compare import _said
 from benchmarks.leaderboard import METRICS, columns, latency_cells, markdown, merged, metric_cells, paper_rows, ranked, read_csv, write_csv
 from benchmarks.method_latency import KEYS, live_first, measure
 from benchmarks.methods.base import Method, Request, Sound
@@ -248,3 +249,8 @@ def test_plots_show_what_there_is(tmp_path: Path) -> None:
     rows += [row("truth", kind="reference", sync_c_synthtalk=0.3), row("b", ttff_ms=200.0, sync_c_synthtalk=0.3)]
     clips |= {"truth": [sync], "b": [{"metric": "drift_colour", "clip": "x", "bins": [0.0, None, 0.1]}]}
     assert {path.name for path in draw(rows, "quick", clips, tmp_path, 10.0)} == names
+
+
+def test_a_row_s_command_says_nothing_of_where_videos_were_kept() -> None:
+    words = ["--suite", "quick", "--work", "/somewhere", "--methods", "ours", "--work=/elsewhere"]
+    assert _said(words) == ["--suite", "quick", "--methods", "ours"]
