@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny_model import tiny_model
 
 from demo.app import build_demo, launch
 from demo.channel import SlotPool
 from demo.engine import Engine
 from demo.sessions import Sessions
 from demo.settings import Limits
-from eartalking import TalkingHeadModel
-from eartalking.config import FPS, TINY
+from eartalking.config import FPS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PHOTO, PORTRAIT, SPEECH = EXAMPLES / "photo.jpg", EXAMPLES / "portrait.png", EXAMPLES / "speech.wav"
@@ -27,16 +27,6 @@ FLAGS = ("--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no
          "--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required").split()  # fmt: skip
 SLOW = 60_000  # ms a page may take; the machine that runs the tests may have other things to do
 LIMITS = Limits(takes=2, voice_seconds=20, upload_bytes=4 * 2**20, portrait_pixels=5_000_000)
-
-
-def tiny_model() -> TalkingHeadModel:
-    """Random weights of which every one counts, so that every control changes the picture."""
-    torch.manual_seed(0)
-    model = TalkingHeadModel(TINY).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if not parameter.any():
-            parameter.normal_(0, 0.1)
-    return model
 
 
 def tiny_engine(limits: Limits = LIMITS) -> Engine:

@@ -3,8 +3,9 @@ import dataclasses
 
 import pytest
 import torch
+from tiny_model import tiny_model
 
-from eartalking.config import TINY, ModelConfig
+from eartalking.config import TINY
 from eartalking.controls import EMOTIONS, SCALAR_TRACKS
 from eartalking.face_units import FACE_UNITS, UNIT_INDEX
 from eartalking.model import ControlBatch, TalkingHeadModel
@@ -14,18 +15,9 @@ N, C, D = TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels, 
 REFERENCE_DIM = TINY.autoencoder.reference_widths[-1]
 
 
-def make(config: ModelConfig = TINY) -> TalkingHeadModel:
-    torch.manual_seed(0)
-    model = TalkingHeadModel(config).eval().requires_grad_(False)
-    for parameter in model.parameters():  # nothing may hide behind a zero initialisation
-        if not parameter.any():
-            parameter.normal_(0, 0.1)
-    return model
-
-
 @pytest.fixture(scope="module")
 def model() -> TalkingHeadModel:
-    return make()
+    return tiny_model()
 
 
 def inputs(batch: int, length: int, seed: int = 0) -> dict:
@@ -51,12 +43,12 @@ def inputs(batch: int, length: int, seed: int = 0) -> dict:
 
 
 def row(controls: ControlBatch, index: int) -> ControlBatch:
-    return ControlBatch(*(value[:, index : index + 1] for value in vars(controls).values()))
+    return controls.map(lambda value: value[:, index : index + 1])
 
 
 @pytest.mark.parametrize("sink_size", [1, 0])
 def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
-    model = make(dataclasses.replace(TINY, sink_size=sink_size))
+    model = tiny_model(dataclasses.replace(TINY, sink_size=sink_size))
     length = TINY.window_size * 2 + 3
     given = inputs(2, length)
     noise = torch.randn(length, 2, N, C)
@@ -178,7 +170,7 @@ def test_expressions_are_added_to_what_is_shown_and_not_to_what_is_remembered(mo
 
 
 def test_a_stretched_mouth_is_shown_and_not_remembered() -> None:
-    model, given = make(), inputs(1, 1)
+    model, given = tiny_model(), inputs(1, 1)
     jaw, lip = UNIT_INDEX["jawOpen"], UNIT_INDEX["mouthPucker"]
     model.articulation[0, jaw] = model.articulation[0, lip] = 1.5
     released, scaled = ControlBatch.released(1), ControlBatch.released(1)
@@ -198,7 +190,7 @@ def test_a_stretched_mouth_is_shown_and_not_remembered() -> None:
 def test_the_portrait_is_heard_of_only_with_a_sink(model: TalkingHeadModel) -> None:
     given, other = inputs(1, 14), inputs(1, 14, seed=1)
     changed = given | {name: other[name] for name in ("reference_latents", "reference_features")}
-    without = make(dataclasses.replace(TINY, sink_size=0))
+    without = tiny_model(dataclasses.replace(TINY, sink_size=0))
     torch.testing.assert_close(without(**given)[0], without(**changed)[0])
     assert (model(**given)[0] - model(**changed)[0])[:, -1].abs().max() > 1e-3
 

@@ -1,7 +1,7 @@
 """StreamSession on random weights: chunking, determinism, clone, save, isolation, length and controls."""
 import numpy as np
 import pytest
-import torch
+from tiny_model import tiny_model
 
 from eartalking import Controls, StreamSession, TalkingHeadModel
 from eartalking.config import TINY
@@ -11,12 +11,7 @@ from eartalking.session import spontaneous_blink
 
 @pytest.fixture(scope="module")
 def model() -> TalkingHeadModel:
-    torch.manual_seed(0)
-    model = TalkingHeadModel(TINY).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        if not parameter.any():
-            parameter.normal_(0, 0.1)
-    return model
+    return tiny_model()
 
 
 def portrait(seed: int = 0) -> np.ndarray:

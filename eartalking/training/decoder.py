@@ -118,13 +118,16 @@ def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor, weight: T
     return total / len(warps)
 
 
+def laplacian(images: Tensor) -> Tensor:
+    """(..., h, w) -> (..., h - 2, w - 2)."""
+    middle = images[..., 1:-1, 1:-1]
+    return images[..., :-2, 1:-1] + images[..., 2:, 1:-1] + images[..., 1:-1, :-2] + images[..., 1:-1, 2:] - 4 * middle
+
+
 def detail(images: Tensor) -> Tensor:
     """How strong the detail of (..., 3, h, w) is around every second place, wherever exactly it lies: root mean square of the Laplacian
     over 5 x 5 pixels. An absolute error prefers no detail to detail a pixel beside where it is; a viewer does not."""
-    images = images.flatten(0, -4)
-    middle = images[..., 1:-1, 1:-1]
-    laplacian = images[..., :-2, 1:-1] + images[..., 2:, 1:-1] + images[..., 1:-1, :-2] + images[..., 1:-1, 2:] - 4 * middle
-    return (F.avg_pool2d(laplacian.square(), 5, 2) + 1e-4).sqrt()
+    return (F.avg_pool2d(laplacian(images.flatten(0, -4)).square(), 5, 2) + 1e-4).sqrt()
 
 
 def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None) -> Losses:
@@ -177,8 +180,7 @@ def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> float:
 
 def sharpness(images: Tensor, weight: Tensor) -> float:
     """Mean squared Laplacian of (B, 3, H, W) images where `weight` (B, 1, H, W) is one."""
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device).expand(3, 1, 3, 3)
-    energy = F.conv2d(images.float(), kernel, padding=1, groups=3).pow(2).mean(1, keepdim=True)
+    energy = laplacian(F.pad(images.float(), (1, 1, 1, 1))).pow(2).mean(1, keepdim=True)
     return float((energy * weight).sum() / weight.sum().clamp_min(1))
 
 
