@@ -80,6 +80,10 @@ class Slot:
     def stopped(self) -> bool:
         return bool(self._header[_STOPPED])
 
+    def allows(self, frame: int) -> bool:
+        """Whether `frame` may be computed now."""
+        return not self.stopped and frame < self._allowed()
+
     def wait_for(self, frame: int) -> bool:
         """Block until `frame` may be computed; False if the stream was stopped."""
         while not self.stopped:

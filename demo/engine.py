@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,6 +28,24 @@ if TYPE_CHECKING:
 _HAS_SPACES = importlib.util.find_spec("spaces") is not None
 _KEPT_PORTRAITS = 8
 _LONGEST_GPU_SECONDS = 120
+
+_COMPUTE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+Result = TypeVar("Result")
+
+
+def computed(function: Callable[..., Result], *arguments: object) -> Future[Result]:
+    """What `function` gives, computed by the one thread of this process in which PyTorch computes; streams take turns there, frame by
+    frame.
+
+    OpenMP keeps helpers for every thread that ever used it, and when there are more of them than cores, they no longer wait awake for
+    their next piece of work, but asleep: weights loaded by one thread and frames made by another are 19 frames a second on two cores
+    instead of 25. In ZeroGPU's forked process, which has no such thread, the function has run when this returns.
+    """
+    if not _HAS_SPACES:
+        return _COMPUTE.submit(function, *arguments)
+    future: Future[Result] = Future()
+    future.set_result(function(*arguments))
+    return future
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """A frame, and the milliseconds that computing it took (waiting for the viewer not included)."""
+    """A frame, and the milliseconds that computing it took (waiting for the viewer, or for another stream's turn, not included)."""
 
     frame: Frame
     milliseconds: float
@@ -73,12 +93,13 @@ class Engine:
     def prepare(self, portrait: np.ndarray) -> None:
         """Encode a crop (size, size, 3) uint8 ahead of its first stream, where that can be done (not on ZeroGPU)."""
         if not _HAS_SPACES:
-            self._session(portrait)
+            computed(self._session, portrait).result()
 
     def warm_up(self) -> None:
         """The first frames of a process pay for choosing kernels; better now than at the first visitor's click."""
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
-        list(self._session(grey).push(np.zeros(4 * SAMPLES_PER_FRAME, np.float32)))
+        silence = np.zeros(4 * SAMPLES_PER_FRAME, np.float32)
+        computed(lambda: list(self._session(grey).push(silence))).result()
 
     def _session(self, portrait: np.ndarray) -> StreamSession:
         """A stream at its start. Encoding a portrait takes longer than a frame, so the last few are kept."""
@@ -100,17 +121,29 @@ class Engine:
         return session.clone()
 
     def _frames(self, slot_number: int, job: Job) -> Iterator[Made]:
-        """The frames of `job` as the slot allows them; ends early if the slot is stopped."""
+        """The frames of `job` as the slot allows them; ends early if the slot is stopped.
+
+        While a frame is being shown, the next is already computed, if it may be: the viewer's picture costs the stream no time.
+        """
         slot = self.slots.slots[slot_number]
-        session = self._session(job.portrait)
+        session = computed(self._session, job.portrait).result()
         session.seed = job.seed
         frames = _stream(session, job.waveform, SteeredControls(slot))
-        while slot.wait_for(session.next_index):
-            started = perf_counter()
-            frame = next(frames, None)
-            if frame is None:
+        index, coming = 0, None
+        while coming is not None or slot.wait_for(index):
+            made = (coming or computed(_next, frames)).result()
+            if made is None:
                 return
-            yield Made(frame, (perf_counter() - started) * 1000)
+            index = made.frame.index + 1
+            coming = computed(_next, frames) if not _HAS_SPACES and slot.allows(index) else None
+            yield made
+
+
+def _next(frames: Iterator[Frame]) -> Made | None:
+    """The next frame, None after the last."""
+    started = perf_counter()
+    frame = next(frames, None)
+    return None if frame is None else Made(frame, (perf_counter() - started) * 1000)
 
 
 def _stream(session: StreamSession, waveform: np.ndarray, controls: Controls) -> Iterator[Frame]:
@@ -138,24 +171,29 @@ def load_engine(checkpoint: str, takes: int, voice_seconds: float) -> Engine:
     if _HAS_SPACES:
         import spaces  # noqa: F401  before torch: it makes ZeroGPU's device visible
 
+    engine = Engine(computed(_load, checkpoint).result(), slots)
+    if next(engine.model.parameters()).device.type == "cpu":
+        engine.warm_up()
+    return engine
+
+
+def _load(checkpoint: str) -> TalkingHeadModel:
     import torch
 
     from eartalking import load_model
 
     if torch.cuda.is_available():
-        return Engine(load_model(checkpoint, device="cuda"), slots)
-    cores = _granted_cores()
-    if cores is not None and cores < torch.get_num_threads():
-        torch.set_num_threads(cores)
-    engine = Engine(load_model(checkpoint), slots)
-    engine.warm_up()
-    return engine
+        return load_model(checkpoint, device="cuda")
+    # One core is left to pictures, files and the network: a second thread is worth less to a small model than peace is.
+    torch.set_num_threads(max(_granted_cores() - 1, 1))
+    return load_model(checkpoint)
 
 
-def _granted_cores() -> int | None:
-    """The container's share of the machine's cores, None without a limit. PyTorch counts the machine's, and drowns in threads."""
+def _granted_cores() -> int:
+    """Cores that this process may use: the container's share of the machine's, which PyTorch does not ask for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(int(quota) // int(period), 1)
+        return min(max(int(quota) // int(period), 1), cores)
     except (OSError, ValueError):  # not a control group of version 2, or "max"
-        return None
+        return cores

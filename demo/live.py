@@ -265,7 +265,6 @@ class LiveTake:
             cut_short(self.video, recorder.num_frames, f"stopped early, after {recorder.num_frames} of {self.job.num_frames} frames")
 
     def _take_in(self, made: Made, recorder: Recorder) -> None:
-        started = monotonic()
         frame = made.frame
         self._hash.update(frame.image)
         with self._lock:
@@ -282,9 +281,8 @@ class LiveTake:
             waited = (monotonic() - change.asked) * 1000
             self._publish_json("applied", change=change.number, frame=frame.index, tracks=change.tracks, ms=round(waited, 1))
         recorder.add(image)
-        spent = made.milliseconds + (monotonic() - started) * 1000
-        self._milliseconds.append(spent)
-        self._misses += spent > _FRAME_MS and frame.index > 0
+        self._milliseconds.append(made.milliseconds)
+        self._misses += made.milliseconds > _FRAME_MS and frame.index > 0
         if frame.index % _STATS_EVERY == 0:
             self._publish_json("stats", **self.stats())
 

@@ -41,6 +41,7 @@ LOG_MEL_STD = 4.0
 
 
 @functools.cache
+@torch.inference_mode(False)  # whoever asks first: what a stream has asked for must serve training, too
 def mel_filterbank(device: torch.device) -> Tensor:
     """Triangles of peak 1, evenly spaced on Slaney's mel scale from 0 to 8 kHz: (N_FFT // 2 + 1, MEL_BINS).
 

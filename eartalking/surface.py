@@ -194,7 +194,7 @@ def splat(moved: Tensor, near: Tensor, cover: Tensor, size: int) -> tuple[Tensor
             share = share * ((x >= 0) & (x < size) & (y >= 0) & (y < size))
             cells = first + y.clamp(0, size - 1) * size + x.clamp(0, size - 1)
             out.index_add_(0, cells.flatten(), (values * share[..., None]).flatten(0, 1))
-    out = out.view(batch, size, size, 4).permute(0, 3, 1, 2)
+    out = out.view(batch, size, size, 4).permute(0, 3, 1, 2).contiguous()
     occupied = (out[:, 3:] * (size / side) ** 2 * WHOLE).clamp(0, 1)
     warp = out[:, :2] / out[:, 2:3].clamp_min(1e-12)
     return torch.where(occupied > 0.5, warp, 0.0), occupied
