@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +18,7 @@ import numpy as np
 
 from demo.channel import SlotPool, SteeredControls
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from eartalking.cores import default_threads
 
 if TYPE_CHECKING:
     from eartalking import Controls, StreamSession, TalkingHeadModel
@@ -184,16 +183,5 @@ def _load(checkpoint: str) -> TalkingHeadModel:
 
     if torch.cuda.is_available():
         return load_model(checkpoint, device="cuda")
-    # One core is left to pictures, files and the network: a second thread is worth less to a small model than peace is.
-    torch.set_num_threads(max(_granted_cores() - 1, 1))
+    torch.set_num_threads(default_threads())  # as the command line, whose frames are the same to the last bit
     return load_model(checkpoint)
-
-
-def _granted_cores() -> int:
-    """Cores that this process may use: the container's share of the machine's, which PyTorch does not ask for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return min(max(int(quota) // int(period), 1), cores)
-    except (OSError, ValueError):  # not a control group of version 2, or "max"
-        return cores

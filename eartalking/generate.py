@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
+from eartalking.cores import default_threads
 from eartalking.errors import InputError
 from eartalking.face import NoFaceError, crop_face, load_portrait
 from eartalking.video import VideoWriter, check_output, read_audio
@@ -71,7 +72,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="same inputs and seed, same video (default 0)")
     parser.add_argument("--checkpoint", default="default", metavar="NAME_OR_DIR", help="the model")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores but one)")
     parser.add_argument(
         "--crop",
         choices=("auto", "center"),
@@ -123,8 +124,7 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda", "no CUDA device here")
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or default_threads())
     model = load_model(args.checkpoint, device=device)
     session = StreamSession(model, inputs.portrait, seed=args.seed, crop=args.crop)
 

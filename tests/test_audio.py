@@ -177,6 +177,7 @@ def test_convolution_is_causal_and_streams(kernel: int, stride: int, dilation: i
     x = torch.randn(2, 3, 24)
     offline, _ = conv(x)
     assert offline.shape == (2, 5, 24 // stride)
+    torch.testing.assert_close(offline, conv.conv(nn.functional.pad(x, (conv.context, 0))))
     changed = x.clone()
     changed[..., 12:] = 0
     assert torch.allclose(conv(changed)[0][..., : 12 // stride], offline[..., : 12 // stride], atol=1e-6)
