@@ -11,6 +11,7 @@ vector. Positions in a picture are in [-1, 1], x right and y down.
 """
 from __future__ import annotations
 
+import functools
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from eartalking.config import AutoencoderConfig
 from eartalking.face_units import NUM_FACE_UNITS
 from eartalking.head_space import FACE_PLANE, rotation
-from eartalking.modules.res_block import ResBlock, norm_groups, upsample
+from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
 from eartalking.motion_vector import BLINK_COLUMNS, GAZE, HEAD_POSE, LID_COLUMNS, LID_FOLLOW_DEGREES, MOTION_SCALES, TRANSLATION
 
 NUM_MOVERS = NUM_FACE_UNITS + 2  # the face units, and the eyeballs' two angles in radians, which move their surface nearly linearly
@@ -102,7 +103,7 @@ class SurfaceEncoder(nn.Module):
     def forward(self, portrait: Tensor) -> SurfaceFields:
         x = F.pixel_unshuffle(portrait, self.stem)
         place = identity_grid(x.shape[-1], x.device).permute(0, 3, 1, 2).expand(len(x), -1, -1, -1)
-        x = self.conv_in(torch.cat([x, place.to(x.dtype)], dim=1).contiguous(memory_format=torch.channels_last))
+        x = self.conv_in(for_convolution(torch.cat([x, place.to(x.dtype)], dim=1)))
         skips = []
         for index, level in enumerate(self.levels):
             x = level(x)
@@ -219,6 +220,8 @@ def background_plate(portrait: Tensor, cover: Tensor) -> Tensor:
     return portrait + hidden * (filled - portrait)
 
 
+@functools.cache  # needed several times a frame, and always the same
+@torch.inference_mode(False)  # whoever asks first: what a stream has asked for must serve training, too
 def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
     """Pixel centres in [-1, 1]: (1, size, size, 2), x right and y down."""
     axis = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
