@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks.record import ROOT, provenance, write_result
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.config import FPS, SAMPLE_RATE
-from eartalking.cores import default_threads
+from eartalking.cores import granted_cores
 from eartalking.video import VideoWriter, read_audio
 from eval.latency import STAGES, cold_start_seconds, first_frame_live, run_flat_out, summary
 
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stream_latency", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the stream")
-    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--threads", type=int, default=granted_cores(), help="the stream has all cores to itself")
     parser.add_argument("--portrait", type=Path, default=EXAMPLES / "photo.jpg")
     parser.add_argument("--audio", type=Path, default=EXAMPLES / "speech.wav", help="repeated until --seconds are full")
     parser.add_argument("--crop", choices=("auto", "center"), default="auto")
