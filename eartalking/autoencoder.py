@@ -189,8 +189,7 @@ class WarpHead(nn.Module):
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # Contiguous: two channels-last channels are the slowest thing to resample.
-        return self.UNIT * self.conv(F.silu(self.norm(hidden))).float().contiguous()
+        return self.UNIT * self.conv(F.silu(self.norm(hidden))).float()
 
 
 class FrameDecoder(nn.Module):

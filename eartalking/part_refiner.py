@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
-from eartalking.modules.res_block import ResBlock, norm_groups, unshuffle, upsample
+from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 
 EYE, MOUTH = (0.1875, 0.15625), (0.28125, 0.25)  # width and height of the cuts in fractions of the frame: 48 x 40, 72 x 64 of 256
 FADE = 1 / 8  # of a cut's height: how wide its edge is
@@ -79,7 +79,7 @@ class PartNet(nn.Module):
         nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, decoded: Tensor, portrait: Tensor, cond: Tensor) -> Tensor:
-        x = unshuffle(torch.cat([decoded, portrait], dim=1), 2)
+        x = F.pixel_unshuffle(torch.cat([decoded, portrait], dim=1), 2).contiguous(memory_format=torch.channels_last)
         x = self.fine(self.conv_in(x), cond)
         hidden = self.down(x)
         for block in self.coarse:

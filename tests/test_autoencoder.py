@@ -3,7 +3,6 @@ import torch
 
 from eartalking.autoencoder import FrameAutoencoder, warp_image
 from eartalking.config import TINY
-from eartalking.modules.res_block import unshuffle
 from eartalking.surface import identity_grid
 
 
@@ -38,12 +37,6 @@ def test_a_new_decoder_starts_from_the_warp_of_the_surface() -> None:
     base = autoencoder.surface.base(reference.surface, autoencoder.to_motion(latents), reference.home, 16)
     assert base.warp.abs().max() > 0.01
     torch.testing.assert_close(autoencoder.decode(latents, reference).warps[-1], base.warp, atol=1e-5, rtol=0)
-
-
-def test_unshuffling_in_one_copy_is_unshuffling() -> None:
-    images = torch.rand(2, 3, 8, 12)
-    torch.testing.assert_close(unshuffle(images, 4), torch.nn.functional.pixel_unshuffle(images, 4))
-    assert unshuffle(images, 4).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_code_is_invertible_and_gives_each_coordinate_its_spread() -> None:

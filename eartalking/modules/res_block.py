@@ -43,10 +43,3 @@ def for_convolution(x: Tensor) -> Tensor:
     """(B, C, H, W) in the memory layout that convolutions are fastest in: channels-last for batches. A stream's single frames stay as
     they are, for turning them round takes longer than it saves."""
     return x.contiguous(memory_format=torch.channels_last) if len(x) > 1 else x
-
-
-def unshuffle(images: Tensor, factor: int) -> Tensor:
-    """`F.pixel_unshuffle` of (B, C, H, W), in channels-last memory, in one copy instead of two."""
-    batch, channels, height, width = images.shape
-    blocks = images.view(batch, channels, height // factor, factor, width // factor, factor).permute(0, 2, 4, 1, 3, 5)
-    return blocks.reshape(batch, height // factor, width // factor, -1).permute(0, 3, 1, 2)

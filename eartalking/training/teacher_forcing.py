@@ -5,15 +5,12 @@ CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minu
 Teacher forcing with a history that cannot be trusted. At 25 fps the previous frame explains nearly all of the next, so
 a model that may copy never listens: in a third of the clips the history is pure noise, elsewhere each frame of it is
 noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the goal
-is the face without it (`TalkingHeadModel.expression`), and the history may wear another one. Motion that is read from pixels is
-wrong by nearly the same from frame to frame; half of the clips are misread in that way, history and goal alike, so that what was
-there goes on. `--resample-share` adds the cure for exposure bias: the history of that share of the clips is the model's own
-prediction (one pass without gradient).
+is the face without it (`TalkingHeadModel.expression`), and the history may wear another one. `--resample-share` adds the
+cure for exposure bias: the history of that share of the clips is the model's own prediction (one pass without gradient).
 """
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +29,6 @@ from eartalking.training.common import Losses, RunOptions, train
 
 NO_HISTORY_SHARE = 0.35
 DISGUISED_SHARE = 0.4  # of the clips and expression tracks that are given: the history wears another expression
-MISREAD_SHARE = 0.5  # of the clips, by up to the frame encoder's own error
-MISREADING_LASTS = 25.0  # frames, until it has turned into another one
 JAW = UNIT_INDEX["jawOpen"]
 FOLLOWS, MOST_ARTICULATED = 0.5, 2.0  # correlation from which on a face unit is stretched, and how far at most
 
@@ -92,20 +87,6 @@ def targets(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch)
     return sequence.latents - model.expression(sequence.labels, controls)
 
 
-def misreading(model: TalkingHeadModel, batch: int, length: int, generator: torch.Generator) -> Tensor:
-    """What the frame encoder might be wrong by in a window's frames and the one before (B, T + 1, N, C): first-order autoregressive,
-    with the standard errors that the encoder knows of itself times up to 1."""
-    code, errors = model.autoencoder.code, model.autoencoder.encoder.error
-    strength = torch.rand(batch, 1, 1, generator=generator) * (torch.rand(batch, 1, 1, generator=generator) < MISREAD_SHARE)
-    shocks = torch.randn(batch, length + 1, len(errors), generator=generator)
-    kept = math.exp(-1 / MISREADING_LASTS)
-    walk = [shocks[:, 0]]
-    for shock in shocks[:, 1:].unbind(1):
-        walk.append(kept * walk[-1] + math.sqrt(1 - kept**2) * shock)
-    wrong = (strength * torch.stack(walk, dim=1)).to(errors.device) * errors
-    return code.spread(wrong) / model.autoencoder.latent_std
-
-
 def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """History with noise, and its level (B, T): frame by frame with p = 0.5; total for a share of the clips.
 
@@ -152,9 +133,6 @@ def compute_losses(
     controls = draw_controls(sequence, generator)
     goal = targets(model, sequence, controls)
     history = true_history(model, sequence, controls)
-    if not clean_history:
-        wrong = misreading(model, *history.shape[:2], generator)
-        goal, history = goal + wrong[:, 1:], history + wrong[:, :-1]
     if resample_share > 0:
         history = resampled(trainer, sequence, controls, history, generator, resample_share)
     if clean_history:
