@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
+from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioConfig
 from eartalking.modules.attention import rms_norm
 from eartalking.modules.conv import CausalConv1d
 
@@ -242,7 +242,7 @@ class Wav2Vec2AudioEncoder(nn.Module):
         past: int = 24,
         windows_per_batch: int = 64,
     ) -> None:
-        """backbone: a transformers Wav2Vec2Model; see `from_pretrained` and `from_config`."""
+        """backbone: a transformers Wav2Vec2Model; see `from_config` and `load_pretrained`."""
         super().__init__()
         self.backbone = backbone
         self.dim: int = backbone.config.hidden_size
@@ -254,14 +254,16 @@ class Wav2Vec2AudioEncoder(nn.Module):
         self.out_norm = nn.LayerNorm(self.dim)
         self.to_tokens = nn.Linear(self.dim, tokens_per_frame * out_dim)
 
-    @classmethod
-    def from_pretrained(
-        cls, name: str = "facebook/wav2vec2-base-960h", revision: str | None = None, **sizes: int
-    ) -> Wav2Vec2AudioEncoder:
-        """Pretrained weights by hub id or folder; sizes go to the constructor."""
+    def load_pretrained(self, name: str) -> None:
+        """Take over the backbone of a hub id ("facebook/wav2vec2-base-960h") or a folder; ValueError where the sizes differ."""
         from transformers import Wav2Vec2Model
 
-        return cls(Wav2Vec2Model.from_pretrained(name, revision=revision), **sizes)
+        given = Wav2Vec2Model.from_pretrained(name)
+        try:
+            self.backbone.load_state_dict(given.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"{name} has other sizes than this encoder: width {given.config.hidden_size}, "
+                             f"{given.config.num_hidden_layers} layers") from error  # fmt: skip
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **sizes: int) -> Wav2Vec2AudioEncoder:
@@ -313,6 +315,19 @@ class Wav2Vec2AudioEncoder(nn.Module):
         states = self.backbone(windows).last_hidden_state  # (M, about 50 Hz, D)
         states = F.interpolate(states.transpose(1, 2), size=self.past + 1 + self.lookahead, mode="linear")
         return self.out_norm(states[..., self.past])
+
+
+def build_encoder(config: AudioConfig, out_dim: int) -> AudioEncoder | Wav2Vec2AudioEncoder:
+    """The encoder that a config asks for, with random weights."""
+    shared = {"out_dim": out_dim, "tokens_per_frame": config.tokens_per_frame, "lookahead": config.lookahead}
+    if config.encoder == "conv":
+        return AudioEncoder(dim=config.dim, **shared)
+    sizes = {
+        "hidden_size": config.dim, "num_hidden_layers": config.wav2vec2_layers, "num_attention_heads": max(1, config.dim // 64),
+        "intermediate_size": 4 * config.dim, "conv_dim": [2 * config.dim // 3] * 7,
+        "num_conv_pos_embedding_groups": math.gcd(16, config.dim),
+    }  # fmt: skip
+    return Wav2Vec2AudioEncoder.from_config(sizes, past=config.wav2vec2_past, **shared)
 
 
 def pad_to_frames(waveform: Tensor, lookahead: int) -> Tensor:

@@ -29,14 +29,18 @@ def load_model(checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT, device: 
     """
     folder = resolve(checkpoint)
     try:
-        config = from_dict(ModelConfig, json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
-        model = TalkingHeadModel(config)
+        model = TalkingHeadModel(read_config(folder / CONFIG_NAME))
         weights = load_file(folder / WEIGHTS_NAME, device="cpu")
         model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
         raise InputError(folder, f"not a usable checkpoint: {cause}") from error
     return model.eval().requires_grad_(False).to(device)
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The sizes in a `config.json`; OSError or ValueError where it is none."""
+    return from_dict(ModelConfig, json.loads(path.read_text(encoding="utf-8")))
 
 
 def save_model(model: TalkingHeadModel, folder: str | os.PathLike[str]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 FPS = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+EMISSIONS = ("flow", "masked_ar")
+AUDIO_ENCODERS = ("conv", "wav2vec2")
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,16 @@ class AutoencoderConfig:
 class AudioConfig:
     """Causal audio encoder; `lookahead` is in frames of 40 ms and is part of the reported latency."""
 
+    encoder: str = "conv"  # our own small one; or "wav2vec2", for large models: wav2vec 2.0 base at dim 768 and 12 layers
     dim: int = 192
     tokens_per_frame: int = 2
     lookahead: int = 2
+    wav2vec2_layers: int = 12
+    wav2vec2_past: int = 24  # frames of sound that it hears before a frame's own
+
+    def __post_init__(self) -> None:
+        if self.encoder not in AUDIO_ENCODERS:
+            raise ValueError(f"encoder must be one of {', '.join(AUDIO_ENCODERS)}, not {self.encoder!r}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,10 @@ class ModelConfig:
     head_dim: int = 192
     head_depth: int = 2
     head_num_heads: int = 4
-    num_steps: int = 4
-    temperature: float = 0.0  # of the flow's noise; at 0 the frame is the regression alone
+    emission: str = "flow"  # how a frame is drawn: all tokens at once by a flow, or "masked_ar", the paper's own (slow; for ablation)
+    masked_steps: int = 36  # of masked_ar: passes over a frame, as many as it has tokens at most
+    num_steps: int = 4  # of the flow, or of each token's denoising
+    temperature: float = 0.0  # of the noise that a frame is drawn from; at 0 the frame is the regression alone
     # How little a stream trusts its own history, in 0..1: the history is scaled as training scales it at this noise level,
     # and the model is told the level. At 0.1, 0.3 and 0.5 the next frame is foretold with errors of 0.107, 0.115 and 0.148
     # (copying: 0.160), and after 60 s a face's distance to its portrait has changed by 27, 4 and 0.06 %.
@@ -77,6 +88,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.sink_size not in (0, 1):
             raise ValueError(f"sink_size must be 1 (the portrait's block) or 0 (only the decoder has the portrait), not {self.sink_size}")
+        if self.emission not in EMISSIONS:
+            raise ValueError(f"emission must be one of {', '.join(EMISSIONS)}, not {self.emission!r}")
+        if min(self.num_steps, self.masked_steps) < 1:
+            raise ValueError(f"need num_steps and masked_steps >= 1, got {self.num_steps} and {self.masked_steps}")
         if not 0 <= self.history_level <= 1 or self.temperature < 0:
             raise ValueError(f"need history_level in 0..1 and temperature >= 0, got {self.history_level} and {self.temperature}")
         if self.dim % self.num_heads:

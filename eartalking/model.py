@@ -1,9 +1,9 @@
-"""The talking-head model: sink, frame blocks, backbone and flow head over the latents of the frame autoencoder.
+"""The talking-head model: sink, frame blocks, backbone and emission head over the latents of the frame autoencoder.
 
 Frame block t holds [audio tokens of frame t | one token per control of frame t | latents of frame t-1], so that every
 control can change at every frame (FCIC). Block 0 is the sink: the portrait's coarsest features and its latents, with
 NULL audio and controls. It stays in the cache for ever and modulates all blocks by adaLN (SFA). The backbone's features
-at the latent tokens of block t are the flow head's condition for the latents of frame t.
+at the latent tokens of block t are the emission head's condition for the latents of frame t.
 
 Notation: B batch, T frames, N latents of C channels, handled as P = N / latents_per_token tokens, A audio tokens, G + 1
 control tokens, D width, K = A + G + 1 + P tokens per frame. The backbone's first position is the sink's, if there is one.
@@ -17,13 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eartalking.audio import AudioEncoder
+from eartalking.audio import build_encoder
 from eartalking.autoencoder import FrameAutoencoder
 from eartalking.config import ModelConfig
 from eartalking.controls import CONTROL_RANGES, EMOTIONS, SCALAR_TRACKS
 from eartalking.face_units import NUM_FACE_UNITS, expression_units
 from eartalking.modules.control_embedder import ControlEmbedder
+from eartalking.modules.emission import EmissionHead
 from eartalking.modules.flow_head import FlowHead
+from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
 from eartalking.motion_vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
 
@@ -96,16 +98,14 @@ class StreamState:
 
 
 class TalkingHeadModel(nn.Module):
-    """All weights of a checkpoint: autoencoder, audio encoder, controls, backbone, flow head."""
+    """All weights of a checkpoint: autoencoder, audio encoder, controls, backbone, emission head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         dim, autoencoder = config.dim, config.autoencoder
         self.autoencoder = FrameAutoencoder(autoencoder)
-        self.audio_encoder = AudioEncoder(
-            dim=config.audio.dim, out_dim=dim, tokens_per_frame=config.audio.tokens_per_frame, lookahead=config.audio.lookahead
-        )
+        self.audio_encoder = build_encoder(config.audio, dim)
         self.control_embedder = ControlEmbedder(list(CONTROL_RANGES.values()), len(EMOTIONS), dim)
         channels, reference_dim = autoencoder.latent_channels * config.latents_per_token, autoencoder.reference_widths[-1]
         num_tokens = autoencoder.num_latent_tokens // config.latents_per_token
@@ -128,8 +128,12 @@ class TalkingHeadModel(nn.Module):
         # How many times as far as the network moves it a face unit has to move, with mouth_scale released and given; see `articulate`.
         self.register_buffer("articulation", torch.ones(2, NUM_FACE_UNITS))
         self.backbone = CausalTransformer(dim, config.depth, config.num_heads, config.sink_size, config.window_size)
-        self.flow_head = FlowHead(
-            channels, num_tokens, dim=config.head_dim, depth=config.head_depth, num_heads=config.head_num_heads, cond_dim=dim
+        sizes = {"dim": config.head_dim, "depth": config.head_depth, "num_heads": config.head_num_heads, "cond_dim": dim}
+        # Called flow_head whichever it is: that is its name in every checkpoint.
+        self.flow_head: EmissionHead = (
+            FlowHead(channels, num_tokens, **sizes)
+            if config.emission == "flow"
+            else MaskedARHead(channels, num_tokens, **sizes, masked_steps=config.masked_steps)
         )
 
     def to_tokens(self, latents: Tensor) -> Tensor:
@@ -170,7 +174,7 @@ class TalkingHeadModel(nn.Module):
         reference_latents: Tensor,
         reference_features: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Whole sequences, for training -> cond (B, T, P, D) for the flow head and the sink's summary (B, D)."""
+        """Whole sequences, for training -> cond (B, T, P, D) for the emission head and the sink's summary (B, D)."""
         sink, summary = self.sink_block(reference_latents, reference_features)
         blocks = self.frame_block(audio, controls, previous, noise_level)
         x = torch.cat([sink.to(blocks.dtype), blocks], dim=1)  # (B, sink_size + T, K, D)

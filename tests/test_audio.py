@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tiny_model import tiny_model
 from torch import Tensor, nn
+from torchmetrics_door import declare_torchvision_operators
 
+from eartalking import StreamSession, load_model
 from eartalking.audio import (
     HOP,
     MEL_FLOOR,
     AudioEncoder,
     AudioState,
     Wav2Vec2AudioEncoder,
+    build_encoder,
     log_mel,
     mel_filterbank,
     pad_to_frames,
 )
-from eartalking.config import SAMPLES_PER_FRAME
+from eartalking.checkpoint import save_model
+from eartalking.config import SAMPLES_PER_FRAME, TINY, AudioConfig
 from eartalking.modules.conv import CausalConv1d
 
+declare_torchvision_operators()  # transformers imports torchvision, too, where there is one
 Encoder = AudioEncoder | Wav2Vec2AudioEncoder
 
 
@@ -40,6 +49,9 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
         "num_conv_pos_embedding_groups": 2,
     }
     return Wav2Vec2AudioEncoder.from_config(config, out_dim=10, past=5).eval()
+
+
+WAV2VEC2 = AudioConfig(encoder="wav2vec2", dim=24, wav2vec2_layers=1, wav2vec2_past=3)
 
 
 def speechlike(samples: int, batch: int = 1) -> Tensor:
@@ -198,3 +210,47 @@ def test_convolution_rejects_half_strides() -> None:
 def test_normalisation_travels_with_the_weights() -> None:
     encoder = AudioEncoder(dim=8, out_dim=4)
     assert isinstance(encoder, nn.Module) and {"mel_mean", "mel_std"} <= set(encoder.state_dict())
+
+
+def test_a_model_with_wav2vec2_is_saved_loaded_and_streams(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    model = tiny_model(dataclasses.replace(TINY, audio=WAV2VEC2))
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded.audio_encoder, Wav2Vec2AudioEncoder) and loaded.config == model.config
+    face = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    waveform = speechlike(640 * 6)[0].numpy()
+    whole, pieces = (StreamSession(loaded, face, crop="center") for _ in range(2))
+    frames = [*whole.push(waveform), *whole.flush()]
+    chunks = [frame for start in range(0, len(waveform), 900) for frame in pieces.push(waveform[start : start + 900])]
+    chunks += pieces.flush()
+    assert len(frames) == 6
+    np.testing.assert_array_equal(np.stack([f.image for f in chunks]), np.stack([f.image for f in frames]))
+
+
+def test_wav2vec2_starts_with_pretrained_weights_of_its_size_only(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    source, mine, narrow = (build_encoder(config, 8) for config in (WAV2VEC2, WAV2VEC2, dataclasses.replace(WAV2VEC2, dim=48)))
+    source.backbone.save_pretrained(tmp_path)
+    waveform = speechlike(640 * 4)
+    with torch.no_grad():
+        assert not torch.allclose(mine.hidden(waveform), source.hidden(waveform))
+        mine.load_pretrained(str(tmp_path))
+        mine.eval(), source.eval()
+        torch.testing.assert_close(mine.hidden(waveform), source.hidden(waveform))
+    with pytest.raises(ValueError, match="width 24, 1 layers"):
+        narrow.load_pretrained(str(tmp_path))
+
+
+def test_wav2vec2_base_is_768_wide_with_12_layers() -> None:
+    transformers = pytest.importorskip("transformers")
+    with torch.device("meta"):
+        mine = build_encoder(AudioConfig(encoder="wav2vec2", dim=768), 8).backbone
+        base = transformers.Wav2Vec2Model(transformers.Wav2Vec2Config())
+    shapes = [{name: value.shape for name, value in module.state_dict().items()} for module in (mine, base)]
+    assert shapes[0] == shapes[1]
+
+
+def test_an_unknown_encoder_is_refused() -> None:
+    with pytest.raises(ValueError, match="encoder must be one of conv, wav2vec2, not 'whisper'"):
+        AudioConfig(encoder="whisper")

@@ -40,7 +40,7 @@ def fitted() -> FlowHead:
         latents, cond, _ = draw_toy(256)
         loss = head.loss(latents, cond)
         optimizer.zero_grad()
-        (loss.flow + loss.regression).backward()
+        (loss.residual + loss.regression).backward()
         optimizer.step()
         schedule.step()
     return head.eval()
@@ -91,7 +91,7 @@ def test_weight_zero_takes_frames_out() -> None:
     head = make_head().train()
     loss = head.loss(latents, cond, weight=weight)
     torch.testing.assert_close(loss.regression, latents[:3].square().mean())  # the mean starts at zero
-    assert loss.flow < 100 and (head.residual_std < 10).all()
+    assert loss.residual < 100 and (head.residual_std < 10).all()
     per_token = head.loss(latents, cond, weight=weight[:, None, None].expand(-1, TOKENS, 1))
     torch.testing.assert_close(per_token.regression, loss.regression)
 
@@ -107,17 +107,17 @@ def test_residual_std_rests_in_eval_and_keeps_its_floor() -> None:
     torch.testing.assert_close(head.residual_std, torch.full((CHANNELS,), 1e-3))
 
 
-def test_flow_does_not_train_the_mean_but_both_train_the_condition() -> None:
+def test_the_flow_does_not_train_the_mean_but_both_train_the_condition() -> None:
     head = make_head()
     torch.nn.init.normal_(head.to_mean.weight)
     torch.nn.init.normal_(head.velocity.to_velocity.weight)
     latents, cond, _ = draw_toy(4)
-    for part in ("flow", "regression"):
+    for part in ("residual", "regression"):
         head.zero_grad()
         trained_cond = cond.clone().requires_grad_()
         getattr(head.loss(latents, trained_cond), part).backward()
         assert trained_cond.grad.any()
-        assert (head.to_mean.weight.grad is None) == (part == "flow")
+        assert (head.to_mean.weight.grad is None) == (part == "residual")
 
 
 def test_sink_matters() -> None:

@@ -1,7 +1,7 @@
 """StreamSession on random weights: chunking, determinism, clone, save, isolation, length and controls."""
 import numpy as np
 import pytest
-from tiny_model import tiny_model
+from tiny_model import MASKED_AR, tiny_model
 
 from eartalking import Controls, StreamSession, TalkingHeadModel
 from eartalking.config import TINY
@@ -9,9 +9,9 @@ from eartalking.errors import InputError
 from eartalking.session import spontaneous_blink
 
 
-@pytest.fixture(scope="module")
-def model() -> TalkingHeadModel:
-    return tiny_model()
+@pytest.fixture(scope="module", params=[TINY, MASKED_AR], ids=["flow", "masked_ar"])
+def model(request: pytest.FixtureRequest) -> TalkingHeadModel:
+    return tiny_model(request.param)
 
 
 def portrait(seed: int = 0) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The whole pipeline at toy size, by its own commands: render, train each stage, resume, stream."""
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from eartalking import StreamSession, load_model
+from eartalking.config import to_dict
 from eartalking.data import LatentClips, StillPairs, find_clips
 from eartalking.face_units import UNIT_INDEX
+from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.synth import clips
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
@@ -135,6 +138,14 @@ def test_stages_in_order_end_in_a_stream(root: Path, stills: Path, portraits: Pa
     teacher_forcing.main([*training, "--out", str(root / "model")])
     final = ["--data", str(root / "whole"), "--checkpoint", str(root / "whole" / "checkpoint"), "--resample-share", "0.5"]
     teacher_forcing.main([*training, *final, "--init", str(root / "model" / "checkpoint"), "--out", str(root / "final")])
+    # The paper's emission around the same autoencoder: another config, the same command.
+    sizes = to_dict(dataclasses.replace(load_model(root / "latents" / "checkpoint").config, emission="masked_ar"))
+    (root / "masked_ar.json").write_text(json.dumps(sizes))
+    teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "masked_ar")])
+    assert isinstance(load_model(root / "masked_ar" / "checkpoint").flow_head, MaskedARHead)
+    (root / "masked_ar.json").write_text(json.dumps(sizes | {"emision": "flow"}))
+    with pytest.raises(SystemExit):
+        teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "misspelt")])
     row = json.loads((root / "final" / "log.jsonl").read_text().splitlines()[-1])
     assert {"eval_copy", "eval_forced", "eval_no_history_shuffled", "eval_mouth_free", "eval_mouth_shuffled"} <= row.keys()
 

@@ -1,8 +1,12 @@
 """What tests stream with: the smallest model, of random weights."""
+import dataclasses
+
 import torch
 
 from eartalking import TalkingHeadModel
 from eartalking.config import TINY, ModelConfig
+
+MASKED_AR = dataclasses.replace(TINY, emission="masked_ar")
 
 
 def tiny_model(config: ModelConfig = TINY) -> TalkingHeadModel:

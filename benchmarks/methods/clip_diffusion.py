@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.methods.base import Request
 from benchmarks.methods.latent import LatentBaseline, Portrait, listen
-from eartalking.modules.flow_head import TIME_FREQUENCIES, time_features
+from eartalking.modules.emission import TIME_FREQUENCIES, time_features
 from eartalking.modules.transformer import MODULATION_PARTS, Block, zero_init
 
 WINDOW = 16  # frames

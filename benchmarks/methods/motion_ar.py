@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from benchmarks.methods.base import Request
 from benchmarks.methods.latent import LatentBaseline, Portrait, listen
 from eartalking.controls import ControlFrame
-from eartalking.modules.flow_head import FlowHead, FlowLoss
+from eartalking.modules.emission import EmissionLoss
+from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState
 from eartalking.motion_vector import EXACT_CONTROLS, MOTION_SCALES, NUM_MOTION_LABELS
 
@@ -70,7 +71,7 @@ class MotionModel(nn.Module):
         history = self.from_motion(previous) + self.from_level(level[..., None])
         return torch.stack([self.from_audio(audio), history], dim=2) + self.slot_embedding[0]
 
-    def loss(self, motion: Tensor, audio: Tensor, previous: Tensor, level: Tensor, portrait: Tensor) -> FlowLoss:
+    def loss(self, motion: Tensor, audio: Tensor, previous: Tensor, level: Tensor, portrait: Tensor) -> EmissionLoss:
         """The head's losses on true motion (B, T, L) given the past `previous`."""
         x = torch.cat([self.sink_block(portrait), self.frame_block(audio, previous, level)], dim=1)
         sink = self.to_sink(portrait)

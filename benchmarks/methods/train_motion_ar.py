@@ -46,7 +46,7 @@ class Teacher:
         history = torch.cat([previous[:, None], sequence.labels[:, :-1]], dim=1)
         history, level = self.noised(history)
         loss = net.loss(sequence.labels, heard(self.ears, sequence), history, level, portrait)
-        return {"loss": loss.regression + 0.5 * loss.flow, "regression": loss.regression, "flow": loss.flow}
+        return {"loss": loss.regression + 0.5 * loss.residual, "regression": loss.regression, "residual": loss.residual}
 
     @torch.no_grad()
     def motions(self, sequence: Sequence) -> tuple[Tensor, Tensor]:

@@ -1,178 +1,48 @@
-"""Flow head: from the backbone's features of one frame to that frame's latents. Owns its loss and sampler.
+"""Flow head: all tokens of a frame drawn together by conditional flow matching, in a few steps.
 
-Convention, stated once: x_0 is noise, x_1 is data, t in [0, 1], x_t = (1 - t) x_0 + t x_1 and
-velocity = x_1 - x_0.
-
-Two parts. A linear regression gives the conditional mean of the latents; a flow with attention over the
-frame's tokens models what the mean leaves over. For the flow, x_1 = (latents - mean) / residual_std: unit
-scale, whatever the regression has learnt so far, and a flow that knows nothing still yields the mean.
-
-Notation: M frames (batch and time folded), N tokens per frame, C latent channels, Dc cond_dim, D dim.
+x_t = (1 - t) x_0 + t x_1 and velocity = x_1 - x_0 (rectified flow: Liu, Gong and Liu 2023). The rest, and the notation, is in `emission`.
 """
-
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eartalking.modules.transformer import MODULATION_PARTS, Block, modulated_norm, zero_init
-
-RESIDUAL_STD_DECAY = 0.99
-RESIDUAL_STD_FLOOR = 1e-3
-TIME_FREQUENCIES = 64
+from eartalking.modules.emission import EmissionHead, FrameNet, weighted_mean
+from eartalking.modules.transformer import zero_init
 
 
-class FlowLoss(NamedTuple):
-    """Scalars, each a (weighted) mean over frames, tokens and channels."""
-
-    flow: Tensor  # squared velocity error, in units of residual_std
-    regression: Tensor  # squared error of the mean, in the latents' units
-
-
-class VelocityNet(nn.Module):
+class VelocityNet(FrameNet):
     """Predicts the velocity of all tokens of a frame together."""
 
-    def __init__(
-        self, latent_channels: int, num_tokens: int, dim: int, depth: int, num_heads: int, cond_dim: int
-    ) -> None:
-        super().__init__()
-        self.from_latents = nn.Linear(latent_channels, dim)
-        self.cond_norm = nn.LayerNorm(cond_dim)
-        self.from_cond = nn.Linear(cond_dim, dim)
-        self.from_pooled = nn.Linear(cond_dim, dim)
-        self.from_sink = nn.Linear(cond_dim, dim)
-        self.from_time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.token_embedding = nn.Parameter(0.02 * torch.randn(num_tokens, dim))
-        residual_scale = (2 * depth) ** -0.5
-        self.blocks = nn.ModuleList(Block(dim, num_heads, residual_scale=residual_scale) for _ in range(depth))
-        self.to_modulation = nn.Linear(dim, MODULATION_PARTS * dim)
-        self.to_out_modulation = nn.Linear(dim, 2 * dim)
+    def __init__(self, latent_channels: int, num_tokens: int, dim: int, depth: int, num_heads: int, cond_dim: int) -> None:
+        super().__init__(latent_channels, num_tokens, dim, depth, num_heads, cond_dim)
         self.to_velocity = zero_init(nn.Linear(dim, latent_channels))
 
-    def condition(self, cond: Tensor, sink: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The part that does not depend on x_t and t: tokens (M, N, D) to add, vector (M, D) for adaLN."""
-        cond = self.cond_norm(cond)
-        tokens = self.from_cond(cond) + self.token_embedding
-        vector = self.from_pooled(cond.mean(dim=1))
-        if sink is not None:
-            vector = vector + self.from_sink(sink)
-        return tokens, vector
-
-    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor, vector: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, tokens: Tensor, vector: Tensor) -> Tensor:
         """x_t (M, N, C), t (M,), and what `condition` gave -> velocity (M, N, C)."""
-        vector = F.silu(vector + self.from_time(time_features(t)))  # (M, D)
-        modulation = self.to_modulation(vector).unflatten(-1, (MODULATION_PARTS, -1))  # (M, 6, D)
-        x = self.from_latents(x_t) + tokens  # (M, N, D)
-        for block in self.blocks:
-            x = block(x, modulation)
-        shift, scale = self.to_out_modulation(vector).unsqueeze(1).chunk(2, dim=-1)
-        return self.to_velocity(modulated_norm(x, shift, scale))
+        return self.to_velocity(super().forward(x, t, tokens, vector))
 
 
-def time_features(t: Tensor) -> Tensor:
-    """Cosines and sines of t (M,) in [0, 1] at geometric frequencies -> (M, 2 * TIME_FREQUENCIES)."""
-    exponents = torch.arange(TIME_FREQUENCIES, device=t.device, dtype=torch.float32) / TIME_FREQUENCIES
-    angles = t.float()[:, None] * (1000.0 * torch.exp(-math.log(10_000.0) * exponents))
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-class FlowHead(nn.Module):
+class FlowHead(EmissionHead):
     """Regression plus residual flow over the tokens of one frame."""
 
-    residual_std: Tensor
-
-    def __init__(
-        self,
-        latent_channels: int,
-        num_tokens: int,
-        *,
-        dim: int,
-        cond_dim: int,
-        num_heads: int,
-        depth: int = 3,
-    ) -> None:
-        super().__init__()
-        self.mean_norm = nn.LayerNorm(cond_dim)
-        self.to_mean = zero_init(nn.Linear(cond_dim, latent_channels))
+    def __init__(self, latent_channels: int, num_tokens: int, *, dim: int, cond_dim: int, num_heads: int, depth: int = 3) -> None:
+        super().__init__(latent_channels, cond_dim)
         self.velocity = VelocityNet(latent_channels, num_tokens, dim, depth, num_heads, cond_dim)
-        self.register_buffer("residual_std", torch.ones(latent_channels))
 
-    def mean(self, cond: Tensor) -> Tensor:
-        """The regression: cond (M, N, Dc) -> conditional mean of the latents (M, N, C)."""
-        return self.to_mean(self.mean_norm(cond))
-
-    def loss(
-        self, latents: Tensor, cond: Tensor, sink: Tensor | None = None, weight: Tensor | None = None
-    ) -> FlowLoss:
-        """Both losses of true latents (M, N, C) given cond (M, N, Dc) and the sink's summary (M, Dc).
-
-        weight: (M,) or broadcastable to (M, N, C), >= 0; a weight of 0 takes an element out altogether. In
-        training mode this also updates residual_std.
-        """
-        latents = latents.float()
-        if weight is not None and weight.ndim == 1:
-            weight = weight[:, None, None]
-        mean = self.mean(cond).float()
-        regression = weighted_mean((latents - mean).square(), weight)
-        residual = latents - mean.detach()
-        if self.training:
-            self._update_residual_std(residual, weight)
-        x_1 = residual / self.residual_std
+    def residual_loss(self, x_1: Tensor, cond: Tensor, sink: Tensor | None, weight: Tensor | None) -> Tensor:
+        """Squared error of the velocity."""
         x_0 = torch.randn_like(x_1)
         t = torch.sigmoid(torch.randn(len(x_1), device=x_1.device))  # logit-normal: most effort mid-way
         x_t = torch.lerp(x_0, x_1, t[:, None, None])
         velocity = self.velocity(x_t, t, *self.velocity.condition(cond, sink))
-        flow = weighted_mean((velocity.float() - (x_1 - x_0)).square(), weight)
-        return FlowLoss(flow, regression)
+        return weighted_mean((velocity.float() - (x_1 - x_0)).square(), weight)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        cond: Tensor,
-        sink: Tensor | None = None,
-        num_steps: int = 4,
-        temperature: float = 1.0,
-        noise: Tensor | None = None,
-    ) -> Tensor:
-        """Draw latents (M, N, C) for cond (M, N, Dc): Euler from noise to data, added to the mean.
-
-        temperature scales the noise; at 0 the answer is the regression alone and the flow is not run.
-        noise: standard normal (M, N, C), given by callers who need the same answer twice.
-        """
-        if num_steps < 1 or temperature < 0:
-            raise ValueError(f"need num_steps >= 1 and temperature >= 0, got {num_steps} and {temperature}")
-        mean = self.mean(cond).float()
-        if temperature == 0:
-            return mean
-        x = temperature * (torch.randn_like(mean) if noise is None else noise.to(mean))
+    def draw(self, noise: Tensor, temperature: float, cond: Tensor, sink: Tensor | None, num_steps: int) -> Tensor:
+        """Euler's steps along the velocity."""
+        x = temperature * noise
         tokens, vector = self.velocity.condition(cond, sink)
         for step in range(num_steps):
             t = torch.full((len(x),), step / num_steps, device=x.device)
             x = x + self.velocity(x, t, tokens, vector).float() / num_steps
-        return mean + self.residual_std * x
-
-    @torch.no_grad()
-    def _update_residual_std(self, residual: Tensor, weight: Tensor | None) -> None:
-        """Moving root mean square per channel (the residual's own mean is near zero once trained)."""
-        square = residual.square()
-        if weight is None:
-            variance = square.mean(dim=(0, 1))
-        else:
-            weight = weight.expand_as(square)
-            total = weight.sum(dim=(0, 1))
-            variance = (square * weight).sum(dim=(0, 1)) / total.clamp_min(1e-8)
-            variance = torch.where(total > 0, variance, self.residual_std.square())
-        variance = torch.lerp(variance, self.residual_std.square(), RESIDUAL_STD_DECAY)
-        self.residual_std.copy_(variance.sqrt().clamp_min(RESIDUAL_STD_FLOOR))
-
-
-def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean of values, or their mean under a broadcastable weight."""
-    if weight is None:
-        return values.mean()
-    weight = weight.expand_as(values)
-    return (values * weight).sum() / weight.sum().clamp_min(1e-8)
+        return x

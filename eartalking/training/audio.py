@@ -133,6 +133,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
     model = load_model(args.init) if args.init else TalkingHeadModel(PRESETS[args.preset])
+    if model.config.audio.encoder != "conv":
+        parser.error(f"--init: {args.init} has a pretrained audio encoder ({model.config.audio.encoder}); this stage is not for it")
     trainer = AudioTrainer(model.audio_encoder).requires_grad_(True)
     trainer.encoder.to_tokens.requires_grad_(False)  # has no part in this stage
     tracks, held_out = (load_tracks(folder) for folder in (args.speech, args.val))

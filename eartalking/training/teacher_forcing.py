@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from eartalking.checkpoint import load_model, save_model
+from eartalking.checkpoint import load_model, read_config, save_model
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import EMOTIONS
 from eartalking.data import LatentClips, Sequence
@@ -140,10 +140,10 @@ def compute_losses(
     else:
         history, level = noised(disguised(model, history, sequence.labels, controls, generator), generator)
     cond, sink = trainer(sequence, controls, history, level)
-    flow = model.flow_head.loss(
+    losses = model.flow_head.loss(
         model.to_tokens(goal).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
     )
-    return {"loss": 0.5 * flow.flow + flow.regression, "flow": flow.flow, "regression": flow.regression}
+    return {"loss": 0.5 * losses.residual + losses.regression, **losses._asdict()}
 
 
 def trainer_model(trainer: nn.Module) -> TalkingHeadModel:
@@ -263,7 +263,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder made by eartalking.training.encode")
     parser.add_argument("--checkpoint", required=True, help="where the autoencoder comes from (the encode stage's)")
     parser.add_argument("--audio", help="checkpoint whose audio encoder to take")
-    parser.add_argument("--init", help="checkpoint to take everything but the autoencoder from")
+    parser.add_argument("--wav2vec2", metavar="NAME", help="hub id or folder whose weights a `wav2vec2` encoder starts with, and keeps")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--init", help="checkpoint to take everything but the autoencoder from")
+    start.add_argument("--config", type=Path, metavar="FILE", help="a new model with these sizes (a config.json), but for the autoencoder")
     parser.add_argument("--length", type=int, default=16, help="frames per training window")
     parser.add_argument("--resample-share", type=float, default=0.0, help="share of the clips with the model's own history")
     parser.add_argument("--clean-history", action="store_true", help="the ablation: true histories, neither noised nor disguised")
@@ -272,13 +275,23 @@ def main(argv: list[str] | None = None) -> int:
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
-    model = load_model(args.init or args.checkpoint)
-    if args.init:
-        model.autoencoder.load_state_dict(load_model(args.checkpoint).autoencoder.state_dict())
+    model = load_model(args.checkpoint)
+    if args.init or args.config:
+        autoencoder = model.autoencoder
+        try:
+            model = load_model(args.init) if args.init else TalkingHeadModel(read_config(args.config))
+        except (OSError, ValueError) as error:
+            parser.error(f"--config {args.config}: {error}")
+        model.autoencoder.load_state_dict(autoencoder.state_dict())
     if args.audio:
         trunk = load_model(args.audio).audio_encoder.state_dict()
         model.audio_encoder.load_state_dict(trunk)
     trainer = TeacherForcingTrainer(model).train().requires_grad_(True)
+    if args.wav2vec2:
+        if model.config.audio.encoder != "wav2vec2":
+            parser.error(f"--wav2vec2: the audio encoder of {args.checkpoint} is {model.config.audio.encoder}")
+        model.audio_encoder.load_pretrained(args.wav2vec2)
+        model.audio_encoder.backbone.requires_grad_(False)
     model.autoencoder.requires_grad_(False).eval()
     clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
     fixed = evaluation_batch(held_out, args.eval_length).to(accelerator.device)
