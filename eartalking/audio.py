@@ -18,7 +18,6 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -242,7 +241,7 @@ class Wav2Vec2AudioEncoder(nn.Module):
         past: int = 24,
         windows_per_batch: int = 64,
     ) -> None:
-        """backbone: a transformers Wav2Vec2Model; see `from_config` and `load_pretrained`."""
+        """backbone: a transformers Wav2Vec2Model; see `build_encoder` and `load_pretrained`."""
         super().__init__()
         self.backbone = backbone
         self.dim: int = backbone.config.hidden_size
@@ -264,13 +263,6 @@ class Wav2Vec2AudioEncoder(nn.Module):
         except RuntimeError as error:
             raise ValueError(f"{name} has other sizes than this encoder: width {given.config.hidden_size}, "
                              f"{given.config.num_hidden_layers} layers") from error  # fmt: skip
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], **sizes: int) -> Wav2Vec2AudioEncoder:
-        """Random weights for a Wav2Vec2Config given as keywords: for loading a checkpoint into, and for tests."""
-        from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-        return cls(Wav2Vec2Model(Wav2Vec2Config(**config)), **sizes)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """waveform (B, samples) -> tokens (B, ceil(samples / 640), K, out_dim); silence after the end."""
@@ -322,12 +314,14 @@ def build_encoder(config: AudioConfig, out_dim: int) -> AudioEncoder | Wav2Vec2A
     shared = {"out_dim": out_dim, "tokens_per_frame": config.tokens_per_frame, "lookahead": config.lookahead}
     if config.encoder == "conv":
         return AudioEncoder(dim=config.dim, **shared)
-    sizes = {
-        "hidden_size": config.dim, "num_hidden_layers": config.wav2vec2_layers, "num_attention_heads": max(1, config.dim // 64),
-        "intermediate_size": 4 * config.dim, "conv_dim": [2 * config.dim // 3] * 7,
-        "num_conv_pos_embedding_groups": math.gcd(16, config.dim),
-    }  # fmt: skip
-    return Wav2Vec2AudioEncoder.from_config(sizes, past=config.wav2vec2_past, **shared)
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    backbone = Wav2Vec2Model(Wav2Vec2Config(
+        hidden_size=config.dim, num_hidden_layers=config.wav2vec2_layers, num_attention_heads=max(1, config.dim // 64),
+        intermediate_size=4 * config.dim, conv_dim=[2 * config.dim // 3] * 7, num_conv_pos_embedding_groups=math.gcd(16, config.dim),
+        apply_spec_augment=False, layerdrop=0.0,  # the ears are kept as they are, in training, too
+    ))  # fmt: skip
+    return Wav2Vec2AudioEncoder(backbone, past=config.wav2vec2_past, **shared)
 
 
 def pad_to_frames(waveform: Tensor, lookahead: int) -> Tensor:

@@ -32,7 +32,7 @@ def load_model(checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT, device: 
         model = TalkingHeadModel(read_config(folder / CONFIG_NAME))
         weights = load_file(folder / WEIGHTS_NAME, device="cpu")
         model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
         raise InputError(folder, f"not a usable checkpoint: {cause}") from error
     return model.eval().requires_grad_(False).to(device)

@@ -31,6 +31,7 @@ from eartalking.modules.conv import CausalConv1d
 
 declare_torchvision_operators()  # transformers imports torchvision, too, where there is one
 Encoder = AudioEncoder | Wav2Vec2AudioEncoder
+WAV2VEC2 = AudioConfig(encoder="wav2vec2", dim=24, wav2vec2_layers=1, wav2vec2_past=3)
 
 
 @pytest.fixture(params=["conv", "wav2vec2"])
@@ -39,19 +40,7 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
     if request.param == "conv":
         return AudioEncoder(dim=24, out_dim=10).eval()
     pytest.importorskip("transformers")
-    config = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "conv_dim": [8] * 7,
-        "num_conv_pos_embeddings": 4,
-        "num_conv_pos_embedding_groups": 2,
-    }
-    return Wav2Vec2AudioEncoder.from_config(config, out_dim=10, past=5).eval()
-
-
-WAV2VEC2 = AudioConfig(encoder="wav2vec2", dim=24, wav2vec2_layers=1, wav2vec2_past=3)
+    return build_encoder(dataclasses.replace(WAV2VEC2, wav2vec2_past=5), 10).eval()
 
 
 def speechlike(samples: int, batch: int = 1) -> Tensor:

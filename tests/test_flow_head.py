@@ -4,56 +4,33 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from toy_frames import CHANNELS, CLASS_MEAN, COND_DIM, MODE_OFFSET, MODE_STD, draw_toy, fit
 
 from eartalking.modules.flow_head import FlowHead
 
-CHANNELS, TOKENS, COND_DIM = 2, 2, 8
+TOKENS = 2
 
 
 def make_head(depth: int = 2) -> FlowHead:
     return FlowHead(CHANNELS, TOKENS, dim=48, cond_dim=COND_DIM, num_heads=2, depth=depth)
 
 
-CLASS_COND = torch.nn.functional.one_hot(torch.arange(2), COND_DIM).float()  # what the head sees of a class
-CLASS_MEAN = torch.tensor([[3.0, -1.0], [-2.0, 0.5]])
-MODE_OFFSET = torch.tensor([1.0, 0.6])  # each class is two narrow modes at mean +- this, the same for all tokens
-MODE_STD = 0.1
-
-
-def draw_toy(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """latents (count, N, C), cond (count, N, Dc), class (count,)."""
-    label = torch.randint(2, (count,))
-    sign = torch.randint(2, (count, 1, 1)) * 2.0 - 1.0
-    latents = CLASS_MEAN[label][:, None] + sign * MODE_OFFSET + MODE_STD * torch.randn(count, TOKENS, CHANNELS)
-    return latents, CLASS_COND[label][:, None].expand(-1, TOKENS, -1), label
-
-
 @pytest.fixture(scope="module")
 def fitted() -> FlowHead:
     torch.manual_seed(0)
     head = make_head()
-    steps = 600
-    optimizer = torch.optim.AdamW(head.parameters(), lr=4e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
-    for _ in range(steps):
-        latents, cond, _ = draw_toy(256)
-        loss = head.loss(latents, cond)
-        optimizer.zero_grad()
-        (loss.residual + loss.regression).backward()
-        optimizer.step()
-        schedule.step()
-    return head.eval()
+    fit(head, TOKENS, steps=600, batch_size=256, learning_rate=4e-3)
+    return head
 
 
 def test_regression_is_the_conditional_mean(fitted: FlowHead) -> None:
-    _, cond, label = draw_toy(64)
+    _, cond, label = draw_toy(64, TOKENS)
     mean = fitted.sample(cond, temperature=0.0)
     torch.testing.assert_close(mean, CLASS_MEAN[label][:, None].expand_as(mean), atol=0.2, rtol=0)
 
 
 def test_samples_follow_the_distribution(fitted: FlowHead) -> None:
-    _, cond, label = draw_toy(2000)
+    _, cond, label = draw_toy(2000, TOKENS)
     residual = fitted.sample(cond, num_steps=16) - CLASS_MEAN[label][:, None]
     sign = residual[:, :1, :1].sign()
     assert 0.4 < (sign > 0).float().mean() < 0.6  # both modes
@@ -63,7 +40,7 @@ def test_samples_follow_the_distribution(fitted: FlowHead) -> None:
 
 
 def test_four_steps_are_enough_to_find_the_modes(fitted: FlowHead) -> None:
-    _, cond, label = draw_toy(1000)
+    _, cond, label = draw_toy(1000, TOKENS)
     residual = fitted.sample(cond) - CLASS_MEAN[label][:, None]
     sign = residual[:, :1, :1].sign()
     assert ((residual - sign * MODE_OFFSET).abs().amax(dim=(1, 2)) < 0.6).float().mean() > 0.8
@@ -76,7 +53,7 @@ def test_residual_std_is_learnt(fitted: FlowHead) -> None:
 
 
 def test_same_noise_same_answer(fitted: FlowHead) -> None:
-    _, cond, _ = draw_toy(8)
+    _, cond, _ = draw_toy(8, TOKENS)
     noise = torch.randn(8, TOKENS, CHANNELS)
     first = fitted.sample(cond, noise=noise)
     torch.randn(3)
@@ -85,7 +62,7 @@ def test_same_noise_same_answer(fitted: FlowHead) -> None:
 
 
 def test_weight_zero_takes_frames_out() -> None:
-    latents, cond, _ = draw_toy(6)
+    latents, cond, _ = draw_toy(6, TOKENS)
     latents[3:] = 1e6
     weight = torch.tensor([1.0, 1, 1, 0, 0, 0])
     head = make_head().train()
@@ -98,7 +75,7 @@ def test_weight_zero_takes_frames_out() -> None:
 
 def test_residual_std_rests_in_eval_and_keeps_its_floor() -> None:
     head = make_head().eval()
-    latents, cond, _ = draw_toy(4)
+    latents, cond, _ = draw_toy(4, TOKENS)
     head.loss(latents, cond)
     assert torch.equal(head.residual_std, torch.ones(CHANNELS))
     head.train()
@@ -111,7 +88,7 @@ def test_the_flow_does_not_train_the_mean_but_both_train_the_condition() -> None
     head = make_head()
     torch.nn.init.normal_(head.to_mean.weight)
     torch.nn.init.normal_(head.velocity.to_velocity.weight)
-    latents, cond, _ = draw_toy(4)
+    latents, cond, _ = draw_toy(4, TOKENS)
     for part in ("residual", "regression"):
         head.zero_grad()
         trained_cond = cond.clone().requires_grad_()
@@ -123,14 +100,14 @@ def test_the_flow_does_not_train_the_mean_but_both_train_the_condition() -> None
 def test_sink_matters() -> None:
     head = make_head().eval()
     torch.nn.init.normal_(head.velocity.to_velocity.weight)
-    _, cond, _ = draw_toy(2)
+    _, cond, _ = draw_toy(2, TOKENS)
     noise = torch.randn(2, TOKENS, CHANNELS)
     samples = [head.sample(cond, sink, noise=noise) for sink in (None, torch.ones(2, COND_DIM))]
     assert not torch.allclose(*samples)
 
 
 def test_rejects_bad_sampling_arguments() -> None:
-    _, cond, _ = draw_toy(1)
+    _, cond, _ = draw_toy(1, TOKENS)
     with pytest.raises(ValueError, match="num_steps"):
         make_head().sample(cond, num_steps=0)
     with pytest.raises(ValueError, match="temperature"):

@@ -7,22 +7,12 @@ import pytest
 import torch
 from tiny_model import MASKED_AR, tiny_model
 from torch import Tensor
+from toy_frames import CHANNELS, CLASS_MEAN, COND_DIM, MODE_OFFSET, MODE_STD, draw_toy, fit
 
 from eartalking.config import TINY, ModelConfig, from_dict, to_dict
 from eartalking.modules.masked_ar_head import MaskedARHead
 
-CHANNELS, TOKENS, COND_DIM = 2, 3, 8
-MEANS = torch.tensor([[2.0, -1.0], [-1.0, 0.5]])  # of the two kinds of frames that the condition tells apart
-MODE, SPREAD = torch.tensor([1.0, 0.6]), 0.1  # a frame is at its mean plus or minus MODE, the same sign in all tokens
-
-
-def draw_toy(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """latents (count, N, C), cond (count, N, Dc), means (count, 1, C)."""
-    kind = torch.randint(2, (count,))
-    means = MEANS[kind][:, None]
-    sign = torch.randint(2, (count, 1, 1)) * 2.0 - 1.0
-    latents = means + sign * MODE + SPREAD * torch.randn(count, TOKENS, CHANNELS)
-    return latents, torch.nn.functional.one_hot(kind, COND_DIM).float()[:, None].expand(-1, TOKENS, -1), means
+TOKENS = 3
 
 
 def make_head(masked_steps: int = 36) -> MaskedARHead:
@@ -33,24 +23,16 @@ def make_head(masked_steps: int = 36) -> MaskedARHead:
 def fitted() -> MaskedARHead:
     torch.manual_seed(0)
     head = make_head()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=500, pct_start=0.1)
-    for _ in range(500):
-        latents, cond, _ = draw_toy(128)
-        loss = head.loss(latents, cond)
-        optimizer.zero_grad()
-        (loss.residual + loss.regression).backward()
-        optimizer.step()
-        schedule.step()
-    return head.eval()
+    fit(head, TOKENS, steps=500, batch_size=128, learning_rate=3e-3)
+    return head
 
 
 def signs(head: MaskedARHead, count: int = 1000) -> tuple[Tensor, Tensor]:
     """Samples' sign per token (count, N), and their distance from the mode of that sign (count, N, C)."""
-    _, cond, means = draw_toy(count)
-    residual = head.sample(cond, num_steps=25) - means
+    _, cond, label = draw_toy(count, TOKENS)
+    residual = head.sample(cond, num_steps=25) - CLASS_MEAN[label][:, None]
     sign = residual.mean(2, keepdim=True).sign()
-    return sign[..., 0], (residual - sign * MODE).abs()
+    return sign[..., 0], (residual - sign * MODE_OFFSET).abs()
 
 
 def test_tokens_agree_because_later_ones_see_the_earlier(fitted: MaskedARHead) -> None:
@@ -58,7 +40,7 @@ def test_tokens_agree_because_later_ones_see_the_earlier(fitted: MaskedARHead) -
     agree = (sign == sign[:, :1]).all(1).float().mean()
     assert agree > 0.95
     assert 0.4 < (sign[:, 0] > 0).float().mean() < 0.6  # both modes are met
-    assert (distance < 5 * SPREAD).float().mean() > 0.9
+    assert (distance < 5 * MODE_STD).float().mean() > 0.9
     at_once = make_head(masked_steps=1).eval()
     at_once.load_state_dict(fitted.state_dict())
     sign, _ = signs(at_once)
@@ -68,9 +50,8 @@ def test_tokens_agree_because_later_ones_see_the_earlier(fitted: MaskedARHead) -
 def test_every_step_draws_a_token_at_least() -> None:
     head = MaskedARHead(CHANNELS, 16, dim=16, cond_dim=COND_DIM, num_heads=2, depth=1, masked_steps=5).eval()
     drawn: list[Tensor] = []
-    denoise, condition = head._denoise, head._condition
+    condition = head._condition
     head._condition = lambda x_1, known, *rest: drawn.append(known.sum(1)) or condition(x_1, known, *rest)
-    head._denoise = lambda x, *rest: denoise(x, *rest)
     head.sample(torch.randn(4, 16, COND_DIM), num_steps=2)
     counts = torch.stack(drawn + [torch.full((4,), 16)])
     assert (counts == counts[:, :1]).all() and counts[0, 0] == 0
@@ -80,7 +61,7 @@ def test_every_step_draws_a_token_at_least() -> None:
 
 
 def test_the_same_noise_gives_the_same_frame_whatever_stands_beside_it(fitted: MaskedARHead) -> None:
-    _, cond, _ = draw_toy(6)
+    _, cond, _ = draw_toy(6, TOKENS)
     noise = torch.randn(6, TOKENS, CHANNELS)
     first = fitted.sample(cond, noise=noise, num_steps=8)
     torch.testing.assert_close(fitted.sample(cond[2:3], noise=noise[2:3], num_steps=8), first[2:3])
@@ -89,7 +70,7 @@ def test_the_same_noise_gives_the_same_frame_whatever_stands_beside_it(fitted: M
 
 
 def test_what_has_no_weight_is_not_learnt() -> None:
-    latents, cond, _ = draw_toy(6)
+    latents, cond, _ = draw_toy(6, TOKENS)
     latents[3:] = 1e6
     head = make_head().train()
     loss = head.loss(latents, cond, weight=torch.tensor([1.0, 1, 1, 0, 0, 0]))

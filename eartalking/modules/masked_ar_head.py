@@ -31,7 +31,7 @@ class TokenDenoiser(nn.Module):
         self.to_noise = zero_init(nn.Linear(dim, latent_channels))
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """x_t (M, N, C), t (M, N), condition (M, N, D) -> noise (M, N, C)."""
+        """x_t (M, N, C), t (M, N) or (1, 1), condition (M, N, D) -> noise (M, N, C)."""
         told = condition + self.from_time(time_features(t))
         x = self.from_latents(x_t)
         for block in self.hidden:
@@ -67,7 +67,7 @@ class MaskedARHead(EmissionHead):
         """Tokens in an order of their own for every frame; in each step as many as leave a cosine's share of them for later (MaskGIT)."""
         count, num_tokens = noise.shape[:2]
         # The order must follow from the noise, that the same noise may give the same frame, and must not favour any: its far decimals.
-        rank = (noise[..., 0] * 1000).remainder(1).argsort(1).argsort(1)
+        order = (noise[..., 0] * 1000).remainder(1).argsort(1)
         known = torch.zeros(count, num_tokens, dtype=torch.bool, device=noise.device)
         x_1 = torch.zeros_like(noise)
         shared = self.mixer.condition(cond, sink)
@@ -75,10 +75,11 @@ class MaskedARHead(EmissionHead):
         for step in range(1, self.masked_steps + 1):
             left = math.floor(num_tokens * math.cos(math.pi / 2 * step / self.masked_steps) + 1e-6)
             after = min(max(num_tokens - left, done + 1), num_tokens - (self.masked_steps - step))  # one at least, now and later
-            now = (rank >= done) & (rank < after)
-            drawn = self._denoise(temperature * noise, self._condition(x_1, known, *shared), num_steps)
-            x_1 = torch.where(now[..., None], drawn, x_1)
-            known, done = known | now, after
+            now = order[:, done:after]
+            condition = self._condition(x_1, known, *shared).take_along_dim(now[..., None], 1)
+            drawn = self._denoise(temperature * noise.take_along_dim(now[..., None], 1), condition, num_steps)
+            x_1 = x_1.scatter(1, now[..., None].expand_as(drawn), drawn)
+            known, done = known.scatter(1, now, True), after
         return x_1
 
     def _condition(self, x_1: Tensor, known: Tensor, tokens: Tensor, vector: Tensor) -> Tensor:
@@ -90,14 +91,14 @@ class MaskedARHead(EmissionHead):
         """Deterministic steps from noise to data (DDIM: Song, Meng and Ermon 2021)."""
         times = torch.linspace(FIRST_TIME, 1, num_steps + 1).tolist()
         for t, later in zip(times[:-1], times[1:], strict=True):
-            noise = self.denoiser(x, torch.full(x.shape[:2], t, device=x.device), condition).float()
+            noise = self.denoiser(x, x.new_full((1, 1), t), condition).float()
             angle = t * math.pi / 2
             x_1 = ((x - math.cos(angle) * noise) / math.sin(angle)).clamp(-LARGEST, LARGEST)
-            x = mixed(noise, x_1, torch.full(x.shape[:2], later, device=x.device))
+            x = mixed(noise, x_1, x.new_full((1, 1), later))
         return x
 
 
 def mixed(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
-    """x_t of noise and data (M, N, C) at times (M, N)."""
+    """x_t of noise and data (M, N, C) at times (M, N) or (1, 1)."""
     angle = (t * (math.pi / 2))[..., None]
     return angle.cos() * x_0 + angle.sin() * x_1

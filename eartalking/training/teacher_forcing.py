@@ -290,7 +290,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.wav2vec2:
         if model.config.audio.encoder != "wav2vec2":
             parser.error(f"--wav2vec2: the audio encoder of {args.checkpoint} is {model.config.audio.encoder}")
-        model.audio_encoder.load_pretrained(args.wav2vec2)
+        try:
+            model.audio_encoder.load_pretrained(args.wav2vec2)
+        except (OSError, ValueError) as error:
+            parser.error(f"--wav2vec2: {error}")
         model.audio_encoder.backbone.requires_grad_(False)
     model.autoencoder.requires_grad_(False).eval()
     clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
