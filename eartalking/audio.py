@@ -319,7 +319,8 @@ def build_encoder(config: AudioConfig, out_dim: int) -> AudioEncoder | Wav2Vec2A
     backbone = Wav2Vec2Model(Wav2Vec2Config(
         hidden_size=config.dim, num_hidden_layers=config.wav2vec2_layers, num_attention_heads=max(1, config.dim // 64),
         intermediate_size=4 * config.dim, conv_dim=[2 * config.dim // 3] * 7, num_conv_pos_embedding_groups=math.gcd(16, config.dim),
-        apply_spec_augment=False, layerdrop=0.0,  # the ears are kept as they are, in training, too
+        # The ears are kept as they are: nothing in them is random, in training neither.
+        apply_spec_augment=False, layerdrop=0.0, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0,
     ))  # fmt: skip
     return Wav2Vec2AudioEncoder(backbone, past=config.wav2vec2_past, **shared)
 
