@@ -18,18 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gates import LATENCY_TRACKS, GateRow, table
-from benchmarks.material import SPLIT, SUITES, Material, Suite
-from benchmarks.measure_control import CEILING, measure_control, reader_hash
+from benchmarks.gates.control import CEILING, measure_control, reader_hash
+from benchmarks.gates.material import SPLIT, SUITES, Material, Suite
+from benchmarks.gates.streams import Context, save_pictures
+from benchmarks.gates.table import LATENCY_TRACKS, GateRow, table
 from benchmarks.record import write_result
-from benchmarks.streams import Context, save_pictures
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import ControlFrame
-from eartalking.face_units import compose_face_units
+from eartalking.motion.face_units import compose_face_units
 from eartalking.session import Frame
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import Identity, sample_identity
-from eartalking.synth.motion import Motion, make_motion, neutral_portrait
+from eartalking.synth.performance import Motion, make_motion, neutral_portrait
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance, corpus_files
 from eartalking.synth.visemes import speech_mouth

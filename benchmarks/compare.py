@@ -30,16 +30,17 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from benchmarks.leaderboard import MEASURED, Row, latency_cells, markdown, merged, metric_cells, paper_rows, read_csv, write_csv
-from benchmarks.method_latency import KEYS as LATENCY_KEYS
+from benchmarks.leaderboard.method_latency import KEYS as LATENCY_KEYS
+from benchmarks.leaderboard.plots import draw
+from benchmarks.leaderboard.requests import load_requests
+from benchmarks.leaderboard.rows import MEASURED, Row, latency_cells, markdown, merged, metric_cells, paper_rows, read_csv, write_csv
 from benchmarks.methods import choose
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
-from benchmarks.plots import draw
-from benchmarks.requests import load_requests
 from eartalking.checkpoint import DEFAULT_CHECKPOINT
 from eartalking.errors import InputError, printable
-from eartalking.video import VideoWriter, read_audio
-from eval.canonical_weights import WeightsStore
+from eartalking.io.sound import read_audio
+from eartalking.io.video_writer import VideoWriter
+from eval.networks.canonical_weights import WeightsStore
 from eval.protocol import Protocol
 from eval.provenance import ROOT, git_commit, hardware
 from eval.run import fill_cache, score
@@ -121,12 +122,12 @@ def _make(plan: Plan, method: Method, request: Request) -> None:
 
 
 def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds: float) -> Row:
-    """What `benchmarks.method_latency` says of the method in a fresh process; kept beside the videos. `error` where it failed."""
+    """What `benchmarks.leaderboard.method_latency` says of the method in a fresh process; kept beside the videos. `error` where it failed."""
     kept = plan.folder(method) / f"latency-{plan.threads}-{seconds:g}.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     named = ["--external", str(externals[method.name])] if method.name in externals else ["--method", _argument(method)]
-    command = [sys.executable, "-m", "benchmarks.method_latency", *named, "--testset", str(plan.testset), "--checkpoint", plan.checkpoint,
+    command = [sys.executable, "-m", "benchmarks.leaderboard.method_latency", *named, "--testset", str(plan.testset), "--checkpoint", plan.checkpoint,
                "--threads", str(plan.threads), "--seconds", str(seconds)]  # fmt: skip
     # Not the load average: that remembers for minutes what this program itself did before.
     load = psutil.cpu_percent(interval=1.0) / 100 * (os.cpu_count() or 1)

@@ -44,7 +44,7 @@ from playwright.sync_api import Error as BrowserError
 from benchmarks.record import ROOT, provenance, write_result
 from benchmarks.stream_latency import looped
 from eartalking.config import FPS, SAMPLE_RATE
-from eartalking.video import read_audio
+from eartalking.io.sound import read_audio
 
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
          "--disable-sync --autoplay-policy=no-user-gesture-required").split()  # fmt: skip

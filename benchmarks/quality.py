@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.gates import GATES, GateRow, Unavailable, table
-from benchmarks.material import SUITES, Material
-from benchmarks.measure_control import measure_control
-from benchmarks.measure_picture import measure_autoencoder, measure_next_frame
-from benchmarks.measure_stream import measure_drift, measure_identity, measure_speed
-from benchmarks.measure_voice import measure_lip_sync, measure_real_speech, measure_silence
+from benchmarks.gates.control import measure_control
+from benchmarks.gates.material import SUITES, Material
+from benchmarks.gates.picture import measure_autoencoder, measure_next_frame
+from benchmarks.gates.stream import measure_drift, measure_identity, measure_speed
+from benchmarks.gates.streams import Context, save_pictures
+from benchmarks.gates.table import GATES, GateRow, Unavailable, table
+from benchmarks.gates.voice import measure_lip_sync, measure_real_speech, measure_silence
 from benchmarks.record import ROOT, provenance, write_result
-from benchmarks.streams import Context, save_pictures
 from eartalking import load_model
 
 # The speed comes first: later gates would find the processor warm and the memory full of frames.

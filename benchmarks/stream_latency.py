@@ -20,9 +20,10 @@ from tqdm import tqdm
 from benchmarks.record import ROOT, provenance, write_result
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.config import FPS, SAMPLE_RATE
-from eartalking.cores import granted_cores
-from eartalking.video import VideoWriter, read_audio
-from eval.latency import STAGES, cold_start_seconds, first_frame_live, run_flat_out, summary
+from eartalking.io.sound import read_audio
+from eartalking.io.threads import granted_cores
+from eartalking.io.video_writer import VideoWriter
+from eval.metrics.latency import STAGES, cold_start_seconds, first_frame_live, run_flat_out, summary
 
 EXAMPLES = ROOT / "examples"
 LIVE_STARTS = 5  # the first frame's time is the median of that many live starts
@@ -31,7 +32,7 @@ LIVE_STARTS = 5  # the first frame's time is the median of that many live starts
 def measure(
     model: TalkingHeadModel, portrait: Path | np.ndarray, waveform: np.ndarray, encode: bool = True, crop: str = "auto"
 ) -> dict[str, Any]:
-    """All of `eval.latency.summary` for a stream over `waveform`; `encode` includes H.264 in the time per frame."""
+    """All of `eval.metrics.latency.summary` for a stream over `waveform`; `encode` includes H.264 in the time per frame."""
     session = StreamSession(model, portrait, crop=crop)
     ttff = []
     for _ in tqdm(range(LIVE_STARTS + 1), unit="start", leave=False, mininterval=2):

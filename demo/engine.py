@@ -18,7 +18,7 @@ import numpy as np
 
 from demo.channel import SlotPool, SteeredControls
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from eartalking.cores import default_threads
+from eartalking.io.threads import default_threads
 
 if TYPE_CHECKING:
     from eartalking import Controls, StreamSession, TalkingHeadModel

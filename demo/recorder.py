@@ -13,7 +13,7 @@ import numpy as np
 
 from eartalking.config import FPS
 from eartalking.errors import InputError, os_cause
-from eartalking.video import VideoWriter
+from eartalking.io.video_writer import VideoWriter
 
 BACKLOG = 128  # frames that may wait to be written: 25 MB at 256 pixels. When they are full, the stream waits for the file
 _NICE = 4  # the thread's: a viewer waits for the next frame, nobody for the file. With more, a busy machine never gets to it

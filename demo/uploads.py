@@ -17,17 +17,9 @@ from demo.settings import PREVIEW_RATE, Limits
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError
-from eartalking.face import (
-    HEAD_ABOVE_BOX,
-    HEAD_BELOW_BOX,
-    HEAD_CENTRE,
-    HEAD_IN_CROP,
-    crop_around,
-    crop_face,
-    find_face,
-    load_portrait,
-)
-from eartalking.video import read_audio
+from eartalking.io.portrait import HEAD_ABOVE_BOX, HEAD_BELOW_BOX, HEAD_CENTRE, HEAD_IN_CROP, crop_around, load_portrait
+from eartalking.io.sound import read_audio
+from eartalking.perception.face_detector import crop_face, find_face
 
 _PEAKS_PER_SECOND = 50
 _SILENT = 1e-3  # of full scale; below it there is nothing that could move a mouth

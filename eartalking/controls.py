@@ -13,7 +13,8 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from eartalking.config import FPS
 from eartalking.errors import InputError, os_cause
@@ -371,3 +374,40 @@ def _format_cell(value: ControlValue) -> str:
 
 
 _PARSERS = {".json": _parse_json, ".csv": _parse_csv}
+BROW, SMILE, MOUTH_SCALE = (SCALAR_TRACKS.index(track) for track in ("brow", "smile", "mouth_scale"))
+
+
+@dataclass
+class ControlBatch:
+    """Controls as tensors: values (..., G), emotion (...) int, intensity (...), given (..., G + 1) bool."""
+
+    values: Tensor
+    emotion: Tensor
+    intensity: Tensor
+    given: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ControlBatch:
+        """The same with each tensor changed."""
+        return ControlBatch(*(change(value) for value in vars(self).values()))
+
+    def released_by(self, later: ControlBatch) -> ControlBatch:
+        """These controls where they are given and `later` ones are not: what a release leaves behind."""
+        return ControlBatch(self.values, self.emotion, self.intensity, self.given & ~later.given)
+
+    @classmethod
+    def released(cls, *shape: int, device: torch.device | None = None) -> ControlBatch:
+        """All tracks released."""
+        return cls(
+            torch.zeros(*shape, len(CONTROL_RANGES), device=device),
+            torch.zeros(*shape, dtype=torch.long, device=device),
+            torch.zeros(*shape, device=device),
+            torch.zeros(*shape, len(CONTROL_RANGES) + 1, dtype=torch.bool, device=device),
+        )
+
+
+def control_values(labels: dict[str, Tensor]) -> Tensor:
+    """(T, 9): the scalar control tracks of a clip in the order of `SCALAR_TRACKS`."""
+    pose, gaze = labels["head_pose"].float(), labels["gaze"].float()
+    columns = {"yaw": pose[:, 0], "pitch": pose[:, 1], "roll": pose[:, 2], "gaze_yaw": gaze[:, 0], "gaze_pitch": gaze[:, 1]}
+    columns |= {name: labels[name].float() for name in ("blink", "brow", "smile", "mouth_scale")}
+    return torch.stack([columns[track] for track in SCALAR_TRACKS], dim=1)

@@ -35,10 +35,12 @@ from tqdm import tqdm
 
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
-from eartalking.cores import default_threads
 from eartalking.errors import InputError
-from eartalking.face import NoFaceError, crop_face, load_portrait
-from eartalking.video import VideoWriter, check_output, read_audio
+from eartalking.io.portrait import load_portrait
+from eartalking.io.sound import read_audio
+from eartalking.io.threads import default_threads
+from eartalking.io.video_writer import VideoWriter, check_output
+from eartalking.perception.face_detector import NoFaceError, crop_face
 
 if TYPE_CHECKING:
     from eartalking.session import Frame, StreamSession

@@ -10,7 +10,7 @@ control tokens, D width, K = A + G + 1 + P tokens per frame. The backbone's firs
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,46 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.audio import build_encoder
-from eartalking.autoencoder import FrameAutoencoder
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.config import ModelConfig
-from eartalking.controls import CONTROL_RANGES, EMOTIONS, SCALAR_TRACKS
-from eartalking.face_units import NUM_FACE_UNITS, expression_units
+from eartalking.controls import BROW, CONTROL_RANGES, EMOTIONS, MOUTH_SCALE, SCALAR_TRACKS, SMILE, ControlBatch
 from eartalking.modules.control_embedder import ControlEmbedder
 from eartalking.modules.emission import EmissionHead
 from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
-from eartalking.motion_vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
-
-BROW, SMILE, MOUTH_SCALE = (SCALAR_TRACKS.index(track) for track in ("brow", "smile", "mouth_scale"))
-
-
-@dataclass
-class ControlBatch:
-    """Controls as tensors: values (..., G), emotion (...) int, intensity (...), given (..., G + 1) bool."""
-
-    values: Tensor
-    emotion: Tensor
-    intensity: Tensor
-    given: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> ControlBatch:
-        """The same with each tensor changed."""
-        return ControlBatch(*(change(value) for value in vars(self).values()))
-
-    def released_by(self, later: ControlBatch) -> ControlBatch:
-        """These controls where they are given and `later` ones are not: what a release leaves behind."""
-        return ControlBatch(self.values, self.emotion, self.intensity, self.given & ~later.given)
-
-    @classmethod
-    def released(cls, *shape: int, device: torch.device | None = None) -> ControlBatch:
-        """All tracks released."""
-        return cls(
-            torch.zeros(*shape, len(CONTROL_RANGES), device=device),
-            torch.zeros(*shape, dtype=torch.long, device=device),
-            torch.zeros(*shape, device=device),
-            torch.zeros(*shape, len(CONTROL_RANGES) + 1, dtype=torch.bool, device=device),
-        )
+from eartalking.motion.face_units import NUM_FACE_UNITS, expression_units
+from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
 
 
 @dataclass

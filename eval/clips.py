@@ -17,8 +17,10 @@ import numpy as np
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError, os_cause
-from eartalking.face import NoFaceError, crop_around, crop_face, find_face, load_portrait
-from eartalking.video import VideoWriter, read_video
+from eartalking.io.portrait import crop_around, load_portrait
+from eartalking.io.video_reader import read_video
+from eartalking.io.video_writer import VideoWriter
+from eartalking.perception.face_detector import NoFaceError, crop_face, find_face
 from eval.cache import Arrays, FeatureCache, file_hash
 from eval.protocol import Protocol
 

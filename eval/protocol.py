@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from eartalking.config import FPS, SAMPLE_RATE
 
 VERSION = 1  # raised whenever a metric's definition changes
-# What `eartalking.video.VideoWriter` does; a test holds the two together.
+# What `eartalking.io.VideoWriter` does; a test holds the two together.
 CODEC = "h264 yuv420p crf=18 preset=veryfast threads=1 x264-params=rc-lookahead=0:no-mbtree=1; sound pcm"
 CROPS = ("face", "none")
 IDENTITIES = ("truth", "portrait")
@@ -23,7 +23,7 @@ class Protocol:
     """How clips are read and counted. Every field enters the hash.
 
     Attributes:
-        crop: "face": both videos of a pair are cut by the box of the truth's face, framed as `eartalking.face` frames;
+        crop: "face": both videos of a pair are cut by the box of the truth's face, framed as `eartalking.perception.face_detector` frames;
         "none": they hold a framed face already, and only their largest centred square is taken.
         size: side of the square frames in pixels. fps: frames a second; other rates are resampled.
         codec: the re-encoding that every video goes through, the truth included; "" leaves it out.

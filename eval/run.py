@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from eartalking.errors import InputError, os_cause, printable
 from eval.cache import FeatureCache, default_folder, file_hash
-from eval.canonical_weights import FOLDER_VARIABLE, WeightsStore
 from eval.clips import EvalClip, read_pair
 from eval.listing import Pair, find_pairs, read_manifest
-from eval.metric import Metric
+from eval.metrics.metric import Metric
+from eval.networks.canonical_weights import FOLDER_VARIABLE, WeightsStore
 from eval.protocol import AUDIOS, CROPS, IDENTITIES, VERSION, Protocol
 from eval.provenance import git_commit, hardware, package_versions
 from eval.suite import NAMES, Suite, pick_device

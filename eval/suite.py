@@ -10,19 +10,20 @@ from typing import Any, TypeVar
 import torch
 
 from eartalking.errors import InputError, os_cause
-from eval import control, distribution, paired, stability
-from eval.canonical_weights import WeightsMissing, WeightsStore
-from eval.identity import FaceIdentity
-from eval.inception import FidInception
-from eval.likeness import ArcFace, IdentityMetric, identity_metrics
-from eval.lite import NAME as LITE0_NAME
-from eval.lite import Lite0
-from eval.lpips_alex import LpipsAlex
-from eval.metric import Metric
+from eartalking.perception.identity import FaceIdentity
+from eval.metrics import control, distribution, paired, stability
+from eval.metrics.identity import IdentityMetric, identity_metrics
+from eval.metrics.metric import Metric
+from eval.metrics.sync import CanonicalSync, SyncMetric, sync_metrics
+from eval.networks.arcface import ArcFace
+from eval.networks.canonical_weights import WeightsMissing, WeightsStore
+from eval.networks.inception import FidInception
+from eval.networks.lite import NAME as LITE0_NAME
+from eval.networks.lite import Lite0
+from eval.networks.lpips_alex import LpipsAlex
+from eval.networks.syncnet import load_embedded
+from eval.networks.syncnet_v2 import SyncNetV2
 from eval.protocol import Protocol
-from eval.sync import CanonicalSync, SyncMetric, sync_metrics
-from eval.syncnet import load_embedded
-from eval.syncnet_v2 import SyncNetV2
 
 Network = TypeVar("Network")
 LONG_WINDOW = 128  # frames of FVD128

@@ -30,11 +30,13 @@ from tqdm import tqdm
 from eartalking.config import FPS, SAMPLE_RATE
 from eartalking.controls import CONTROL_RANGES, EMOTION_TRACK, EMOTIONS, Controls
 from eartalking.errors import InputError
-from eartalking.face import crop_around, find_face
-from eartalking.video import VideoWriter, read_video
+from eartalking.io.portrait import crop_around
+from eartalking.io.video_reader import read_video
+from eartalking.io.video_writer import VideoWriter
+from eartalking.perception.face_detector import find_face
 
 if TYPE_CHECKING:
-    from eartalking.synth.motion import Motion
+    from eartalking.synth.performance import Motion
     from eartalking.synth.render import Renderer
     from eartalking.synth.speech import Utterance
 
@@ -144,7 +146,7 @@ def _make_clip(
 ) -> dict[str, object]:
     from eartalking.synth.head import load_bundle
     from eartalking.synth.identity import sample_identity
-    from eartalking.synth.motion import make_motion, neutral_portrait
+    from eartalking.synth.performance import make_motion, neutral_portrait
 
     identity = int(rng.integers(2_000_000, 1_000_000_000))  # far from the seeds of rendered training and quality clips
     renderer.set_identity(sample_identity(identity, "test", load_bundle()))
@@ -172,7 +174,7 @@ def _make_clip(
 
 def follow_script(motion: Motion, utterance: Utterance, track: str, rng: np.random.Generator) -> tuple[Motion, Controls]:
     """The same motion with one control track stepped through its range, a new value every `HOLD` frames, and the script."""
-    from eartalking.face_units import compose_face_units
+    from eartalking.motion.face_units import compose_face_units
     from eartalking.synth.visemes import speech_mouth
 
     steps = -(-len(motion) // HOLD)

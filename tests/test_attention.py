@@ -6,12 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from eartalking.modules.attention import (
-    CausalSelfAttention,
-    alibi_slopes,
-    expand_to_tokens,
-    frame_causal_bias,
-)
+from eartalking.modules.attention import CausalSelfAttention, alibi_slopes, expand_to_tokens, frame_causal_bias
 from eartalking.modules.kv_cache import SinkWindowCache
 
 

@@ -1,9 +1,9 @@
 """Frame autoencoder: shapes, the warp's convention, and that the latents alone carry the frame."""
 import torch
 
-from eartalking.autoencoder import FrameAutoencoder, warp_image
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.config import TINY
-from eartalking.surface import identity_grid
+from eartalking.modules.warp import identity_grid, warp_image
 
 
 def make() -> FrameAutoencoder:

@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from benchmarks import quality, stream_latency
-from benchmarks.gates import ALL_GATES, GATES, GateRow, Unavailable, judge, table, unavailable
-from benchmarks.material import SUITES, Material
-from benchmarks.measure_control import Followed, _unless_blind, asked_levels, blind_to, hits, latency_row, mean_error, schedule_of
-from benchmarks.measure_voice import best_within, lag_reason, shuffled_floor
-from benchmarks.streams import Context, drive
+from benchmarks.gates.control import Followed, _unless_blind, asked_levels, blind_to, hits, latency_row, mean_error, schedule_of
+from benchmarks.gates.material import SUITES, Material
+from benchmarks.gates.streams import Context, drive
+from benchmarks.gates.table import ALL_GATES, GATES, GateRow, Unavailable, judge, table, unavailable
+from benchmarks.gates.voice import best_within, lag_reason, shuffled_floor
 from eartalking import StreamSession, TalkingHeadModel
 from eartalking.checkpoint import save_model
 from eartalking.config import TINY
 from eartalking.controls import CONTROL_RANGES, CONTROL_TRACKS, EMOTIONS, ControlFrame
-from eartalking.face_reader import READINGS, FaceReading
-from eval.boxes import follow, mouth_fractions
-from eval.identity import summarise
-from eval.latency import STAGES, StreamTiming, deadline_misses, run_flat_out, stage_clock
-from eval.signals import (
+from eartalking.perception.face_reader import READINGS, FaceReading
+from eartalking.perception.identity import summarise
+from eval.metrics.boxes import follow, mouth_fractions
+from eval.metrics.latency import STAGES, StreamTiming, deadline_misses, run_flat_out, stage_clock
+from eval.metrics.signals import (
     best_lag,
     box_mse,
     correlation,

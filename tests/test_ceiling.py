@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import measure_control as measure_module
 from benchmarks.ceiling import TrueContext, TruePeople, TrueStream, measure_ceiling
-from benchmarks.gates import GATES, GateRow, judge
-from benchmarks.material import Suite
-from benchmarks.measure_control import _unless_blind, measure_control, missed_by_truth, reader_hash
-from benchmarks.streams import drive
+from benchmarks.gates.control import _unless_blind, measure_control, missed_by_truth, reader_hash
+from benchmarks.gates.material import Suite
+from benchmarks.gates.streams import drive
+from benchmarks.gates.table import GATES, GateRow, judge
+from benchmarks.gates.table import control as measure_module
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import ControlFrame
-from eartalking.face_reader import READINGS, FaceReading
-from eartalking.synth.motion import Motion
+from eartalking.perception.face_reader import READINGS, FaceReading
+from eartalking.synth.performance import Motion
 from eartalking.synth.speech import Utterance
 from eartalking.synth.visemes import PHONES
-from eval.reader_data import targets
+from eartalking.training.face_reader_data import targets
 
 SUITE = Suite(1, 1, 1, 1, identities=3, real_utterances=1, control_steps=8, control_hold=15, drift_seconds=1)
 

@@ -21,7 +21,7 @@ from eartalking import StreamSession, TalkingHeadModel
 from eartalking.config import TINY
 from eartalking.errors import InputError
 from eartalking.generate import main
-from eartalking.video import read_audio
+from eartalking.io.sound import read_audio
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PHOTO, SPEECH = EXAMPLES / "photo.jpg", EXAMPLES / "speech.wav"

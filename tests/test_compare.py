@@ -10,13 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import compare, method_latency
+from benchmarks import compare
 from benchmarks.compare import _said
-from benchmarks.leaderboard import METRICS, columns, latency_cells, markdown, merged, metric_cells, paper_rows, ranked, read_csv, write_csv
-from benchmarks.method_latency import KEYS, live_first, measure
+from benchmarks.leaderboard.method_latency import KEYS, live_first, measure
+from benchmarks.leaderboard.plots import draw, offset_curves
+from benchmarks.leaderboard.requests import load_requests
+from benchmarks.leaderboard.rows import (
+    METRICS,
+    columns,
+    latency_cells,
+    markdown,
+    merged,
+    method_latency,
+    metric_cells,
+    paper_rows,
+    ranked,
+    read_csv,
+    write_csv,
+)
 from benchmarks.methods.base import Method, Request, Sound
-from benchmarks.plots import draw, offset_curves
-from benchmarks.requests import load_requests
 from demo.leaderboard import Choice, best, provenance, read_leaderboard
 from demo.leaderboard import ranked as demo_ranked
 from eartalking import TalkingHeadModel
@@ -218,7 +230,7 @@ def test_processes_share_the_features_of_a_method(two_clips: Path, tmp_path: Pat
 
 def test_memory_is_that_of_the_process_and_not_of_its_starter() -> None:
     kept = np.ones(40_000_000)  # 320 MB, here and not in the process that is started
-    script = "from benchmarks.method_latency import peak_memory_mb; print(peak_memory_mb())"
+    script = "from benchmarks.leaderboard.method_latency import peak_memory_mb; print(peak_memory_mb())"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=SMALL_SET.parent.parent)
     here = method_latency.peak_memory_mb()
     assert here > kept.nbytes / 2**20 + 100 and float(shown.stdout) < here - 100

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from eartalking import cores
+from eartalking.io import threads as cores
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8)])

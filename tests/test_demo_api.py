@@ -20,7 +20,7 @@ import eartalking
 from demo.sessions import Sessions
 from eartalking import Controls
 from eartalking.generate import main
-from eartalking.video import VideoWriter
+from eartalking.io.video_writer import VideoWriter
 
 TRACKS = {"yaw": [[0.0, -5], [0.6, 12]], "emotion": [[0.2, ["happy", 0.5]]], "blink": [[0.1, 1], [0.3, None]]}
 CONTROLS = {"fps": 25, "tracks": TRACKS}

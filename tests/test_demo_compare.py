@@ -10,7 +10,7 @@ import pytest
 from demo_app import CHROMIUM, FLAGS, SLOW
 
 from demo.compare import build_compare_tab
-from eartalking.video import VideoWriter
+from eartalking.io.video_writer import VideoWriter
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

@@ -31,7 +31,8 @@ from demo.uploads import Voice, open_voice
 from eartalking import Controls, StreamSession
 from eartalking.controls import ControlFrame
 from eartalking.errors import InputError
-from eartalking.video import VideoWriter, read_audio
+from eartalking.io.sound import read_audio
+from eartalking.io.video_writer import VideoWriter
 
 FACE = np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 

@@ -24,8 +24,8 @@ from demo.settings import PREVIEW_RATE
 from demo.typed import say
 from demo.uploads import CropBox, UploadError, open_portrait, open_voice, read_controls
 from eartalking import Controls
-from eartalking.face import crop_face
-from eartalking.video import read_audio
+from eartalking.io.sound import read_audio
+from eartalking.perception.face_detector import crop_face
 
 
 @pytest.fixture(scope="module", autouse=True)

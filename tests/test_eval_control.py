@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from eartalking.controls import EMOTIONS, Controls
-from eartalking.face_reader import READINGS, FaceReading
-from eval.control import FEWEST_QUIET, HORIZON, Reader, reader_metrics
-from eval.metric import Metric, MetricResult
+from eartalking.perception.face_reader import READINGS, FaceReading
+from eval.metrics.control import FEWEST_QUIET, HORIZON, Reader, reader_metrics
+from eval.metrics.metric import Metric, MetricResult
 from eval.protocol import Protocol
 
 

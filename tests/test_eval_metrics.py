@@ -12,18 +12,19 @@ import torch
 from PIL import Image, ImageFilter
 
 from eartalking.errors import InputError
-from eartalking.video import _VIDEO_OPTIONS
-from eval import distribution, paired
+from eartalking.io.video_writer import _VIDEO_OPTIONS
 from eval.clips import EvalClip, Footage, crop_around, frame_square, read_pair
-from eval.distribution import FrechetMetric
-from eval.frechet import frechet_distance
-from eval.likeness import ArcFace, identity_metrics
-from eval.lite import Lite0
-from eval.metric import Item, MeanMetric, Metric, MetricResult, Unmeasured
+from eval.metrics import distribution, paired
+from eval.metrics.distribution import FrechetMetric
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.identity import identity_metrics
+from eval.metrics.metric import Item, MeanMetric, Metric, MetricResult, Unmeasured
+from eval.metrics.stability import Drift, Flicker
+from eval.metrics.sync import CanonicalSync, offset_curve, sync_metrics, sync_scores
+from eval.networks.arcface import ArcFace
+from eval.networks.lite import Lite0
+from eval.networks.syncnet_v2 import PAD_VALUE, SIDE, SyncNetV2, crop_track
 from eval.protocol import CODEC, Protocol
-from eval.stability import Drift, Flicker
-from eval.sync import CanonicalSync, offset_curve, sync_metrics, sync_scores
-from eval.syncnet_v2 import PAD_VALUE, SIDE, SyncNetV2, crop_track
 
 PORTRAIT = Path(__file__).parent.parent / "examples" / "portrait.png"
 SIZE = 64
@@ -381,7 +382,7 @@ def test_the_face_track_is_cut_as_published() -> None:
 
 @pytest.fixture(scope="module")
 def describe() -> Any:
-    from eval.identity import FaceIdentity
+    from eartalking.perception.identity import FaceIdentity
 
     try:
         return FaceIdentity().descriptor

@@ -16,12 +16,12 @@ import torch
 import torchmetrics_door  # noqa: F401  (before anything imports torchvision)
 from torch import Tensor, nn
 
-from eval.distribution import i3d_features
-from eval.frechet import frechet_distance
-from eval.inception import FidInception, inception_features
-from eval.lpips_alex import LpipsAlex
-from eval.sync import offset_curve, sync_scores
-from eval.syncnet_v2 import SyncNetV2, mfcc
+from eval.metrics.distribution import i3d_features
+from eval.metrics.frechet import frechet_distance
+from eval.metrics.sync import offset_curve, sync_scores
+from eval.networks.inception import FidInception, inception_features
+from eval.networks.lpips_alex import LpipsAlex
+from eval.networks.syncnet_v2 import SyncNetV2, mfcc
 
 
 def package_file(package: str, name: str) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from eartalking.errors import InputError
-from eartalking.video import VideoWriter, read_video
+from eartalking.io.video_reader import read_video
+from eartalking.io.video_writer import VideoWriter
 from eval.listing import find_pairs, read_manifest
 from eval.protocol import Protocol
 from eval.run import ABOUT_COLUMNS, COLUMNS, main, score

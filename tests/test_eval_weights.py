@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from eval.cache import file_hash
-from eval.canonical_weights import WeightsMissing, WeightsStore, read_weights_manifest
-from eval.inception import FidInception
-from eval.lpips_alex import LpipsAlex
+from eval.networks.canonical_weights import WeightsMissing, WeightsStore, read_weights_manifest
+from eval.networks.inception import FidInception
+from eval.networks.lpips_alex import LpipsAlex
+from eval.networks.syncnet_v2 import SyncNetV2
 from eval.protocol import Protocol
 from eval.suite import NAMES, Suite, pick_device
-from eval.syncnet_v2 import SyncNetV2
 
 
 @pytest.fixture

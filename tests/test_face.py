@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from eartalking.errors import InputError
-from eartalking.face import HEAD_CENTRE, MAX_SIDE, NoFaceError, crop_face, find_face, load_portrait
+from eartalking.io.portrait import HEAD_CENTRE, MAX_SIDE, load_portrait
+from eartalking.perception.face_detector import NoFaceError, crop_face, find_face
 
 PHOTO = Path(__file__).parents[1] / "examples" / "photo.jpg"  # 340 x 340
 EYES, CHIN, CROWN = 101, 177, 25  # rows in it; the skull, without the hair

@@ -5,9 +5,8 @@ import torch
 
 from eartalking.controls import EMOTIONS
 from eartalking.errors import InputError
-from eartalking.face_reader import INPUT_SIZE, READINGS, WEIGHTS_FOLDER, FaceReader, FaceReaderNet, FaceReading
-from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
-from eartalking.modules.face_parts import (
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.perception.face_parts import (
     EYE_SIZE,
     IRIS_SIZE,
     MOUTH_SIZE,
@@ -19,9 +18,10 @@ from eartalking.modules.face_parts import (
     part_places,
     whole_place,
 )
-from eartalking.training.damage import Damage, _blocky
-from eval.reader_data import patches, stored_places, targets
-from eval.train_estimator import MIRRORED, main, mirror
+from eartalking.perception.face_reader import INPUT_SIZE, READINGS, WEIGHTS_FOLDER, FaceReader, FaceReaderNet, FaceReading
+from eartalking.training.augmentation import Damage, _blocky
+from eartalking.training.face_reader import MIRRORED, main, mirror
+from eartalking.training.face_reader_data import patches, stored_places, targets
 
 SHIPPED = {"yaw": 2.5, "pitch": 3.5, "roll": 2.0, "gaze_yaw": 6.0, "gaze_pitch": 6.0, "smile": 0.25}
 
@@ -123,7 +123,7 @@ def test_nothing_found_is_still_read() -> None:
 
 
 def stored(count: int) -> dict[str, torch.Tensor]:
-    """Rows as `eval.reader_data` writes them for training."""
+    """Rows as `eartalking.training.face_reader_data` writes them for training."""
     landmarks = torch.tensor([[0.4, 0.45], [0.62, 0.47], [0.5, 0.65]]) + 0.02 * torch.randn(count, 3, 2)
     rows = {
         "images": (smooth_images(count) * 255).round().byte(),
@@ -200,7 +200,7 @@ def test_shipped_reader_sees_which_way_a_rendered_head_turns() -> None:
     pytest.importorskip("moderngl")
     from eartalking.synth.head import load_bundle
     from eartalking.synth.identity import sample_identity
-    from eartalking.synth.motion import Motion, neutral_portrait
+    from eartalking.synth.performance import Motion, neutral_portrait
     from eartalking.synth.render import Renderer
 
     try:

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from eartalking.config import AutoencoderConfig
-from eartalking.face_reader import FaceReader
-from eartalking.frame_encoder import FrameEncoder
+from eartalking.perception.face_reader import FaceReader
+from eartalking.perception.frame_encoder import FrameEncoder
 from eartalking.training.encoder import mirrored_landmarks, start_from
 
 PORTRAIT = Path(__file__).parent.parent / "examples" / "portrait.png"

@@ -21,10 +21,10 @@ from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import save_model
 from eartalking.config import TINY
 from eartalking.controls import ControlFrame
-from eartalking.data import LatentClips
 from eartalking.errors import InputError
-from eartalking.motion_vector import NUM_MOTION_LABELS
-from eartalking.video import VideoWriter
+from eartalking.io.video_writer import VideoWriter
+from eartalking.motion.vector import NUM_MOTION_LABELS
+from eartalking.training.data import LatentClips
 
 FRAMES = 30
 
@@ -312,7 +312,7 @@ import sys
 sys.path.insert(0, os.getcwd())  # the description's folder
 import numpy as np
 from PIL import Image
-from eartalking.video import VideoWriter, read_audio
+from eartalking.io import VideoWriter, read_audio
 portrait, audio, output = sys.argv[1:]
 with VideoWriter(output, (64, 64)) as writer:
     for _ in range(-(-len(read_audio(audio)) // 640)):

@@ -6,10 +6,10 @@ import torch
 from tiny_model import tiny_model
 
 from eartalking.config import TINY
-from eartalking.controls import EMOTIONS, SCALAR_TRACKS
-from eartalking.face_units import FACE_UNITS, UNIT_INDEX
-from eartalking.model import ControlBatch, TalkingHeadModel
-from eartalking.motion_vector import BLINK_COLUMNS, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
+from eartalking.controls import EMOTIONS, SCALAR_TRACKS, ControlBatch
+from eartalking.model import TalkingHeadModel
+from eartalking.motion.face_units import FACE_UNITS, UNIT_INDEX
+from eartalking.motion.vector import BLINK_COLUMNS, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
 
 N, C, D = TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels, TINY.dim
 REFERENCE_DIM = TINY.autoencoder.reference_widths[-1]

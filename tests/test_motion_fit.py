@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from eartalking import load_model
-from eartalking.autoencoder import FrameAutoencoder, Reference
-from eartalking.data import to_float
-from eartalking.face import crop_face, load_portrait
-from eartalking.motion_fit import contrast, fit_motion
-from eartalking.motion_vector import HEAD_POSE, MOTION_SCALES
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
+from eartalking.autoencoder.motion_fit import contrast, fit_motion
+from eartalking.autoencoder.reference import Reference
+from eartalking.io.portrait import load_portrait
+from eartalking.modules.pixels import to_float
+from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES
+from eartalking.perception.face_detector import crop_face
 
 PORTRAIT = Path(__file__).parents[1] / "examples" / "portrait.png"
 ASKED = torch.tensor([[9.0, -6.0, 5.0], [-12.0, 3.0, -4.0]])  # yaw, pitch, roll

@@ -2,8 +2,8 @@
 import pytest
 import torch
 
+from eartalking.autoencoder.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
 from eartalking.config import TINY
-from eartalking.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
 
 
 def make(trained: bool) -> PartRefiner:

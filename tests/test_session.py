@@ -6,7 +6,7 @@ from tiny_model import MASKED_AR, tiny_model
 from eartalking import Controls, StreamSession, TalkingHeadModel
 from eartalking.config import TINY
 from eartalking.errors import InputError
-from eartalking.session import spontaneous_blink
+from eartalking.motion.blinks import spontaneous_blink
 
 
 @pytest.fixture(scope="module", params=[TINY, MASKED_AR], ids=["flow", "masked_ar"])

@@ -5,24 +5,17 @@ import numpy as np
 import pytest
 import torch
 
+from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate, movers, splat
 from eartalking.config import AutoencoderConfig
-from eartalking.data import motion_vector
-from eartalking.face_units import NUM_FACE_UNITS
-from eartalking.head_space import rotation
-from eartalking.motion_vector import GAZE, MOTION_SCALES
-from eartalking.surface import (
-    SurfaceEncoder,
-    SurfaceFields,
-    background_plate,
-    identity_grid,
-    movers,
-    splat,
-)
+from eartalking.modules.warp import identity_grid
+from eartalking.motion.face_units import NUM_FACE_UNITS
+from eartalking.motion.head_space import rotation
+from eartalking.motion.vector import GAZE, MOTION_SCALES, motion_vector
 from eartalking.synth import render
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
-from eartalking.synth.motion import Motion, neutral_portrait, random_stills
-from eartalking.synth.surface import mover_components, surface_maps
+from eartalking.synth.performance import Motion, neutral_portrait, random_stills
+from eartalking.synth.surface_maps import mover_components, surface_maps
 from eartalking.training.surface import SurfaceTrainer
 
 CONFIG = AutoencoderConfig(surface_widths=(8, 16, 16))

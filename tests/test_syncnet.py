@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from eartalking.video import read_video
-from eval.mouth import CROP_HEIGHT, CROP_WIDTH, NoMouthError, face_boxes, mouth_crops
-from eval.syncnet import WEIGHTS, SyncNet, clip_mel, load_embedded, load_syncnet, save_syncnet
+from eartalking.io.video_reader import read_video
+from eval.metrics.mouth import CROP_HEIGHT, CROP_WIDTH, NoMouthError, face_boxes, mouth_crops
+from eval.networks.syncnet import WEIGHTS, SyncNet, clip_mel, load_embedded, load_syncnet, save_syncnet
+from eval.networks.train_syncnet import MARGIN, PLANTED, SEGMENT, Mouths, Proof, augment, contrast, main, planted_offsets
 from eval.testset import read_manifest
-from eval.train_syncnet import MARGIN, PLANTED, SEGMENT, Mouths, Proof, augment, contrast, main, planted_offsets
 
 SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"
 

@@ -7,15 +7,8 @@ import pytest
 
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import CONTROL_RANGES, EMOTIONS
-from eartalking.face_units import (
-    EMOTION_UNITS,
-    FACE_UNITS,
-    UNIT_INDEX,
-    compose_face_units,
-    unit_indices,
-    unit_vector,
-)
-from eartalking.synth.motion import Motion, make_motion, neutral_portrait, random_stills
+from eartalking.motion.face_units import EMOTION_UNITS, FACE_UNITS, UNIT_INDEX, compose_face_units, unit_indices, unit_vector
+from eartalking.synth.performance import Motion, make_motion, neutral_portrait, random_stills
 from eartalking.synth.speech import Utterance, silent_utterance, utterances
 from eartalking.synth.visemes import BILABIALS, LABIODENTALS, PHONES, speech_mouth, viseme_targets
 

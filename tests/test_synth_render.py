@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("moderngl")
 
-from eartalking.face_units import unit_vector
+from eartalking.motion.face_units import unit_vector
 from eartalking.synth.head import PARTS, HeadBundle, load_bundle
 from eartalking.synth.identity import Identity, sample_identity
-from eartalking.synth.motion import Motion, random_stills
+from eartalking.synth.performance import Motion, random_stills
 from eartalking.synth.render import Renderer
 
 SIZE, MAP = 96, 48

@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from eartalking.config import TINY
-from eartalking.controls import EMOTIONS, SCALAR_TRACKS
-from eartalking.data import Sequence
-from eartalking.face_units import UNIT_INDEX
-from eartalking.model import SMILE, ControlBatch, TalkingHeadModel
-from eartalking.motion_vector import MOTION_SCALES
+from eartalking.controls import EMOTIONS, SCALAR_TRACKS, SMILE, ControlBatch
+from eartalking.model import TalkingHeadModel
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import MOTION_SCALES
 from eartalking.training import teacher_forcing
+from eartalking.training.data import Sequence
 from eartalking.training.teacher_forcing import disguised, measure_articulation, targets
 
 

@@ -10,10 +10,12 @@ from PIL import Image
 
 from eartalking.controls import EMOTIONS, Controls
 from eartalking.errors import InputError
-from eartalking.synth.motion import make_motion
+from eartalking.io.sound import read_audio
+from eartalking.io.video_reader import read_video
+from eartalking.io.video_writer import VideoWriter
+from eartalking.synth.performance import make_motion
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
-from eartalking.video import VideoWriter, read_audio, read_video
 from eval.testset import HOLD, MANIFEST, SCRIPTED_TRACKS, SUITES, follow_script, from_videos, main, make_synthtalk, read_manifest
 
 SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"

@@ -13,18 +13,18 @@ from torch import nn
 
 from eartalking import StreamSession, load_model
 from eartalking.config import to_dict
-from eartalking.data import LatentClips, StillPairs, find_clips
-from eartalking.face_units import UNIT_INDEX
+from eartalking.io.video_writer import VideoWriter
 from eartalking.modules.masked_ar_head import MaskedARHead
+from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.synth import clips
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
-from eartalking.synth.motion import neutral_portrait
+from eartalking.synth.performance import neutral_portrait
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
 from eartalking.training import audio, code, decoder, encode, encoder, prepare, refiner, surface, teacher_forcing
-from eartalking.training.common import Ema, RunOptions, train
-from eartalking.video import VideoWriter
+from eartalking.training.data import LatentClips, StillPairs, find_clips
+from eartalking.training.loop import Ema, RunOptions, train
 
 ROOT = Path(__file__).parent.parent
 

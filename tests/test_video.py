@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from eartalking.errors import InputError
-from eartalking.video import AI_NOTE, VideoWriter, check_output, read_audio, read_video
+from eartalking.io.sound import read_audio
+from eartalking.io.video_reader import read_video
+from eartalking.io.video_writer import AI_NOTE, VideoWriter, check_output
 
 CODECS = {
     "wav": "pcm_s16le",

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.methods.base import Method, NotReady, Request, content
 from eartalking.config import FPS
 from eartalking.errors import InputError
-from eartalking.video import read_video
+from eartalking.io.video_reader import read_video
 
 _KEYS = {"name", "about", "command", "folder", "videos"}
 

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from benchmarks.methods.base import Method, NotReady, content
 from eartalking import TalkingHeadModel, load_model
 from eartalking.audio import AudioEncoder
-from eartalking.autoencoder import Reference
+from eartalking.autoencoder.reference import Reference
 from eartalking.checkpoint import DEFAULT_CHECKPOINT, WEIGHTS_NAME, resolve
 from eartalking.config import SAMPLES_PER_FRAME
-from eartalking.data import Sequence, to_float
 from eartalking.errors import InputError
+from eartalking.modules.pixels import to_float
+from eartalking.training.data import Sequence
 
 WEIGHTS = Path(__file__).parent / "weights"
 EARS_NAME = "ears.safetensors"  # beside the weights; the baselines of one folder share them

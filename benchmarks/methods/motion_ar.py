@@ -22,7 +22,7 @@ from eartalking.controls import ControlFrame
 from eartalking.modules.emission import EmissionLoss
 from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState
-from eartalking.motion_vector import EXACT_CONTROLS, MOTION_SCALES, NUM_MOTION_LABELS
+from eartalking.motion.vector import EXACT_CONTROLS, MOTION_SCALES, NUM_MOTION_LABELS
 
 NUM_STEPS = 4
 TEMPERATURE = 0.5

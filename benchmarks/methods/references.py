@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from benchmarks.methods.base import Method, NotReady, Request
-from eartalking.video import read_video
+from eartalking.io.video_reader import read_video
 
 
 class GroundTruth(Method):

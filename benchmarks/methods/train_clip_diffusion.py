@@ -24,12 +24,12 @@ from tqdm import tqdm
 from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipSizes
 from benchmarks.methods.latent import EARS_NAME, WEIGHTS, load_ears, make_ears, save_ears, save_weights, training_record
 from eartalking.audio import AudioEncoder
-from eartalking.autoencoder import FrameAutoencoder
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model
-from eartalking.data import LatentClips
-from eartalking.face_units import UNIT_INDEX
-from eartalking.training.common import Losses, RunOptions, train
-from eval.signals import correlation
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.training.data import LatentClips
+from eartalking.training.loop import Losses, RunOptions, train
+from eval.metrics.signals import correlation
 
 WARMUP_STEPS = 50
 EVAL_CLIPS = 64

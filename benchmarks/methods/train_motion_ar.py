@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from benchmarks.methods.latent import WEIGHTS, heard, make_ears, save_ears, save_weights, training_record
 from benchmarks.methods.motion_ar import MotionModel, MotionSizes
 from eartalking.audio import AudioEncoder
-from eartalking.autoencoder import FrameAutoencoder
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model
-from eartalking.data import LatentClips, Sequence
-from eartalking.face_units import UNIT_INDEX
-from eartalking.motion_vector import NUM_MOTION_LABELS
-from eartalking.training.common import Losses, RunOptions, train
-from eval.signals import correlation
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import NUM_MOTION_LABELS
+from eartalking.training.data import LatentClips, Sequence
+from eartalking.training.loop import Losses, RunOptions, train
+from eval.metrics.signals import correlation
 
 WARMUP_STEPS = 50
 WINDOW = 24  # frames of a training window

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from demo.timeline import control_timeline, empty_value, waveform_peaks
-from eartalking.video import read_audio
+from eartalking.io.sound import read_audio
 
 VOICE = Path(__file__).parents[2] / "examples" / "speech.wav"
 

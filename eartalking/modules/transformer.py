@@ -12,12 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eartalking.modules.attention import (
-    CausalSelfAttention,
-    alibi_slopes,
-    expand_to_tokens,
-    frame_causal_bias,
-)
+from eartalking.modules.attention import CausalSelfAttention, alibi_slopes, expand_to_tokens, frame_causal_bias
 from eartalking.modules.kv_cache import SinkWindowCache
 
 MODULATION_PARTS = 6  # shift, scale and gate, for the attention and for the MLP

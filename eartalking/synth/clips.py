@@ -32,10 +32,10 @@ from tqdm import tqdm
 from eartalking.synth.head import HeadBundle, load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.landmarks import project_landmarks
-from eartalking.synth.motion import Motion, make_motion, neutral_portrait, random_stills
+from eartalking.synth.performance import Motion, make_motion, neutral_portrait, random_stills
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import SAMPLE_RATE, Utterance, corpus_files
-from eartalking.synth.surface import surface_maps
+from eartalking.synth.surface_maps import surface_maps
 
 MAP_SHARE = 4  # pixels per map pixel: the autoencoder's finest level
 SPLITS = ("train", "val", "test")

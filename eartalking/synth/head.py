@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eartalking.face_units import FACE_UNITS
+from eartalking.motion.face_units import FACE_UNITS
 
 BUNDLE_PATH = Path(__file__).parent / "assets" / "head_bundle.npz"
 PARTS = ("skin", "torso", "inner_mouth", "eye_left", "eye_right", "teeth_upper", "teeth_lower", "tongue", "lashes")

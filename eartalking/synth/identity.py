@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial import cKDTree
 
-from eartalking.face_units import FACE_UNITS
+from eartalking.motion.face_units import FACE_UNITS
 from eartalking.synth.appearance import (
     ATLAS_SIZE,
     CLOTH_BOX,

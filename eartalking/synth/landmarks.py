@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from eartalking.head_space import rotation
+from eartalking.motion.head_space import rotation
 from eartalking.synth.head import HeadBundle
 from eartalking.synth.identity import Identity
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from eartalking.face_units import FACE_UNITS
-from eartalking.head_space import rotation
+from eartalking.motion.face_units import FACE_UNITS
+from eartalking.motion.head_space import rotation
 from eartalking.synth import shaders
 from eartalking.synth.head import HeadBundle, load_bundle, vertex_normals
 from eartalking.synth.identity import Identity
 
 if TYPE_CHECKING:
-    from eartalking.synth.motion import Motion
+    from eartalking.synth.performance import Motion
 
 FRAMES_PER_BATCH = 32
 # Two surfaces closer than this (head heights, along the view) count as the same one in the visibility test.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from eartalking.head_space import FACE_PLANE
+from eartalking.motion.head_space import FACE_PLANE
 
 BACKDROP_SIZE = 256
 

@@ -17,16 +17,7 @@ from scipy.signal import butter, fftconvolve, sosfilt, sosfiltfilt
 from eartalking.config import SAMPLE_RATE
 from eartalking.synth.texts import SPLITS, random_sentence, split_of_text
 from eartalking.synth.visemes import VOWELS
-from eartalking.synth.voices import (
-    ENGINE_LICENCES,
-    Phones,
-    Voice,
-    lexicon,
-    prompt_texts,
-    speak,
-    voices,
-    warp_voice,
-)
+from eartalking.synth.voices import ENGINE_LICENCES, Phones, Voice, lexicon, prompt_texts, speak, voices, warp_voice
 
 # Share of the hours per engine; what an engine cannot give in a split goes to the others.
 ENGINE_SHARES = {"espeak": 0.26, "flite": 0.24, "hibari": 0.30, "prompts": 0.20}

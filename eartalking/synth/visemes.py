@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eartalking.config import FPS, SAMPLES_PER_FRAME
-from eartalking.face_units import CLOSED_PRESS, NUM_FACE_UNITS, UNIT_INDEX, unit_indices, unit_vector
+from eartalking.motion.face_units import CLOSED_PRESS, NUM_FACE_UNITS, UNIT_INDEX, unit_indices, unit_vector
 
 PHONES: tuple[str, ...] = (
     "SIL",

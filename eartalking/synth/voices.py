@@ -21,8 +21,8 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from eartalking.config import SAMPLE_RATE
+from eartalking.io.sound import read_audio
 from eartalking.synth.visemes import PHONE_INDEX
-from eartalking.video import read_audio
 
 if TYPE_CHECKING:
     from hibari import Hibari

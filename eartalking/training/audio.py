@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from eartalking.audio import AudioEncoder, log_mel
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import PRESETS, SAMPLES_PER_FRAME
-from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.model import TalkingHeadModel
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files
 from eartalking.synth.visemes import PHONES, frame_phones, speech_mouth
-from eartalking.training.common import Losses, RunOptions, train
+from eartalking.training.loop import Losses, RunOptions, train
 
 UNIT_SCALE = 4.0  # brings face units to a spread of about one
 

@@ -12,10 +12,10 @@ import torch
 
 from eartalking.checkpoint import save_model
 from eartalking.config import PRESETS
-from eartalking.data import StillPairs
-from eartalking.face_units import UNIT_INDEX
 from eartalking.model import TalkingHeadModel
-from eartalking.motion_vector import HEAD_POSE, NUM_MOTION_LABELS
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import HEAD_POSE, NUM_MOTION_LABELS
+from eartalking.training.data import StillPairs
 
 # What a viewer looks at first gets more of the code than one label's share.
 EMPHASIS = {"jawOpen": 2.0, "mouthClose": 1.5, "eyeBlinkLeft": 1.5, "eyeBlinkRight": 1.5}

@@ -23,13 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from eartalking.autoencoder import FrameAutoencoder
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model, save_model
-from eartalking.controls import SCALAR_TRACKS
-from eartalking.data import clip_motion, find_clips, motion_vector, to_float
+from eartalking.controls import control_values
+from eartalking.modules.pixels import to_float
+from eartalking.motion.vector import clip_motion, motion_vector
 from eartalking.synth.clips import cut
-from eartalking.synth.motion import make_motion
+from eartalking.synth.performance import make_motion
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files
+from eartalking.training.data import find_clips
 
 PORTRAIT_NOISE = 0.2  # of the portraits' latents, whose motion a stream reads from pixels
 CLIP_SECONDS = 4.0
@@ -102,12 +104,6 @@ def _label_rows(labels: dict[str, Tensor], waveform: Tensor) -> Rows:
     }
 
 
-def control_values(labels: dict[str, Tensor]) -> Tensor:
-    """(T, 9): the scalar control tracks of a clip in the order of `SCALAR_TRACKS`."""
-    pose, gaze = labels["head_pose"].float(), labels["gaze"].float()
-    columns = {"yaw": pose[:, 0], "pitch": pose[:, 1], "roll": pose[:, 2], "gaze_yaw": gaze[:, 0], "gaze_pitch": gaze[:, 1]}
-    columns |= {name: labels[name].float() for name in ("blink", "brow", "smile", "mouth_scale")}
-    return torch.stack([columns[track] for track in SCALAR_TRACKS], dim=1)
 
 
 def pack(clips: list[Rows]) -> Rows:

@@ -18,17 +18,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from eartalking.autoencoder import MotionCode
 from eartalking.checkpoint import load_model, save_model
-from eartalking.data import StillPairs, to_float
-from eartalking.face_reader import FaceReader
-from eartalking.face_units import FACE_UNITS, UNIT_INDEX
-from eartalking.frame_encoder import FrameEncoder, Look
-from eartalking.modules.face_parts import WHOLE_SIZE, cut, cut_parts, from_whole, whole_place
-from eartalking.motion_vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
-from eartalking.training.common import Losses, RunOptions, train
-from eartalking.training.damage import Damage, misplaced, somewhere
-from eartalking.training.decoder import endless
+from eartalking.modules.pixels import to_float
+from eartalking.motion.code import MotionCode
+from eartalking.motion.face_units import FACE_UNITS, UNIT_INDEX
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
+from eartalking.perception.face_parts import WHOLE_SIZE, cut, cut_parts, from_whole, whole_place
+from eartalking.perception.face_reader import FaceReader
+from eartalking.perception.frame_encoder import FrameEncoder, Look
+from eartalking.training.augmentation import Damage, misplaced, somewhere
+from eartalking.training.data import StillPairs, endless
+from eartalking.training.loop import Losses, RunOptions, train
 
 NAMES = ("frame", "portrait", "motion", "portrait_motion", "landmarks", "portrait_landmarks")
 ANGLES = slice(HEAD_POSE.start, GAZE.stop)

@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.errors import InputError
-from eartalking.face import crop_around, find_face
-from eartalking.face_reader import FaceReader
-from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.io.portrait import crop_around
+from eartalking.io.video_reader import read_video
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.perception.face_detector import find_face
+from eartalking.perception.face_reader import FaceReader
 from eartalking.synth.clips import write_clip
-from eartalking.video import read_video
 
 SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 DETECT_EVERY = 10  # frames

@@ -26,15 +26,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from eartalking.autoencoder import FrameAutoencoder, Geometry
+from eartalking.autoencoder.decoder import Geometry
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
+from eartalking.autoencoder.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
 from eartalking.checkpoint import load_model, save_model
-from eartalking.data import StillPairs
 from eartalking.modules.res_block import upsample
-from eartalking.motion_vector import BLINK_COLUMNS, MOTION_SCALES
-from eartalking.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
-from eartalking.surface import identity_grid
-from eartalking.training.common import Losses, RunOptions, train
-from eartalking.training.decoder import LATENT_NOISE, PORTRAIT_NOISE, PerceptualFeatures, detail, prepare, psnr, sharpness, to_strip
+from eartalking.modules.warp import identity_grid
+from eartalking.motion.vector import BLINK_COLUMNS, MOTION_SCALES
+from eartalking.training.data import StillPairs, prepare
+from eartalking.training.decoder import LATENT_NOISE, PORTRAIT_NOISE
+from eartalking.training.evaluation import psnr, sharpness, to_strip
+from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.losses import PerceptualFeatures, detail
 
 MARGIN = 4  # pixels on every side: at use a part is not found exactly where it is
 OPENING = (0.08, 0.045)  # half width and half height of an eye, in fractions of the frame

@@ -19,16 +19,17 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from eartalking.autoencoder.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceEncoder, SurfaceFields
 from eartalking.checkpoint import load_model, save_model
-from eartalking.data import find_clips, motion_vector, to_float
-from eartalking.motion_vector import MOTION_SCALES
-from eartalking.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceEncoder, SurfaceFields
+from eartalking.modules.pixels import to_float
+from eartalking.motion.vector import MOTION_SCALES, motion_vector
 from eartalking.synth.head import load_bundle
-from eartalking.synth.motion import random_stills
-from eartalking.synth.surface import mover_components
-from eartalking.training.common import Losses, RunOptions, train
-from eartalking.training.damage import Damage
-from eartalking.training.decoder import endless, to_strip
+from eartalking.synth.performance import random_stills
+from eartalking.synth.surface_maps import mover_components
+from eartalking.training.augmentation import Damage
+from eartalking.training.data import endless, find_clips
+from eartalking.training.evaluation import to_strip
+from eartalking.training.loop import Losses, RunOptions, train
 
 PER_PICTURE = ("frames", "surface_point", "surface_weight", "surface_vertices", "surface_shares")
 BACKGROUND = -2  # in `surface_vertices`

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from eartalking.checkpoint import load_model, read_config, save_model
 from eartalking.config import SAMPLES_PER_FRAME
-from eartalking.controls import EMOTIONS
-from eartalking.data import LatentClips, Sequence
-from eartalking.face_units import NUM_FACE_UNITS, UNIT_INDEX
-from eartalking.model import BROW, MOUTH_SCALE, SMILE, ControlBatch, TalkingHeadModel
-from eartalking.motion_vector import HEAD_POSE, MOTION_SCALES
-from eartalking.training.common import Losses, RunOptions, train
+from eartalking.controls import BROW, EMOTIONS, MOUTH_SCALE, SMILE, ControlBatch
+from eartalking.model import TalkingHeadModel
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES
+from eartalking.training.data import LatentClips, Sequence
+from eartalking.training.loop import Losses, RunOptions, train
 
 NO_HISTORY_SHARE = 0.35
 DISGUISED_SHARE = 0.4  # of the clips and expression tracks that are given: the history wears another expression

@@ -1,0 +1,1 @@
+"""The gates of `benchmarks.quality`: what is measured, on what, against which value."""

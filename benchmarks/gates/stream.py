@@ -1,0 +1,156 @@
+"""Gates of long streams: identity over ten seconds, drift over minutes, speed."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from benchmarks import stream_latency
+from benchmarks.gates.material import EXAMPLE_PHOTO
+from benchmarks.gates.streams import Context, StreamRecord, spread, strip
+from benchmarks.gates.table import DRIFT_SECONDS, GATES, GateRow, Unavailable, judge, unavailable
+from eartalking.config import FPS
+from eartalking.perception.identity import summarise
+from eval.metrics.signals import relative_change
+
+IDENTITY_SECONDS = 10
+BIN_FRAMES = 10 * FPS  # the first and the last ten seconds
+SPEED_SECONDS = 60.0
+LOWEST_COVERAGE = 0.9
+
+
+def measure_identity(context: Context) -> list[GateRow]:
+    """Distance to the portrait over ten seconds of free-running speech, on rendered heads and on photographs."""
+    rows = []
+    for name, kind in (("identity_rendered", "rendered"), ("identity_photo", "photo")):
+        try:
+            rows.append(_identity(context, name, kind))
+        except Unavailable as error:
+            rows.append(unavailable(name, str(error)))
+    return rows
+
+
+def _identity(context: Context, name: str, kind: str) -> GateRow:
+    material = context.material
+    pictures, crop = (material.portraits(), "center") if kind == "rendered" else (material.photographs(), "auto")
+    records, distances, faceless = [], [], 0
+    for index, picture in enumerate(pictures):
+        session = context.start(picture, crop)
+        if context.identity.find(session.portrait) is None:
+            faceless += 1  # the detector does not know this portrait: nothing can be compared with it
+            continue
+        voice = material.voice(IDENTITY_SECONDS, skip=2 * index)
+        record = context.watch(session, voice, read=False, title=f"identity, {kind}")
+        records.append(record)
+        distances.append(context.distances(record.portrait, record.sampled))
+    if not records:
+        raise Unavailable(f"no face is detected in any of the {len(pictures)} portraits")
+    context.pictures[name] = strip([[record.portrait, *spread(record.sampled, 10)] for record in records])
+    result = summarise(np.concatenate(distances))
+    floor = summarise(_to_others(context, records, _strangers(context, kind))).distance
+    value = math.nan if result.distance is None else result.distance
+    return judge(name, value, result.num_frames, "frames", floor, _coverage_reason(result.coverage), coverage=round(result.coverage, 3),
+                 portraits_without_a_face=faceless, by_portrait=[summarise(row).distance for row in distances])  # fmt: skip
+
+
+def _strangers(context: Context, kind: str) -> list[np.ndarray]:
+    """Portraits of people who are not on the photographs; rendered heads have each other."""
+    try:
+        return context.material.portraits() if kind == "photo" else []
+    except Unavailable:
+        return []
+
+
+def _to_others(context: Context, records: list[StreamRecord], strangers: list[np.ndarray]) -> np.ndarray:
+    """Distance of each portrait to those of other people: what no likeness at all measures."""
+    found = [np.zeros(0)]
+    for record in records:
+        others = strangers or [other.portrait for other in records if other is not record]
+        if others:
+            found.append(context.distances(record.portrait, np.stack(others)))
+    return np.concatenate(found)
+
+
+def _coverage_reason(coverage: float) -> str:
+    return "" if coverage >= LOWEST_COVERAGE else f"a face was found in only {coverage:.0%} of the frames"
+
+
+def measure_drift(context: Context) -> list[GateRow]:
+    """One long stream per portrait: identity, sharpness and colour of its last ten seconds against its first ten.
+
+    The change counts in both directions; of several portraits the worst one is the value.
+    """
+    measured = [seconds for seconds in DRIFT_SECONDS if seconds <= context.suite.drift_seconds]
+    rows = [
+        unavailable(name, f"only in the full suite ({context.suite.drift_seconds} s here)")
+        for name in GATES["drift"]
+        if not any(name.startswith(f"drift_{seconds}s_") for seconds in measured)
+    ]
+    try:
+        records = _long_streams(context, max(measured))
+    except Unavailable as error:
+        return [unavailable(name, str(error)) for name in GATES["drift"]]
+    for seconds in reversed(measured):
+        rows = [*_drift_rows(context, records, seconds), *rows]
+    context.pictures["drift"] = strip([[record.portrait, *spread(record.sampled, 12)] for record in records])
+    return rows
+
+
+def _long_streams(context: Context, seconds: int) -> list[StreamRecord]:
+    material = context.material
+    starts = [context.start(material.photographs()[0], "auto")]
+    if context.suite.drift_seconds > min(DRIFT_SECONDS):
+        starts.append(context.start(material.portraits()[0]))
+    voice = material.voice(seconds)
+    return [context.watch(session, voice, read=False, title=f"drift, {seconds} s") for session in starts]
+
+
+def _drift_rows(context: Context, records: list[StreamRecord], seconds: int) -> list[GateRow]:
+    last = slice(seconds * FPS - BIN_FRAMES, seconds * FPS)
+    changes: dict[str, list[float]] = {"identity": [], "sharpness": [], "colour": []}
+    bins, reason = [], ""
+    for record in records:
+        sharp = float(record.sharpness[:BIN_FRAMES].mean()), float(record.sharpness[last].mean())
+        colour = record.colour[:BIN_FRAMES].mean(0), record.colour[last].mean(0)
+        changes["sharpness"].append(relative_change(*sharp))
+        changes["colour"].append(max(relative_change(*pair) for pair in zip(*colour, strict=True)))
+        row = {"sharpness": sharp, "colour": tuple(value.round(2).tolist() for value in colour)}
+        try:
+            frames = record.sampled_between(0, BIN_FRAMES), record.sampled_between(last.start, last.stop)
+            found = [summarise(context.distances(record.portrait, part)) for part in frames]
+            row["identity"] = [part.distance for part in found]
+            row["coverage"] = [part.coverage for part in found]
+            if all(part.distance is not None for part in found):
+                changes["identity"].append(relative_change(found[0].distance, found[1].distance))
+            reason = reason or _coverage_reason(min(part.coverage for part in found))
+        except Unavailable as error:
+            row["identity"] = str(error)
+        bins.append(row)
+    rows = []
+    for what, values in changes.items():
+        name = f"drift_{seconds}s_{what}"
+        if not values:
+            rows.append(unavailable(name, "identity could not be measured: no network, or no face in the portrait"))
+            continue
+        short = f"{len(values)} of {len(records)} streams show a face" if len(values) < len(records) else ""
+        unless = (reason or short) if what == "identity" else ""
+        rows.append(judge(name, max(values), len(values), "streams", None, unless, first_and_last=[b[what] for b in bins]))
+    return rows
+
+
+def measure_speed(context: Context) -> list[GateRow]:
+    """A minute of live stream with everything included, by `benchmarks.stream_latency`."""
+    try:
+        voice = context.material.voice(SPEED_SECONDS)
+    except Unavailable as error:
+        return [unavailable(name, str(error)) for name in GATES["speed"]]
+    crop = "auto" if EXAMPLE_PHOTO.is_file() else "center"
+    portrait = EXAMPLE_PHOTO if EXAMPLE_PHOTO.is_file() else context.material.portraits()[0]
+    result = stream_latency.measure(context.model, portrait, voice, crop=crop)
+    frames = result["frames"]
+    rest = {key: result[key] for key in ("frame_ms_p50", "frame_ms_p95", "frame_ms_p99", "deadline_misses", "stage_ms", "peak_mem_mb")}
+    return [
+        judge("speed_fps", result["fps"], frames, "frames", **rest),
+        judge("speed_ttff_ms", result["ttff_ms"], stream_latency.LIVE_STARTS, "starts", worst=result["ttff_ms_worst"]),
+        judge("speed_rss_growth_mb", result["rss_growth_mb"], frames, "frames"),
+    ]

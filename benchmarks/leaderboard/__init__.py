@@ -1,0 +1,1 @@
+"""The leaderboard of `benchmarks.compare`: its rows, timings and plots."""

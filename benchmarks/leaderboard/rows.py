@@ -1,0 +1,195 @@
+"""The leaderboard's file: one row per method and test set, every metric with its company. Written, read back, shown, drawn.
+
+`LEADERBOARD.md` documents the columns for people who submit a row.
+"""
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.leaderboard.method_latency import HIGHER_IS_BETTER
+from benchmarks.leaderboard.method_latency import KEYS as LATENCY_KEYS
+from eartalking.errors import InputError, os_cause
+from eval.suite import NAMES
+
+PAPER_ROWS = Path(__file__).parent.parent / "methods" / "paper.json"
+ABOUT = (
+    "method", "kind", "about", "suite", "source", "citation", "clips", "seed", "version", "testset", "protocol", "hardware", "latency_load",
+    "commit", "date", "command", "note",
+)  # fmt: skip
+# What stands beside each metric, as METRIC_SUFFIX.
+COMPANY = ("ci_low", "ci_high", "n_videos", "n_frames", "coverage", "direction", "network", "tier", "note")
+METRICS = tuple(NAMES)
+NUMBERS = {*METRICS, *LATENCY_KEYS, "clips", "seed", "latency_load"}
+NUMBERS |= {f"{metric}_{part}" for metric in METRICS for part in ("ci_low", "ci_high", "n_videos", "n_frames", "coverage")}
+MEASURED, PAPER = "measured", "paper"
+SHOWN = (
+    "sync_c_synthtalk", "sync_d_synthtalk", "av_offset_synthtalk", "fid_lite0", "fvd_lite0", "perceptual_lite0", "csim_dlib",
+    "psnr", "ssim", "flicker", "silence_motion", "pose_err", "blink_f1",
+)  # fmt: skip
+SHOWN_LATENCY = ("ttff_ms", "ttff_compute_ms", "sound_needed_ms", "fps", "frame_ms_p95", "peak_mem_mb", "cold_start_s")
+ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0", "": ""}
+RANKED_BY = "sync_c_synthtalk"
+
+Row = dict[str, Any]
+
+
+def columns() -> tuple[str, ...]:
+    """Every column in the file's order."""
+    with_company = [column for metric in METRICS for column in (metric, *(f"{metric}_{part}" for part in COMPANY))]
+    latency = [column for key in LATENCY_KEYS for column in (key, f"{key}_direction")]
+    return (*ABOUT, *with_company, *latency)
+
+
+def metric_cells(scores: Iterable[Row]) -> Row:
+    """Rows of `eval.run.score`, one per metric, as the cells of one row."""
+    cells: Row = {}
+    for score in scores:
+        cells[score["metric"]] = score["value"]
+        cells |= {f"{score['metric']}_{part}": score[part] for part in COMPANY}
+    return cells
+
+
+def latency_cells(found: Row) -> Row:
+    """Numbers of `benchmarks.leaderboard.method_latency`, with their directions."""
+    known = {key: found[key] for key in LATENCY_KEYS if found.get(key) is not None}
+    return known | {f"{key}_direction": "higher" if key in HIGHER_IS_BETTER else "lower" for key in known}
+
+
+def paper_rows() -> list[Row]:
+    """Figures that authors report, each with its citation; they are never ranked with measured ones."""
+    rows = []
+    for entry in json.loads(PAPER_ROWS.read_text(encoding="utf-8")):
+        about = {"method": entry["method"], "kind": PAPER, "source": PAPER, "citation": entry["citation"], "suite": "the authors'"}
+        about |= {"hardware": entry.get("hardware", ""), "note": "not comparable with measured rows"}
+        values = entry["values"]
+        rows.append(about | {key: values[key] for key in values if key not in LATENCY_KEYS} | latency_cells(values))
+    return rows
+
+
+def write_csv(path: Path, rows: list[Row]) -> None:
+    """Measured rows first, a number as short as it can be read back, None as an empty cell.
+
+    Raises:
+        InputError: a row has an unknown column, or the file cannot be written.
+    """
+    names = columns()
+    unknown = sorted({key for row in rows for key in row} - set(names))
+    if unknown:
+        raise InputError(path, f"unknown columns: {', '.join(unknown)}")
+    ordered = sorted(rows, key=lambda row: row.get("source") != MEASURED)
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, names, lineterminator="\n", restval="")
+            writer.writeheader()
+            writer.writerows({key: _cell(value) for key, value in row.items()} for row in ordered)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(path, os_cause(error)) from None
+
+
+def read_csv(path: Path) -> list[Row]:
+    """What `write_csv` wrote, or what somebody submits: numbers as float, empty cells as None, the rest as text.
+
+    Raises:
+        InputError: not such a file: a column missing or unknown, a cell that is no number, no method or a wrong source.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            given, lines = tuple(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, os_cause(error)) from None
+    if set(given) != set(columns()):
+        missing, unknown = set(columns()) - set(given), set(given) - set(columns())
+        raise InputError(path, f"not a leaderboard: {len(missing)} columns missing, unknown: {', '.join(sorted(unknown)) or 'none'}")
+    return [_parsed(path, number, line) for number, line in enumerate(lines, start=2)]
+
+
+def _parsed(path: Path, number: int, line: dict[str, str]) -> Row:
+    row: Row = {}
+    for key, text in line.items():
+        if key is None or text is None:
+            raise InputError(path, f"line {number}: more or fewer cells than columns")
+        try:
+            row[key] = (None if not text else float(text)) if key in NUMBERS else text
+        except ValueError:
+            raise InputError(path, f"line {number}, {key}: {text!r} is not a number") from None
+        if isinstance(row[key], float) and not math.isfinite(row[key]):
+            raise InputError(path, f"line {number}, {key}: {text} is not finite; what could not be measured is empty")
+    if not row["method"] or row["source"] not in (MEASURED, PAPER):
+        raise InputError(path, f"line {number}: needs a method, and a source that is {MEASURED} or {PAPER}")
+    if row["source"] == PAPER and not row["citation"]:
+        raise InputError(path, f"line {number}: a figure from a paper needs its citation")
+    return row
+
+
+def merged(old: list[Row], new: list[Row]) -> list[Row]:
+    """The old rows, those of the same method, suite and source replaced by the new ones."""
+    key = lambda row: (row["method"], row["suite"], row["source"])  # noqa: E731
+    replaced = {key(row) for row in new}
+    return [row for row in old if key(row) not in replaced] + new
+
+
+def ranked(rows: list[Row], suite: str) -> list[Row]:
+    """The measured rows of a suite, the best in time with the voice first, those without a number last."""
+    own = [row for row in rows if row["source"] == MEASURED and row["suite"] == suite]
+    return sorted(own, key=lambda row: -math.inf if row.get(RANKED_BY) is None else row[RANKED_BY], reverse=True)
+
+
+def markdown(rows: list[Row]) -> str:
+    """Tables for reading: per suite quality and speed, then the papers' figures by themselves."""
+    parts = ["# Leaderboard", "", "Written by `python -m benchmarks.compare`; all columns are in `leaderboard.csv`, explained in "
+             "[LEADERBOARD.md](../LEADERBOARD.md). Embedded networks (names ending in `_lite0`, `_dlib`, `_synthtalk`) are not "
+             "comparable with canonical ones."]  # fmt: skip
+    for suite in dict.fromkeys(row["suite"] for row in rows if row["source"] == MEASURED):
+        own = ranked(rows, suite)
+        about = next((row for row in own if row.get("protocol")), own[0])
+        parts += ["", f"## Suite {suite}", "", f"{about.get('hardware', '')}; protocol {about.get('protocol', '')}; "
+                  f"ranked by `{RANKED_BY}`. [95 % interval over videos]", ""]  # fmt: skip
+        shown = [metric for metric in (*METRICS[:8], *SHOWN) if any(row.get(metric) is not None for row in own)]
+        parts += _table(own, ["method", "kind"], list(dict.fromkeys(shown)), with_interval=True)
+        timed = [row for row in own if row.get("fps") is not None]
+        if timed:
+            parts += ["", "Speed, everything included, each method in a process of its own:", ""]
+            parts += _table(timed, ["method"], list(SHOWN_LATENCY), with_interval=False)
+        notes = [f"- `{row['method']}`: {row['note']}" for row in own if row.get("note")]
+        parts += ["", "Notes:", "", *notes] if notes else []
+    papers = [row for row in rows if row["source"] == PAPER]
+    if papers:
+        parts += ["", "## Figures from papers (not measured here, not comparable with the above)", ""]
+        parts += ["| method | figures | hardware | source |", "|---|---|---|---|"]
+        for row in papers:
+            figures = ", ".join(f"{key} {row[key]:g}" for key in (*METRICS, *LATENCY_KEYS) if row.get(key) is not None)
+            parts.append(f"| {row['method']} | {figures} | {row.get('hardware') or '-'} | {row['citation']} |")
+    return "\n".join(parts) + "\n"
+
+
+def _table(rows: list[Row], about: list[str], metrics: list[str], with_interval: bool) -> list[str]:
+    directions = {metric: next((row[f"{metric}_direction"] for row in rows if row.get(f"{metric}_direction")), "") for metric in metrics}
+    header = [*about, *(f"{metric} {ARROWS[directions[metric]]}".strip() for metric in metrics)]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for row in rows:
+        cells = [_shown(row, metric, with_interval) for metric in metrics]
+        lines.append(f"| {' | '.join([*(str(row[key]) for key in about), *cells])} |")
+    return lines
+
+
+def _shown(row: Row, metric: str, with_interval: bool) -> str:
+    value = row.get(metric)
+    if value is None:
+        return "-"
+    low, high, coverage = (row.get(f"{metric}_{part}") for part in ("ci_low", "ci_high", "coverage"))
+    interval = f" [{low:.3g}, {high:.3g}]" if with_interval and low is not None and high is not None else ""
+    partly = f" ({coverage:.0%} covered)" if coverage is not None and coverage < 0.9995 else ""
+    return f"{value:.4g}{interval}{partly}"
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else repr(round(value, 6)).removesuffix(".0") if isinstance(value, float) else value

@@ -1,0 +1,1 @@
+"""Between pixels and latents: the frame autoencoder and its parts."""

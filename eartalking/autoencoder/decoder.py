@@ -1,0 +1,130 @@
+"""The decoder: a motion on a portrait -> pixels."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eartalking.autoencoder.reference import Reference
+from eartalking.autoencoder.surface import BASE_CHANNELS, Base
+from eartalking.config import AutoencoderConfig
+from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
+from eartalking.modules.warp import warp_image
+
+
+class Geometry(NamedTuple):
+    """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the last level's features (B, D, h, w),
+    which the painting goes on from; where the person may be (B, 1, h, w)."""
+
+    warps: list[Tensor]
+    visibility: Tensor
+    hidden: Tensor
+    reach: Tensor
+
+
+class Decoded(NamedTuple):
+    """A decoded frame and what it was blended from.
+
+    image (B, 3, H, W), the blend, with eyes and mouth refined if `FrameAutoencoder` made it; warped (B, 3, H, W), the warped person
+    before the background; painted (B, 3, H, W); blend (B, 1, H, W) in 0..1, the share of `warped`; warps, one (B, 2, h, w) per level,
+    coarse to fine; visibility (B, 1, h, w) logits.
+    """
+
+    image: Tensor
+    warped: Tensor
+    painted: Tensor
+    blend: Tensor
+    warps: list[Tensor]
+    visibility: Tensor
+
+    def pixels(self) -> Tensor:
+        """The frames as a stream puts them out: (B, H, W, 3) uint8."""
+        levels = (self.image * 127.5).add_(128).clamp_(0, 255)  # 127.5 and a half: cut off, it is rounded
+        return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class WarpHead(nn.Module):
+    """Features -> displacement (B, 2, h, w) in float32, zero at first.
+
+    Normalised features, a pointwise convolution and a small unit: one optimizer step must not be able to throw the whole
+    picture about. With a plain 3x3 convolution it could, by ten map pixels, and the warp never settled.
+    """
+
+    UNIT = 0.1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups(channels), channels)
+        self.conv = nn.Conv2d(channels, 2, 1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.UNIT * self.conv(F.silu(self.norm(hidden))).float()
+
+
+class FrameDecoder(nn.Module):
+    """(motion, portrait) -> Decoded; the warp that the portrait's surface gives is corrected level by level, coarse to fine, and
+    the blend is made at the finest."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths, reference_widths = config.decoder_widths, config.reference_widths
+        self.stem = config.stem
+        cond_dim = widths[-1]
+        # The frame's coordinates, and how they differ from the portrait's: no difference, no warp.
+        self.motion = nn.Sequential(nn.Linear(2 * config.motion_size, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
+        self.blocks = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        self.warp_heads = nn.ModuleList()
+        for level in reversed(range(len(widths))):  # coarse to fine
+            known = reference_widths[level] + BASE_CHANNELS + (widths[level] if self.blocks else 0)
+            self.blocks.append(ResBlock(known, widths[level], cond_dim))
+            self.warp_heads.append(WarpHead(widths[level]))
+            self.ups.append(nn.Conv2d(widths[level], widths[level - 1], 1) if level else nn.Identity())
+        finest = widths[0]
+        self.visibility_head = nn.Conv2d(finest, 1, 3, padding=1)
+        self.refine_in = nn.Conv2d(finest + 3 * config.stem**2, finest, 3, padding=1)
+        self.refine = nn.Conv2d(finest, finest, 3, padding=1)
+        self.conv_out = nn.Conv2d(finest, 4 * config.stem**2, 3, padding=1)
+
+    def geometry(self, motion: Tensor, reference_motion: Tensor, pyramid: list[Tensor], base: Base) -> Geometry:
+        """Coordinates of the frame and of the portrait (B, L), the portrait's pyramid and what its surface says -> warps and
+        visibility."""
+        cond = F.silu(self.motion(torch.cat([motion, motion - reference_motion], dim=1)))
+        warps: list[Tensor] = []
+        hidden = correction = None
+        for index, block in enumerate(self.blocks):
+            features = pyramid[len(self.blocks) - 1 - index]
+            here = base.at(features.shape[-1])
+            warp = here.warp
+            if correction is not None:
+                correction = upsample(correction)
+                warp = warp + correction
+            features = warp_image(features, warp).to(features.dtype)
+            known = [features, here.channels().to(features.dtype)]
+            if hidden is not None:
+                known.append(upsample(self.ups[index - 1](hidden)))
+            hidden = block(for_convolution(torch.cat(known, dim=1)), cond)
+            step = self.warp_heads[index](hidden)
+            correction = step if correction is None else correction + step
+            warps.append(here.warp + correction)
+        return Geometry(warps, self.visibility_head(hidden).float(), hidden, base.reach)
+
+    def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
+        """The warped person before the background, blended with what neither can show."""
+        warps, visibility, hidden, reach = geometry
+        # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %. (Bilinear sampling of a
+        # portrait of three times the size keeps as much, and takes as long: its pixels no longer fit into the cache.)
+        person, matte = warp_image(reference.person, upsample(warps[-1], self.stem), "bicubic").split([3, 1], dim=1)
+        matte = matte.clamp(0, 1) * upsample(reach, self.stem)
+        warped = torch.lerp(reference.plate, person, matte)  # (B, 3, H, W)
+        refined = for_convolution(torch.cat([hidden, F.pixel_unshuffle(warped, self.stem).to(hidden.dtype)], dim=1))
+        refined = hidden + self.refine(F.silu(self.refine_in(refined)))
+        out = F.pixel_shuffle(self.conv_out(F.silu(refined)), self.stem).float()  # (B, 4, H, W)
+        painted = out[:, :3]
+        blend = torch.sigmoid(out[:, 3:] + upsample(visibility, self.stem))
+        image = torch.lerp(painted, warped, blend)
+        return Decoded(image, warped, painted, blend, warps, visibility)

@@ -1,0 +1,107 @@
+"""Frame autoencoder relative to a portrait: one frame <-> a small grid of motion latents.
+
+Latents are a fixed linear code of motion (`MotionCode`): what the face does, in coordinates of unit spread, spread over the
+grid. The encoder reads the frame's code from pixels. The decoder has the portrait's feature pyramid and the portrait's own
+code (both computed once per stream), corrects the warp that follows from the portrait's surface (`eartalking.autoencoder.surface`), and blends
+the warped portrait with what it paints itself. Texture and identity therefore come from the portrait.
+
+Nothing is convolved at full resolution: a pixel-unshuffle stem goes in, a pixel-shuffle comes out.
+
+Notation: B batch, H W pixels, h w grid of a level, C latent channels, N = latent_grid² tokens. Images are in [-1, 1].
+A warp is a displacement in normalised coordinates: position (x, y) in [-1, 1] of the output is sampled from the
+portrait at (x, y) + warp (`grid_sample`, align_corners=False).
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
+from eartalking.autoencoder.motion_fit import fit_motion
+from eartalking.autoencoder.part_refiner import PartRefiner
+from eartalking.autoencoder.reference import Reference, ReferenceEncoder
+from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
+from eartalking.config import AutoencoderConfig
+from eartalking.modules.res_block import upsample
+from eartalking.motion.code import MotionCode
+from eartalking.perception.frame_encoder import FrameEncoder
+
+
+class FrameAutoencoder(nn.Module):
+    """Encoder, reference encoder and decoder, with the code and the latents' statistics as buffers of the checkpoint.
+
+    `encode` returns and `decode` takes *normalised* latents as tokens (B, N, C): zero mean and unit variance per token
+    and channel over the training set, once `latent_mean` and `latent_std` have been measured.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.code = MotionCode(config)
+        self.encoder = FrameEncoder(config)
+        self.reference_encoder = ReferenceEncoder(config)
+        self.surface = SurfaceEncoder(config)
+        self.decoder = FrameDecoder(config)
+        self.refiner = PartRefiner(config)
+        shape = (config.num_latent_tokens, config.latent_channels)
+        self.register_buffer("latent_mean", torch.zeros(shape))
+        self.register_buffer("latent_std", torch.ones(shape))
+
+    @torch.no_grad()
+    def encode(self, frame: Tensor, reference: Reference) -> Tensor:
+        """Frames (B, 3, H, W) of people whose portraits are given -> normalised latents (B, N, C): read, then fitted to the pixels."""
+        read = self.encoder(frame, reference.image).float()
+        fitted = fit_motion(
+            self.surface, reference.surface, reference.home, self.code.motion, frame, reference.image, read, self.encoder.error
+        )
+        return self.normalise(self.code.spread(fitted))
+
+    def from_motion(self, motion: Tensor) -> Tensor:
+        """Motion vectors (..., L) -> normalised latents (..., N, C)."""
+        return self.normalise(self.code.encode(motion))
+
+    def to_motion(self, latents: Tensor) -> Tensor:
+        """Normalised latents (..., N, C) -> motion vectors (..., L)."""
+        return self.code.decode(self.denormalise(latents))
+
+    def reference(self, portrait: Tensor) -> Reference:
+        """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream."""
+        look = self.encoder.look(portrait)
+        latents = self.normalise(self.code.spread(self.encoder.read(look, look).float()))
+        return self.reference_of(portrait, latents, look.landmarks.float())
+
+    def reference_of(self, portrait: Tensor, latents: Tensor, landmarks: Tensor) -> Reference:
+        """The same for portraits whose latents and landmarks are known."""
+        surface = self.surface(portrait)
+        scale = portrait.shape[-1] // surface.cover.shape[-1]
+        matte = upsample(surface.cover, scale)
+        plate = background_plate(portrait, surface.cover)
+        return Reference(
+            portrait, self.reference_encoder(portrait), surface, self.surface.home(surface, self.to_motion(latents)),
+            torch.cat([portrait, matte], dim=1), plate, latents, landmarks,
+        )  # fmt: skip
+
+    def decode(self, latents: Tensor, reference: Reference) -> Decoded:
+        """Normalised latents (B, N, C) on portraits -> Decoded, eyes and mouth refined."""
+        decoded = self.decoder.paint(self.geometry(latents, reference), reference)
+        motion, own = self.coordinates(latents), self.coordinates(reference.latents)
+        return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
+
+    def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
+        """The part of `decode` that makes no pixels yet."""
+        motion, own = self.coordinates(latents), self.coordinates(reference.latents)
+        size = reference.pyramid[0].shape[-1]
+        base = self.surface.base(reference.surface, self.to_motion(latents), reference.home, size)
+        return self.decoder.geometry(motion, own, reference.pyramid, base)
+
+    def coordinates(self, latents: Tensor) -> Tensor:
+        """Normalised latents (..., N, C) -> coordinates of the code (..., L)."""
+        return self.code.coordinates(self.denormalise(latents))
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Raw latents (..., N, C) -> normalised."""
+        return (latents - self.latent_mean) / self.latent_std
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return latents * self.latent_std + self.latent_mean

@@ -1,0 +1,62 @@
+"""What is made of a portrait once per stream: its feature pyramid, and everything else that decoding needs of it."""
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eartalking.autoencoder.surface import SurfaceFields
+from eartalking.config import AutoencoderConfig
+from eartalking.modules.res_block import ResBlock
+
+
+class Reference(NamedTuple):
+    """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and where that is
+    before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H, W) and the background without
+    the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself; and where its eyes and its mouth are (B, 3, 2), in
+    fractions of the frame."""
+
+    image: Tensor
+    pyramid: list[Tensor]
+    surface: SurfaceFields
+    home: Tensor
+    person: Tensor
+    plate: Tensor
+    latents: Tensor
+    landmarks: Tensor
+
+    def expand(self, count: int) -> Reference:
+        """One portrait (B = 1) for a batch of `count` frames."""
+
+        def wider(value: Tensor) -> Tensor:
+            return value.expand(count, *value.shape[1:])
+
+        surface = SurfaceFields(*(wider(value) for value in self.surface))
+        others = (wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks))
+        return Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
+
+
+class ReferenceEncoder(nn.Module):
+    """Portrait -> feature pyramid, finest level first."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths = config.reference_widths
+        self.stem = config.stem
+        self.conv_in = nn.Conv2d(3 * config.stem**2, widths[0], 3, padding=1)
+        self.levels = nn.ModuleList([ResBlock(width, width) for width in widths])
+        self.downs = nn.ModuleList(
+            [nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)]
+        )
+
+    def forward(self, portrait: Tensor) -> list[Tensor]:
+        x = self.conv_in(F.pixel_unshuffle(portrait, self.stem))
+        pyramid = []
+        for index, level in enumerate(self.levels):
+            x = level(x)
+            pyramid.append(x)
+            if index < len(self.downs):
+                x = self.downs[index](x)
+        return pyramid

@@ -1,0 +1,222 @@
+"""The portrait's surface: where each of its pixels lies on the head, and so where it goes when the head moves.
+
+Motion is known exactly (the latents are a code of face units, pose and gaze), and a head is a solid thing: what has to be learnt
+of a portrait is only *which point of which head* each pixel shows. `SurfaceEncoder` reads that once per stream: a point in head
+space, how much of the head's rotation it takes, and how the face units move it (a few components per pixel). Everything after
+that is geometry. `SurfaceEncoder.displace` moves the points, `splat` turns their movement round into a warp, with what is in
+front hiding what is behind. The decoder starts from this warp and corrects it.
+
+Head space is SynthTalk's (`eartalking.motion.head_space`). Notation: B batch, S map pixels a side, K components, L columns of a motion
+vector. Positions in a picture are in [-1, 1], x right and y down.
+"""
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eartalking.config import AutoencoderConfig
+from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
+from eartalking.modules.warp import identity_grid
+from eartalking.motion.face_units import NUM_FACE_UNITS
+from eartalking.motion.head_space import FACE_PLANE, rotation
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, LID_COLUMNS, LID_FOLLOW_DEGREES, MOTION_SCALES, TRANSLATION
+
+NUM_MOVERS = NUM_FACE_UNITS + 2  # the face units, and the eyeballs' two angles in radians, which move their surface nearly linearly
+BASE_CHANNELS = 4
+BEYOND = 2  # cells that the warp goes on beyond the person's edge
+WHOLE = 2.5  # a surface may be stretched so many times over and is whole still
+NEARER = 25.0  # how fast what is in front wins over what is behind, per head height of depth
+# Of an average camera: x and y of its axis, scale at the face's plane, and what the scale gains per head height towards it.
+CAMERA, CAMERA_SPREAD = (0.0, 0.48, 1.44, 0.3), (0.05, 0.05, 0.15, 0.1)
+POINT, POINT_SPREAD = (0.0, 0.35, 0.2), 0.3
+
+
+def movers(motion: Tensor) -> Tensor:
+    """Motion vectors (B, L) -> what moves the surface (B, NUM_MOVERS): face units, with the lids following the gaze, and gaze."""
+    units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+    gaze = motion[:, GAZE] / MOTION_SCALES["gaze"]
+    follow = gaze / LID_FOLLOW_DEGREES
+    units = units.clone()
+    for side, blink in enumerate(BLINK_COLUMNS):
+        awake = 1 - units[:, blink].clamp(0, 1)
+        for column, (axis, sign) in LID_COLUMNS[side].items():
+            units[:, column] = (sign * follow[:, axis]).clamp(0, 1) * awake
+    return torch.cat([units, torch.deg2rad(gaze)], dim=1)
+
+
+class SurfaceFields(NamedTuple):
+    """A portrait's surface. point (B, 3, S, S) at rest, in head space; weight (B, 1, S, S) in 0..1, the share of the head's pose
+    that a point takes over; cover (B, 1, S, S) in 0..1, whether a pixel shows the person at all; components (B, K, S, S); camera
+    (B, 4) as `CAMERA`."""
+
+    point: Tensor
+    weight: Tensor
+    cover: Tensor
+    components: Tensor
+    camera: Tensor
+
+
+class Base(NamedTuple):
+    """What geometry alone says of a frame, (B, 1 or 2, h, w): `warp` of the person as in `autoencoder.Decoded`, going on somewhat
+    beyond the person's edge; `occupied` in 0..1, whether the person is there; `covered` in 0..1, whether the person was there in the
+    portrait, so that the background is not known; `reach` 1 where `warp` says anything."""
+
+    warp: Tensor
+    occupied: Tensor
+    covered: Tensor
+    reach: Tensor
+
+    def at(self, size: int) -> Base:
+        """The same on a coarser grid."""
+        return self if self.warp.shape[-1] == size else Base(*(F.adaptive_avg_pool2d(value, size) for value in self))
+
+    def channels(self) -> Tensor:
+        """(B, BASE_CHANNELS, h, w), of about unit size."""
+        return torch.cat([5 * self.warp, self.occupied, self.covered], dim=1)
+
+
+class SurfaceEncoder(nn.Module):
+    """Portrait (B, 3, H, W) -> SurfaceFields, with the fixed bases that their components refer to as buffers."""
+
+    basis: Tensor
+    pivot: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths = config.surface_widths
+        self.stem, self.num_components = config.stem, config.surface_components
+        self.register_buffer("basis", torch.zeros(self.num_components, NUM_MOVERS, 3))
+        self.register_buffer("pivot", torch.zeros(3))  # of the neck, in head space
+        self.conv_in = nn.Conv2d(3 * config.stem**2 + 2, widths[0], 3, padding=1)
+        self.levels = nn.ModuleList(ResBlock(width, width) for width in widths)
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.back = nn.ModuleList(ResBlock(width, width) for width in widths[:-1])
+        self.norm_out = nn.GroupNorm(norm_groups(widths[0]), widths[0])
+        self.conv_out = nn.Conv2d(widths[0], 4 * (5 + self.num_components), 3, padding=1)
+        self.to_camera = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.SiLU(), nn.Linear(widths[-1], 4))
+
+    def forward(self, portrait: Tensor) -> SurfaceFields:
+        x = F.pixel_unshuffle(portrait, self.stem)
+        place = identity_grid(x.shape[-1], x.device).permute(0, 3, 1, 2).expand(len(x), -1, -1, -1)
+        x = self.conv_in(for_convolution(torch.cat([x, place.to(x.dtype)], dim=1)))
+        skips = []
+        for index, level in enumerate(self.levels):
+            x = level(x)
+            if index < len(self.downs):
+                skips.append(x)
+                x = self.downs[index](x)
+        camera = self.to_camera(x.float().mean((2, 3)))
+        for skip, up, block in zip(reversed(skips), reversed(self.ups), reversed(self.back), strict=True):
+            x = block(skip + upsample(up(x)))
+        out = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), 2).float()
+        point, weight, cover, components = out.split([3, 1, 1, self.num_components], dim=1)
+        return SurfaceFields(
+            point.new_tensor(POINT).view(1, 3, 1, 1) + POINT_SPREAD * point,
+            torch.sigmoid(weight + 2),
+            torch.sigmoid(cover),
+            components,
+            camera.new_tensor(CAMERA) + camera.new_tensor(CAMERA_SPREAD) * camera.float(),
+        )
+
+    def project(self, fields: SurfaceFields, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the surface is under motion vectors (B, L): positions in the picture (B, 2, S, S) and z (B, 1, S, S)."""
+        with torch.autocast(motion.device.type, enabled=False):  # eight bits of a position are half a pixel
+            return self._project(fields, motion)
+
+    def _project(self, fields: SurfaceFields, motion: Tensor) -> tuple[Tensor, Tensor]:
+        size = fields.point.shape[-2:]
+        place, near = self.place(fields, self.moved(fields, motion), motion)
+        return place.unflatten(2, size), near.unflatten(2, size)
+
+    def moved(self, fields: SurfaceFields, motion: Tensor) -> Tensor:
+        """The surface, as face units and gaze shape it, at rest: (B, 3, M), M = S²."""
+        moves = torch.einsum("bm,kmc->bck", movers(motion), self.basis)  # (B, 3, K)
+        return fields.point.flatten(2) + moves @ fields.components.flatten(2)
+
+    def place(self, fields: SurfaceFields, rest: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points (B, 3, M) of a surface are when the head is posed: in the picture (B, 2, M), and z (B, 1, M)."""
+        pivot = self.pivot.view(1, 3, 1)
+        offset = (motion[:, TRANSLATION] / MOTION_SCALES["translation"])[:, :, None]
+        posed = pivot + rotation(motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]) @ (rest - pivot) + offset
+        posed = rest + fields.weight.flatten(2) * (posed - rest)
+        axis, scale, perspective = fields.camera.split([2, 1, 1], dim=1)
+        near = 1 - perspective[:, :, None] * (posed[:, 2:] - FACE_PLANE)
+        flat = (posed[:, :2] - axis[:, :, None]) * scale[:, :, None] / near.clamp_min(0.3)
+        return flat * flat.new_tensor([1.0, -1.0]).view(1, 2, 1), posed[:, 2:]
+
+    def home(self, fields: SurfaceFields, own_motion: Tensor) -> Tensor:
+        """Where the surface is under the portrait's own motion (B, L), as it was read: (B, 2, S, S). Once per stream."""
+        return self.project(fields, own_motion)[0]
+
+    def displace(self, fields: SurfaceFields, motion: Tensor, home: Tensor) -> tuple[Tensor, Tensor]:
+        """How far each of the portrait's pixels moves, (B, 2, S, S), and how near it is then, (B, 1, S, S); from the motion of the
+        frame (B, L) and `home`. The portrait's own motion moves nothing, whatever was misread."""
+        there, near = self.project(fields, motion)
+        return there - home, near
+
+    def base(self, fields: SurfaceFields, motion: Tensor, home: Tensor, size: int) -> Base:
+        """The warp that follows, at `size` pixels a side."""
+        moved, near = self.displace(fields, motion, home)
+        warp, occupied = splat(moved, near, fields.cover, size)
+        # The edge itself is drawn by the portrait's own matte, which is moved along: so the movement goes on beyond it.
+        there = (occupied > 0.5).float()
+        around = F.avg_pool2d(there, 2 * BEYOND + 1, 1, BEYOND)
+        spread = F.avg_pool2d(warp, 2 * BEYOND + 1, 1, BEYOND) / around.clamp_min(1e-6)
+        warp = torch.where(there > 0, warp, spread)
+        return Base(warp, occupied, F.adaptive_avg_pool2d(fields.cover, size), (around > 0).float())
+
+
+def splat(moved: Tensor, near: Tensor, cover: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Turn movements round: (B, 2, S, S) of the portrait's pixels, with their nearness and cover (B, 1, S, S), into a warp
+    (B, 2, size, size), zero where the person is not, and whether the person is there (B, 1, size, size) in 0..1.
+
+    Each pixel gives its movement to the four cells around where it lands, in proportion to how near they are, how much of the
+    person it shows and, exponentially, how near to the camera it is.
+    """
+    batch, side = len(moved), moved.shape[-1]
+    start = identity_grid(side, moved.device).permute(0, 3, 1, 2)
+    place = ((start + moved + 1) * (size / 2) - 0.5).flatten(2)  # (B, 2, S²) in cells
+    corner = place.floor()
+    part = place - corner
+    front = cover * torch.exp(NEARER * near.clamp(-1, 1))
+    values = torch.cat([-moved * front, front, cover], dim=1).flatten(2).transpose(1, 2)  # (B, S², 4)
+    columns, rows = corner.long().unbind(1)
+    out = values.new_zeros(batch * size * size, 4)
+    first = torch.arange(batch, device=moved.device)[:, None] * size * size
+    for right in (0, 1):
+        for down in (0, 1):
+            x, y = columns + right, rows + down
+            share = (part[:, 0] if right else 1 - part[:, 0]) * (part[:, 1] if down else 1 - part[:, 1])
+            share = share * ((x >= 0) & (x < size) & (y >= 0) & (y < size))
+            cells = first + y.clamp(0, size - 1) * size + x.clamp(0, size - 1)
+            out.index_add_(0, cells.flatten(), (values * share[..., None]).flatten(0, 1))
+    out = out.view(batch, size, size, 4).permute(0, 3, 1, 2).contiguous()
+    occupied = (out[:, 3:] * (size / side) ** 2 * WHOLE).clamp(0, 1)
+    warp = out[:, :2] / out[:, 2:3].clamp_min(1e-12)
+    return torch.where(occupied > 0.5, warp, 0.0), occupied
+
+
+def background_plate(portrait: Tensor, cover: Tensor) -> Tensor:
+    """Portraits (B, 3, H, W) without the person: what `cover` (B, 1, S, S) hides is filled from around it, ever more coarsely the
+    farther inside (push-pull), which is smooth and takes part in nothing but what a moving head uncovers."""
+    hidden = F.max_pool2d(cover, 3, 1, 1)
+    known = (1 - hidden).square()
+    size = cover.shape[-1]
+    levels = [(F.adaptive_avg_pool2d(portrait, size) * known, known)]
+    while levels[-1][1].shape[-1] > 1:
+        levels.append(tuple(F.avg_pool2d(value, 2) for value in levels[-1]))
+    filled = levels[-1][0] / levels[-1][1].clamp_min(1e-4)
+    for colour, weight in reversed(levels[:-1]):
+        coarser = upsample(filled)
+        sure = weight.clamp(max=1) ** 0.5
+        filled = sure * colour / weight.clamp_min(1e-4) + (1 - sure) * coarser
+    scale = portrait.shape[-1] // size
+    hidden, filled = (upsample(value, scale) for value in (hidden, filled))
+    return portrait + hidden * (filled - portrait)
+
+

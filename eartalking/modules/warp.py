@@ -1,0 +1,23 @@
+"""Warps: displacements in normalised coordinates, and sampling by them."""
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def warp_image(image: Tensor, warp: Tensor, mode: str = "bilinear") -> Tensor:
+    """Sample `image` (B, C, H, W) at the identity grid plus `warp` (B, 2, h, w); returns (B, C, h, w) in float32."""
+    grid = identity_grid(warp.shape[-1], warp.device) + warp.float().permute(0, 2, 3, 1)
+    return F.grid_sample(image.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+@functools.cache  # needed several times a frame, and always the same
+@torch.inference_mode(False)  # whoever asks first: what a stream has asked for must serve training, too
+def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
+    """Pixel centres in [-1, 1]: (1, size, size, 2), x right and y down."""
+    axis = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y], dim=-1)[None]

@@ -1,0 +1,1 @@
+"""What reads a picture: face detection, the frame encoder, the face reader, identity."""

@@ -1,0 +1,121 @@
+"""Finding the face in a picture, and the crop that frames its whole head. dlib is imported here and in `identity`, nowhere else."""
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from eartalking.io.portrait import FaceCrop, crop_around, cut_square
+
+# The detector's smallest face is 80 pixels. It is tried on the picture resized to these longer sides: first
+# on several close ones, whose boxes are averaged because one alone jumps by 10 %, then on large ones for
+# faces far away.
+_NEAR_SIDES = (480, 560, 640, 720)
+_FAR_SIDES = (1280, 2048)
+_DETECTING = threading.Lock()  # dlib's detector keeps its work in itself: two threads at once get wrong boxes
+_SURE = 0.5  # a detector score that needs no second sighting; false alarms stay below
+NO_FACE = (
+    "no face found; use a larger, frontal, well-lit face, or take the picture's middle with --crop center"
+)
+
+
+class NoFaceError(ValueError):
+    """The picture shows no face that the detector can find; the message says what to do."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_FACE)
+
+
+def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto") -> FaceCrop:
+    """Cut out the whole head, chin to crown HEAD_IN_CROP of the crop, and scale it to `size` pixels.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the crop in pixels.
+        mode: "auto" frames the largest face; "center" takes the largest square in the middle.
+
+    Raises:
+        NoFaceError: `mode` is "auto" and no face was found.
+    """
+    if mode not in ("auto", "center"):
+        raise ValueError(f"crop mode must be auto or center, not {mode!r}")
+    height, width = image.shape[:2]
+    if mode == "center":
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        return cut_square(image, size, (left, top, left + side, top + side), None)
+    face = find_face(image)
+    if face is None:
+        raise NoFaceError
+    return crop_around(image, face, size)
+
+
+def find_face(image: np.ndarray) -> tuple[float, float, float, float] | None:
+    """Box (left, top, right, bottom) in pixels of the largest face in (H, W, 3) uint8, None without one."""
+    for sides in (_NEAR_SIDES, _FAR_SIDES):
+        sightings = [sighting for side in sides for sighting in _detect(image, side)]
+        faces = [face for face in _merge(sightings) if face.score >= _SURE or face.count > 1]
+        if not faces:
+            continue
+        # A patch of texture can score a little above zero at that size: it must not beat a clear one.
+        best = max(face.score for face in faces)
+        return max(
+            (face for face in faces if face.score >= 0.4 * best), key=lambda face: face.box[3] - face.box[1]
+        ).box
+    return None
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    box: tuple[float, float, float, float]
+    score: float
+    count: int = 1
+
+
+def _detect(image: np.ndarray, long_side: int) -> list[_Sighting]:
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    resized = Image.fromarray(image).resize(
+        (max(round(width * scale), 1), max(round(height * scale), 1)), Image.Resampling.BICUBIC
+    )
+    with _DETECTING:
+        rectangles, scores, _ = _detector().run(np.asarray(resized), 0, 0.0)
+    return [
+        _Sighting(
+            (box.left() / scale, box.top() / scale, (box.right() + 1) / scale, (box.bottom() + 1) / scale),
+            score,
+        )
+        for box, score in zip(rectangles, scores, strict=True)
+    ]
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    import dlib  # here, because it takes time to load and a centred crop does not need it
+
+    return dlib.get_frontal_face_detector()
+
+
+def _merge(sightings: list[_Sighting]) -> list[_Sighting]:
+    """One sighting per face: overlapping boxes averaged by score, best score and number of boxes kept."""
+    merged = []
+    rest = sorted(sightings, key=lambda sighting: -sighting.score)
+    while rest:
+        same = [sighting for sighting in rest if _overlap(rest[0].box, sighting.box) > 0.4]
+        weights = np.array([max(sighting.score, 1e-3) for sighting in same])
+        box = np.average([sighting.box for sighting in same], axis=0, weights=weights)
+        merged.append(_Sighting(tuple(float(edge) for edge in box), rest[0].score, len(same)))
+        rest = [sighting for sighting in rest if sighting not in same]
+    return merged
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Intersection over union."""
+    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return width * height / (areas - width * height)

@@ -1,0 +1,1 @@
+"""The metrics, and the mathematics that they share."""
