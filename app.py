@@ -1,4 +1,5 @@
 """The demo: `python app.py`, then open the address that it prints."""
+
 from __future__ import annotations
 
 from demo.app import build_demo, launch

@@ -5,6 +5,7 @@ speak, watched by the same code, read by the same FaceReader and judged by the s
 measures the ruler and not the model, and is not judged (measure_control.missed_by_truth). To be run again after every
 training of the reader. Prints the table of benchmarks.quality; the last stdout line is JSON.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -40,10 +41,12 @@ LOOKAHEAD = 2  # frames of audio that a frame waits for, as the model's does: sc
 
 
 class TrueStream:
-    """A renderer with the face of StreamSession: what is asked for shows at once and fully; what is released lives on as in
-    SynthTalk's clips, and the mouth says an utterance, whatever audio is pushed."""
+    """A renderer with the face of StreamSession: what is asked for shows at once and fully; what is released lives on
+    as in SynthTalk's clips, and the mouth says an utterance, whatever audio is pushed."""
 
-    def __init__(self, renderer: Renderer, identity: Identity, portrait: np.ndarray, spoken: Utterance, seed: int) -> None:
+    def __init__(
+        self, renderer: Renderer, identity: Identity, portrait: np.ndarray, spoken: Utterance, seed: int
+    ) -> None:
         self.portrait = portrait
         self.next_index = 0
         self._renderer, self._identity = renderer, identity
@@ -101,7 +104,9 @@ class TruePeople(Material):
     """Held-out identities, rendered here, and what they say."""
 
     def __init__(self, suite: Suite, speech: Path | None = None, spoken: list[Utterance] | None = None) -> None:
-        """`spoken` instead of a corpus: what each of the people says. Raises whatever moderngl raises without OpenGL."""
+        """`spoken` instead of a corpus: what each of the people says. Raises whatever moderngl raises without
+        OpenGL.
+        """
         super().__init__(suite, IMAGE_SIZE, speech=speech)
         self._spoken = spoken
         bundle = load_bundle()
@@ -123,7 +128,9 @@ class TruePeople(Material):
         index = next(i for i, own in enumerate(self._portraits) if own is portrait)
         if self._spoken is None:
             self._spoken = [Utterance.load(path) for path in corpus_files(self._corpus())[: len(self._portraits)]]
-        return TrueStream(self.renderer, self._identities[index], portrait, self._spoken[index % len(self._spoken)], seed)
+        return TrueStream(
+            self.renderer, self._identities[index], portrait, self._spoken[index % len(self._spoken)], seed
+        )
 
 
 class TrueContext(Context):
@@ -136,7 +143,9 @@ class TrueContext(Context):
         return self.material.stream(portrait, self.seed)
 
 
-def measure_ceiling(people: TruePeople, seed: int = 0, tracks: tuple[str, ...] = LATENCY_TRACKS) -> tuple[list[GateRow], TrueContext]:
+def measure_ceiling(
+    people: TruePeople, seed: int = 0, tracks: tuple[str, ...] = LATENCY_TRACKS
+) -> tuple[list[GateRow], TrueContext]:
     """The rows of the controls' gates on true streams, and the context with their pictures."""
     context = TrueContext(people, seed)
     return measure_control(context, tracks, missed={}), context
@@ -158,7 +167,12 @@ def main(argv: list[str] | None = None) -> int:
     write_result(args.out, about | {"gates": [dataclasses.asdict(row) for row in rows]})
     save_pictures(context.pictures, args.out.with_suffix(""))
     print(table(rows))
-    print(json.dumps(about | {"missed": [row.name for row in rows if not row.passed], "values": {row.name: row.value for row in rows}}))
+    print(
+        json.dumps(
+            about
+            | {"missed": [row.name for row in rows if not row.passed], "values": {row.name: row.value for row in rows}}
+        )
+    )
     return 0
 
 

@@ -1,15 +1,17 @@
 """The leaderboard, from nothing: `python -m benchmarks.compare --methods all --suite quick`.
 
-Every method makes the videos of a test set, eval.run's `score` judges them by one protocol (the truth as well), each method is
-timed in a process of its own, and one row per method goes into `leaderboard.csv`, with a table (`leaderboard.md`) and plots.
+Every method makes the videos of a test set, eval.run's `score` judges them by one protocol (the truth as well), each
+method is timed in a process of its own, and one row per method goes into `leaderboard.csv`, with a table
+(`leaderboard.md`) and plots.
 
-Videos, features and timings are kept under `--work` by content: a second run does what changed, and a run that was cut off goes
-on. With several processes (`torchrun --nproc-per-node 2 -m benchmarks.compare ...`) the videos and their features are shared out
-among them; timing is then done by one process, alone on the machine.
+Videos, features and timings are kept under `--work` by content: a second run does what changed, and a run that was cut
+off goes on. With several processes (`torchrun --nproc-per-node 2 -m benchmarks.compare ...`) the videos and their
+features are shared out among them; timing is then done by one process, alone on the machine.
 
-Suites: `quick` is the small set in the repository; `full`, `controls` and `longform` are made by eval.testset when they are not
-in `data/testset`; `--testset DIR` takes any set, of real videos too. The last stdout line is JSON.
+Suites: `quick` is the small set in the repository; `full`, `controls` and `longform` are made by eval.testset when they
+are not in `data/testset`; `--testset DIR` takes any set, of real videos too. The last stdout line is JSON.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,7 +35,17 @@ from tqdm import tqdm
 from benchmarks.leaderboard.method_latency import KEYS as LATENCY_KEYS
 from benchmarks.leaderboard.plots import draw
 from benchmarks.leaderboard.requests import load_requests
-from benchmarks.leaderboard.rows import MEASURED, Row, latency_cells, markdown, merged, metric_cells, paper_rows, read_csv, write_csv
+from benchmarks.leaderboard.rows import (
+    MEASURED,
+    Row,
+    latency_cells,
+    markdown,
+    merged,
+    metric_cells,
+    paper_rows,
+    read_csv,
+    write_csv,
+)
 from benchmarks.methods import choose
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking.checkpoint import DEFAULT_CHECKPOINT
@@ -81,9 +93,13 @@ class Plan:
 
 
 def generate(plan: Plan, methods: list[Method], requests: list[Request], state: PartialState) -> dict[str, str]:
-    """Make the videos that are missing, this process its share; why a method or a clip of it could not be made, by method."""
+    """Make the videos that are missing, this process its share; why a method or a clip of it could not be made, by
+    method.
+    """
     problems: dict[str, str] = {}
-    missing = [(method, request) for method in methods for request in requests if not plan.video(method, request).is_file()]
+    missing = [
+        (method, request) for method in methods for request in requests if not plan.video(method, request).is_file()
+    ]
     share = missing[state.process_index :: state.num_processes]
     prepared: dict[str, str] = {}
     with tqdm(total=len(share), unit="video", desc="videos", disable=not state.is_main_process, mininterval=1) as bar:
@@ -91,7 +107,9 @@ def generate(plan: Plan, methods: list[Method], requests: list[Request], state: 
             bar.set_postfix_str(method.name, refresh=False)
             if method.name not in prepared:
                 prepared[method.name] = _attempt(method.prepare)
-            reason = prepared[method.name] or _attempt(lambda method=method, request=request: _make(plan, method, request))
+            reason = prepared[method.name] or _attempt(
+                lambda method=method, request=request: _make(plan, method, request)
+            )
             if reason:
                 problems[method.name] = reason if prepared[method.name] else f"{request.name}: {reason}"
             bar.update()
@@ -122,7 +140,9 @@ def _make(plan: Plan, method: Method, request: Request) -> None:
 
 
 def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds: float) -> Row:
-    """What `benchmarks.leaderboard.method_latency` says of the method in a fresh process; kept beside the videos. `error` where it failed."""
+    """What `benchmarks.leaderboard.method_latency` says of the method in a fresh process; kept beside the videos.
+    `error` where it failed.
+    """
     kept = plan.folder(method) / f"latency-{plan.threads}-{seconds:g}.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
@@ -131,7 +151,9 @@ def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds:
                "--threads", str(plan.threads), "--seconds", str(seconds)]  # fmt: skip
     # Not the load average: that remembers for minutes what this program itself did before.
     load = psutil.cpu_percent(interval=1.0) / 100 * (os.cpu_count() or 1)
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # torchrun sets it to 1
+    environment = {
+        name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"
+    }  # torchrun sets it to 1
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     try:
@@ -178,7 +200,12 @@ def find_testset(suite: str, given: Path | None) -> Path:
 
 
 def compare(
-    plan: Plan, methods: list[Method], externals: dict[str, Path], metrics: list[str] | None, timed: bool, command: str,
+    plan: Plan,
+    methods: list[Method],
+    externals: dict[str, Path],
+    metrics: list[str] | None,
+    timed: bool,
+    command: str,
     store: WeightsStore | None = None,
 ) -> tuple[list[Row], dict[str, list[dict[str, Any]]]]:
     """One row per method, and per method its per-clip rows. In all processes but the first, nothing."""
@@ -200,7 +227,10 @@ def compare(
     if not state.is_main_process:
         return rows, clips
     for number, method in enumerate(methods, start=1):
-        row, notes = about_row(plan, method, len(requests), command), [problems[method.name]] if method.name in problems else []
+        row, notes = (
+            about_row(plan, method, len(requests), command),
+            [problems[method.name]] if method.name in problems else [],
+        )
         if made[method.name]:
             scores = score(
                 plan.folder(method), protocol=protocol, metrics=metrics, manifest=plan.testset / MANIFEST, cache=plan.features,
@@ -217,10 +247,14 @@ def compare(
     return rows, clips
 
 
-def _add_speed(plan: Plan, methods: list[Method], rows: list[Row], clips: dict[str, Any], externals: dict[str, Path]) -> None:
+def _add_speed(
+    plan: Plan, methods: list[Method], rows: list[Row], clips: dict[str, Any], externals: dict[str, Path]
+) -> None:
     """Time the methods that made videos, one after the other; numbers and failures go into their rows."""
     seconds = SUSTAINED_SECONDS.get(plan.suite, 10.0)
-    chosen = [(method, row) for method, row in zip(methods, rows, strict=True) if method.measurable and method.name in clips]
+    chosen = [
+        (method, row) for method, row in zip(methods, rows, strict=True) if method.measurable and method.name in clips
+    ]
     bar = tqdm(chosen, unit="method", desc="timing")
     for method, row in bar:
         bar.set_postfix_str(method.name)
@@ -246,17 +280,32 @@ def publish(rows: list[Row], clips: dict[str, list[dict[str, Any]]], suite: str,
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.split("\n")[0])
-    parser.add_argument("--methods", default="all", help="comma-separated names, `all`, or NAME=CHECKPOINT (default: all)")
-    parser.add_argument("--external", type=Path, action="append", default=[], metavar="FILE", help="see benchmarks/methods/external.py")
+    parser.add_argument(
+        "--methods", default="all", help="comma-separated names, `all`, or NAME=CHECKPOINT (default: all)"
+    )
+    parser.add_argument(
+        "--external", type=Path, action="append", default=[], metavar="FILE", help="see benchmarks/methods/external.py"
+    )
     parser.add_argument("--suite", choices=SUITES, default="quick")
-    parser.add_argument("--testset", type=Path, metavar="DIR", help="this set instead of the suite's; the suite's name stays in the rows")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="of ours, and of the decoder that the baselines use")
+    parser.add_argument(
+        "--testset",
+        type=Path,
+        metavar="DIR",
+        help="this set instead of the suite's; the suite's name stays in the rows",
+    )
+    parser.add_argument(
+        "--checkpoint", default=DEFAULT_CHECKPOINT, help="of ours, and of the decoder that the baselines use"
+    )
     parser.add_argument("--metrics", help="comma-separated names of eval.run's metrics (default: all)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of leaderboard.csv")
-    parser.add_argument("--work", type=Path, default=ROOT / "data" / "compare", help="folder of videos and features; safe to delete")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "data" / "compare", help="folder of videos and features; safe to delete"
+    )
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of the canonical weights, for eval.run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="shared by all processes; timing uses all of them")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="shared by all processes; timing uses all of them"
+    )
     parser.add_argument("--no-latency", action="store_true", help="leave the speed columns empty")
     return parser
 
@@ -279,14 +328,23 @@ def main(argv: list[str] | None = None) -> int:
     start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
     command = f"{start} -m benchmarks.compare " + shlex.join(_said(sys.argv[1:] if argv is None else argv))
     try:
-        methods = choose([name.strip() for name in args.methods.split(",") if name.strip()], args.external, args.checkpoint)
+        methods = choose(
+            [name.strip() for name in args.methods.split(",") if name.strip()], args.external, args.checkpoint
+        )
         with PartialState(cpu=True).main_process_first():
             testset = find_testset(args.suite, args.testset)
-        set_key = content(*sorted(path for path in testset.iterdir() if path.is_file() and not path.name.startswith(".")))
+        set_key = content(
+            *sorted(path for path in testset.iterdir() if path.is_file() and not path.name.startswith("."))
+        )
         plan = Plan(args.suite, testset, set_key, args.work, args.checkpoint, args.seed, args.threads)
         metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
-        externals = {method.name: path for method, path in zip(methods[len(methods) - len(args.external) :], args.external, strict=True)}
-        rows, clips = compare(plan, methods, externals, metrics, not args.no_latency, command, WeightsStore(args.weights))
+        externals = {
+            method.name: path
+            for method, path in zip(methods[len(methods) - len(args.external) :], args.external, strict=True)
+        }
+        rows, clips = compare(
+            plan, methods, externals, metrics, not args.no_latency, command, WeightsStore(args.weights)
+        )
         if not PartialState().is_main_process:
             return 0
         problems = publish(rows, clips, args.suite, args.out)

@@ -7,16 +7,19 @@ Starts `python app.py` with the shipped weights, opens it in headless Chromium o
     painted_fps          pictures painted per second over 10 s of a take of a minute (the example's voice, repeated)
     engine_fps           frames per second that the model alone would have made in those 10 s
     server_cores, browser_cores   processor time per second in those 10 s
-    slider_to_picture_ms from the slider's event to the first frame with its value on the canvas, median and worst of ten
-    slider_frames        by how many frames that lies ahead of the frame that was on the canvas at the event
+    slider_to_picture_ms from the slider's event to the first frame with its value on the canvas, median and worst of
+    ten slider_frames        by how many frames that lies ahead of the frame that was on the canvas at the event
     skew_ms              sound ahead (+) or behind (-) of the picture in the last second of the minute, median and worst
     stalls               times that the player ran out of frames in the minute
     mp4_ready_s          from the arrival of the last frame to the finished mp4
-    cycles               generate-and-stop cycles, and what they left: growth of threads, open files, files on disk, memory
+    cycles               generate-and-stop cycles, and what they left: growth of threads, open files, files on disk,
+    memory
 
-Every step has its time limit; one that misses it is named in `unfinished`, what it had not measured is absent, and the next begins. The
-result goes to benchmarks/results/demo_latency.json; the last line on stdout is the same as one JSON object.
+Every step has its time limit; one that misses it is named in `unfinished`, what it had not measured is absent, and the
+next begins. The result goes to benchmarks/results/demo_latency.json; the last line on stdout is the same as one JSON
+object.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -48,7 +51,12 @@ from eartalking.io.sound import read_audio
 
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
          "--disable-sync --autoplay-policy=no-user-gesture-required").split()  # fmt: skip
-CLICKS, CHANGES, CYCLES, WARM_CYCLES = 3, 10, 50, 6  # a visitor's last takes stay: only after some cycles does a new one replace an old one
+CLICKS, CHANGES, CYCLES, WARM_CYCLES = (
+    3,
+    10,
+    50,
+    6,
+)  # a visitor's last takes stay: only after some cycles does a new one replace an old one
 WANTED = {
     "startup_s": (-np.inf, 10), "click_to_picture_ms": (-np.inf, 1500), "painted_fps": (22, np.inf), "slider_to_picture_ms": (-np.inf, 300),
     "skew_ms_worst": (-80, 80), "threads_left": (-np.inf, 0), "open_files_left": (-np.inf, 0), "files_left": (-np.inf, 0),
@@ -75,7 +83,11 @@ def main(argv: list[str] | None = None) -> int:
                 browser = playwright.chromium.launch(executable_path=args.chromium, args=FLAGS)
                 measures: list[tuple[str, float, Callable[[_Visit], Iterator[dict[str, Any]]]]] = [
                     (f"{CLICKS} clicks on an example", _CLICK_LIMIT, clicks),
-                    (f"a take of {args.seconds:g} s", 2 * args.seconds + 20, lambda visit: long_take(visit, voice, server)),
+                    (
+                        f"a take of {args.seconds:g} s",
+                        2 * args.seconds + 20,
+                        lambda visit: long_take(visit, voice, server),
+                    ),
                     ("generate and stop", _CYCLE_LIMIT + 20, lambda visit: cycles(visit, voice, args.cycles, server)),
                 ]
                 for name, limit, measure in measures:
@@ -106,7 +118,9 @@ def clicks(visit: _Visit) -> Iterator[dict[str, Any]]:
 
 
 def long_take(visit: _Visit, voice: Path, server: _Server) -> Iterator[dict[str, Any]]:
-    """A minute of the example's voice: the rate of painting, steering, how far sound and picture are apart at the end, the mp4."""
+    """A minute of the example's voice: the rate of painting, steering, how far sound and picture are apart at the end,
+    the mp4.
+    """
     _bring(visit, voice)
     visit.page.evaluate("EARPlayer.on('done', () => { window.doneAt = performance.now(); })")
     visit.page.click("#generate")
@@ -190,7 +204,9 @@ def _cycle(visit: _Visit) -> None:
 
 
 def _steer(visit: _Visit, value: float) -> tuple[float, int]:
-    """Move the yaw slider; milliseconds until its first frame is on the canvas, and frames from the one shown at the event."""
+    """Move the yaw slider; milliseconds until its first frame is on the canvas, and frames from the one shown at the
+    event.
+    """
     return tuple(
         visit.page.evaluate(
             """value => new Promise((resolve, reject) => {
@@ -250,11 +266,20 @@ class _Server:
         """Threads, open files, files below the server's temporary folder, resident memory."""
         files = sum(path.is_file() for path in self._folder.rglob("*"))
         rss = round(self._process.memory_info().rss / 2**20, 1)
-        return {"threads": self._process.num_threads(), "open_files": self._process.num_fds(), "files": files, "rss_mb": rss}
+        return {
+            "threads": self._process.num_threads(),
+            "open_files": self._process.num_fds(),
+            "files": files,
+            "rss_mb": rss,
+        }
 
     def busy_seconds(self) -> tuple[float, float]:
         """Processor time so far of the server, and of the browser with what drives it."""
-        browser = sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children(recursive=True) if child.pid != self._process.pid)
+        browser = sum(
+            sum(child.cpu_times()[:2])
+            for child in psutil.Process().children(recursive=True)
+            if child.pid != self._process.pid
+        )
         return sum(self._process.cpu_times()[:2]), browser
 
 
@@ -342,7 +367,9 @@ def print_table(result: dict[str, Any]) -> None:
     for name, value in result.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = WANTED.get(name, (-np.inf, np.inf))
-            bounds = " and ".join(f"{sign} {bound:g}" for sign, bound in ((">=", low), ("<=", high)) if np.isfinite(bound))
+            bounds = " and ".join(
+                f"{sign} {bound:g}" for sign, bound in ((">=", low), ("<=", high)) if np.isfinite(bound)
+            )
             verdict = f"wanted {bounds}: {'met' if low <= value <= high else 'MISSED'}" if bounds else ""
             print(f"{name:<28} {value:>10} {verdict}")
     for name in WANTED.keys() - result.keys():

@@ -7,6 +7,7 @@ and date, to a JSON, and strips of pictures of what was measured beside it. The 
     --suite quick   a few clips, drift over 60 s: about eight minutes on two cores
     --suite full    more clips, drift over 300 s
 """
+
 from __future__ import annotations
 
 import argparse
@@ -81,7 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--suite", choices=sorted(SUITES), default="quick")
     parser.add_argument("--gates", type=_groups, default=list(MEASURES), metavar="A,B,C", help=", ".join(MEASURES))
-    parser.add_argument("--stills", type=Path, help="folder of `stills` clips of the test split; default: rendered here")
+    parser.add_argument(
+        "--stills", type=Path, help="folder of `stills` clips of the test split; default: rendered here"
+    )
     parser.add_argument("--clips", type=Path, help="folder of `speech` clips of the test split; default: rendered here")
     parser.add_argument("--speech", type=Path, help="speech corpus of the test split; default: synthesised here")
     parser.add_argument("--threads", type=int, default=2)
@@ -103,7 +106,12 @@ def main(argv: list[str] | None = None) -> int:
     write_result(out, result)
     save_pictures(context.pictures, args.pictures or out.with_suffix(""))
     print(table(rows))
-    print(json.dumps({key: value for key, value in result.items() if key != "gates"} | {"values": {row.name: row.value for row in rows}}))
+    print(
+        json.dumps(
+            {key: value for key, value in result.items() if key != "gates"}
+            | {"values": {row.name: row.value for row in rows}}
+        )
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
 """Where a number comes from: hardware, checkpoint, code and date, written into every result file."""
+
 from __future__ import annotations
 
 import datetime

@@ -1,9 +1,10 @@
 """How fast the stream is, everything included: `python -m benchmarks.stream_latency --seconds 60`.
 
-Cold start, time to the first frame (audio arriving in real time, so the look-ahead is inside), time per frame, sustained
-rate, deadlines missed at 25 fps, memory over time and where the time goes. Prints a table; the last stdout line is JSON,
-which also goes to a file in benchmarks/results.
+Cold start, time to the first frame (audio arriving in real time, so the look-ahead is inside), time per frame,
+sustained rate, deadlines missed at 25 fps, memory over time and where the time goes. Prints a table; the last stdout
+line is JSON, which also goes to a file in benchmarks/results.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -32,7 +33,9 @@ LIVE_STARTS = 5  # the first frame's time is the median of that many live starts
 def measure(
     model: TalkingHeadModel, portrait: Path | np.ndarray, waveform: np.ndarray, encode: bool = True, crop: str = "auto"
 ) -> dict[str, Any]:
-    """All of `eval.metrics.latency.summary` for a stream over `waveform`; `encode` includes H.264 in the time per frame."""
+    """All of `eval.metrics.latency.summary` for a stream over `waveform`; `encode` includes H.264 in the time per
+    frame.
+    """
     session = StreamSession(model, portrait, crop=crop)
     ttff = []
     for _ in tqdm(range(LIVE_STARTS + 1), unit="start", leave=False, mininterval=2):
@@ -90,7 +93,9 @@ def main(argv: list[str] | None = None) -> int:
         "cold_start_s": round(cold, 2),
         **measure(model, args.portrait, waveform, not args.no_encode, args.crop),
     }
-    print(f"{about['hardware']['processor']}, {args.threads} threads, {result['size']}x{result['size']}, {args.seconds:g} s")
+    print(
+        f"{about['hardware']['processor']}, {args.threads} threads, {result['size']}x{result['size']}, {args.seconds:g} s"
+    )
     print_table(result)
     out = args.out or ROOT / "benchmarks" / "results" / f"stream_latency_{Path(args.checkpoint).name}.json"
     write_result(out, result)

@@ -1,4 +1,5 @@
 """The About tab: how it works, what it cannot do, whose consent it needs, whose work it stands on."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """The API: named, documented endpoints for `gradio_client` and MCP. They drive the same takes as the page."""
+
 from __future__ import annotations
 
 import secrets
@@ -21,9 +22,7 @@ from eartalking.errors import InputError
 
 _STATUS_SECONDS = 0.2
 _STEER_WAIT_SECONDS = 1.0
-_CONSENT_NEEDED = (
-    "consent must be true: you may animate this portrait and use this voice, and will say that the result is AI-generated."
-)
+_CONSENT_NEEDED = "consent must be true: you may animate this portrait and use this voice, and will say that the result is AI-generated."
 
 
 def add_api(sessions: Sessions) -> None:
@@ -32,16 +31,19 @@ def add_api(sessions: Sessions) -> None:
     def generate(
         portrait: str, voice: str, controls: dict | None, seed: float, badge: bool, consent: bool
     ) -> Iterator[tuple[str, dict, dict]]:
-        """Make a video of a portrait that speaks with a voice: the same file that the command line makes of the same inputs.
+        """Make a video of a portrait that speaks with a voice: the same file that the command line makes of the same
+        inputs.
 
         Args:
             portrait: A picture with a face, upright and well lit works best.
             voice: A recording, at most two minutes.
             controls: {"fps": 25, "tracks": {"yaw": [[0, 0], [1.2, 15]], "emotion": [[2, ["happy", 0.8]]]}}. Tracks are
-                yaw, pitch, roll, gaze_yaw, gaze_pitch, blink, brow, smile, mouth_scale, emotion; the rest the model decides.
+                yaw, pitch, roll, gaze_yaw, gaze_pitch, blink, brow, smile, mouth_scale, emotion; the rest the model
+                decides.
             seed: A whole number from 0.
             badge: Draw a visible "AI-generated" badge into the picture. The file's metadata says so in any case.
-            consent: Must be true: you may animate this portrait and use this voice, and will say that the result is AI-generated.
+            consent: Must be true: you may animate this portrait and use this voice, and will say that the result is
+            AI-generated.
 
         Returns:
             The mp4, the controls that were in force frame by frame, and how fast it was made.
@@ -54,7 +56,8 @@ def add_api(sessions: Sessions) -> None:
     def stream(
         portrait: str, voice: str, controls: dict | None, seed: float, badge: bool, consent: bool
     ) -> Iterator[tuple[dict, str | None]]:
-        """Run a stream in real time, so that /steer can change it while it runs. Yields its status several times a second.
+        """Run a stream in real time, so that /steer can change it while it runs. Yields its status several times a
+        second.
 
         Args:
             portrait: A picture with a face.
@@ -65,8 +68,8 @@ def add_api(sessions: Sessions) -> None:
             consent: Must be true, as for /generate.
 
         Returns:
-            The status, whose `take` is the key for /steer, /status and /stop, and whose `websocket` sends the frames themselves;
-            and the mp4, at the end.
+            The status, whose `take` is the key for /steer, /status and /stop, and whose `websocket` sends the frames
+            themselves; and the mp4, at the end.
         """
         with _visit(sessions, portrait, voice, controls, seed, badge, consent, CLOCK) as take:
             while not take.wait(_STATUS_SECONDS):
@@ -79,10 +82,12 @@ def add_api(sessions: Sessions) -> None:
 
         Args:
             take: The key that /stream gave.
-            tracks: Track names and values, such as {"yaw": 12, "emotion": ["happy", 0.7], "blink": null}; null releases a track.
+            tracks: Track names and values, such as {"yaw": 12, "emotion": ["happy", 0.7], "blink": null}; null releases
+            a track.
 
         Returns:
-            `applied_frame`, the first frame with these values in force (null if the stream ended before), and `next_frame`.
+            `applied_frame`, the first frame with these values in force (null if the stream ended before), and
+            `next_frame`.
         """
         running = _find(sessions, take)
         try:
@@ -148,7 +153,14 @@ def add_api(sessions: Sessions) -> None:
 
 @contextmanager
 def _visit(
-    sessions: Sessions, portrait: str | None, voice: str | None, controls: Any, seed: float, badge: bool, consent: bool, pace: str
+    sessions: Sessions,
+    portrait: str | None,
+    voice: str | None,
+    controls: Any,
+    seed: float,
+    badge: bool,
+    consent: bool,
+    pace: str,
 ) -> Iterator[LiveTake]:
     """A take in a session of its own, which is deleted with all its files when the caller has what it came for."""
     if not consent:
@@ -182,4 +194,10 @@ def _raise_if_failed(take: LiveTake) -> None:
 
 def _status(take: LiveTake) -> dict[str, Any]:
     in_force = dict(take.applied[-1].given()) if take.applied else {}
-    return {"take": take.token, "state": take.state, "websocket": f"{take.url}/stream", "applied": in_force, **take.stats()}
+    return {
+        "take": take.token,
+        "state": take.state,
+        "websocket": f"{take.url}/stream",
+        "applied": in_force,
+        **take.stats(),
+    }

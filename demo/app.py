@@ -1,4 +1,5 @@
 """Put the parts together and serve them."""
+
 from __future__ import annotations
 
 import os

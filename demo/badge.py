@@ -1,4 +1,5 @@
 """The visible mark: a small label "AI-generated" in the corner of every frame, for those who switch it on."""
+
 from __future__ import annotations
 
 from functools import lru_cache

@@ -4,6 +4,7 @@ On ZeroGPU the model runs in a process forked from the page's, which sees no lat
 everything that may change while a stream runs lies in memory that survives the fork: the control values of every
 frame, how far the stream may run, and the order to stop. The ordinary thread uses the same slots, so there is one path.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,7 +16,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from eartalking.config import FPS
-from eartalking.controls import CONTROL_TRACKS, EMOTION_TRACK, EMOTIONS, SCALAR_TRACKS, ControlFrame, Controls, ControlValue
+from eartalking.controls import (
+    CONTROL_TRACKS,
+    EMOTION_TRACK,
+    EMOTIONS,
+    SCALAR_TRACKS,
+    ControlFrame,
+    Controls,
+    ControlValue,
+)
 
 _COLUMNS = len(SCALAR_TRACKS) + 2  # the emotion takes two: which one, how strong
 _STOPPED, _ANCHOR_FRAME, _ANCHOR_TIME, _PLAYING, _LEAD, _HEADER = 0, 1, 2, 3, 4, 8
@@ -29,8 +38,8 @@ class BusyError(RuntimeError):
 class Slot:
     """The shared memory of one running stream: a table of control values per frame, and its pace.
 
-    A value is NaN where the track is released. One process writes, one reads; a row that is read while it is written may mix
-    old and new tracks for that frame, and the frame reports what it got.
+    A value is NaN where the track is released. One process writes, one reads; a row that is read while it is written
+    may mix old and new tracks for that frame, and the frame reports what it got.
     """
 
     def __init__(self, num_frames: int) -> None:

@@ -17,9 +17,10 @@ def build_compare_tab(list_takes: Callable[[gr.Request], Sequence[Take]], elem_i
     """Build the tab's content inside the current `gr.Blocks` context.
 
     Args:
-        list_takes: what this visitor may compare, newest first: dicts with `id`, `label` and `url` (relative to the page, or
-            absolute). Asked again whenever the tab is shown. Files that the visitor opens stay in the browser.
-        elem_id: the component's id; in the browser `window.EARCompare.get(elem_id)` has play, pause, seek(seconds) and state.
+        list_takes: what this visitor may compare, newest first: dicts with `id`, `label` and `url` (relative to the
+            page, or absolute). Asked again whenever the tab is shown. Files that the visitor opens stay in the browser.
+        elem_id: the component's id; in the browser `window.EARCompare.get(elem_id)` has play, pause, seek(seconds) and
+    state.
     """
     pair = gr.HTML(
         value={"takes": []},

@@ -2,6 +2,7 @@
 
 With the `spaces` package installed (Hugging Face), that function becomes a ZeroGPU task and runs in a forked process.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -33,12 +34,14 @@ Result = TypeVar("Result")
 
 
 def computed(function: Callable[..., Result], *arguments: object) -> Future[Result]:
-    """What `function` gives, computed by the one thread of this process in which PyTorch computes; streams take turns there, frame by
-    frame.
+    """What `function` gives, computed by the one thread of this process in which PyTorch computes; streams take turns
+    there, frame by frame.
 
-    OpenMP keeps helpers for every thread that ever used it, and when there are more of them than cores, they no longer wait awake for
-    their next piece of work, but asleep: weights loaded by one thread and frames made by another are 19 frames a second on two cores
-    instead of 25. In ZeroGPU's forked process, which has no such thread, the function has run when this returns.
+    OpenMP keeps helpers for every thread that ever used it, and when there are more of them than cores, they no longer
+    wait awake for
+    their next piece of work, but asleep: weights loaded by one thread and frames made by another are 19 frames a second
+    on two cores instead of 25. In ZeroGPU's forked process, which has no such thread, the function has run when this
+    returns.
     """
     if not _HAS_SPACES:
         return _COMPUTE.submit(function, *arguments)
@@ -68,7 +71,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """A frame, and the milliseconds that computing it took (waiting for the viewer, or for another stream's turn, not included)."""
+    """A frame, and the milliseconds that computing it took (waiting for the viewer, or for another stream's turn, not
+    included).
+    """
 
     frame: Frame
     milliseconds: float
@@ -106,7 +111,8 @@ class Engine:
 
         from eartalking import StreamSession
 
-        # OpenMP keeps the number of threads per thread: without this a new one would use all cores, and round differently.
+        # OpenMP keeps the number of threads per thread: without this a new one would use all cores, and round
+        # differently.
         torch.set_num_threads(torch.get_num_threads())
         key = hashlib.sha256(portrait.tobytes()).digest()
         with self._lock:
@@ -122,7 +128,8 @@ class Engine:
     def _frames(self, slot_number: int, job: Job) -> Iterator[Made]:
         """The frames of `job` as the slot allows them; ends early if the slot is stopped.
 
-        While a frame is being shown, the next is already computed, if it may be: the viewer's picture costs the stream no time.
+        While a frame is being shown, the next is already computed, if it may be: the viewer's picture costs the stream
+        no time.
         """
         slot = self.slots.slots[slot_number]
         session = computed(self._session, job.portrait).result()

@@ -1,4 +1,5 @@
 """The bundled examples: one click makes a face speak. Their people are nobody, or in the public domain."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ for (const card of element.querySelectorAll(".ear-example"))
 
 def example_cards(**kwargs: Any) -> gr.HTML:
     """The component; `.select` fires with `event.index`, a place in EXAMPLES."""
-    return gr.HTML(value=None, html_template=_html(), js_on_load=_ON_LOAD, elem_id="examples", apply_default_css=False, **kwargs)
+    return gr.HTML(
+        value=None, html_template=_html(), js_on_load=_ON_LOAD, elem_id="examples", apply_default_css=False, **kwargs
+    )
 
 
 PORTRAITS = {example.portrait for example in EXAMPLES}

@@ -1,6 +1,8 @@
-"""The Leaderboard tab: a results CSV as ranked, filterable table, plot, download and provenance, whatever columns it has.
+"""The Leaderboard tab: a results CSV as ranked, filterable table, plot, download and provenance, whatever columns it
+has.
 
-Rows with `source` measured (run by this repository's own commands) and rows copied from papers are never ranked together.
+Rows with `source` measured (run by this repository's own commands) and rows copied from papers are never ranked
+together.
 """
 
 from __future__ import annotations
@@ -22,21 +24,77 @@ MEASURED = "measured"
 # What stands beside a metric, as METRIC_SUFFIX; and columns about the run. Both are shown with the row, not ranked by.
 COMPANY = ("ci_low", "ci_high", "n_videos", "n_frames", "coverage", "direction", "network", "tier", "unit", "note")
 BOOKKEEPING = (
-    "source", "kind", "about", "suite", "testset", "clips", "citation", "date", "commit", "protocol", "hash", "hardware", "device", "seed",
-    "command", "version", "latency_load", "n_videos", "n_frames", "coverage", "checkpoint", "row_id", "url", "year", "note",
+    "source",
+    "kind",
+    "about",
+    "suite",
+    "testset",
+    "clips",
+    "citation",
+    "date",
+    "commit",
+    "protocol",
+    "hash",
+    "hardware",
+    "device",
+    "seed",
+    "command",
+    "version",
+    "latency_load",
+    "n_videos",
+    "n_frames",
+    "coverage",
+    "checkpoint",
+    "row_id",
+    "url",
+    "year",
+    "note",
 )
 NAMES = ("method", "name", "model", "system")
-HIGHER = ("sync_c", "csim", "ssim", "psnr", "fps", "acc", "f1", "lip_sync", "followed", "correlation", "confidence", "score")
-LOWER = ("fid", "fvd", "lpips", "perceptual", "sync_d", "identity", "err", "latency", "ms", "rtf", "drift", "flicker", "silence", "memory",
-         "mb", "distance", "seconds")
+HIGHER = (
+    "sync_c",
+    "csim",
+    "ssim",
+    "psnr",
+    "fps",
+    "acc",
+    "f1",
+    "lip_sync",
+    "followed",
+    "correlation",
+    "confidence",
+    "score",
+)
+LOWER = (
+    "fid",
+    "fvd",
+    "lpips",
+    "perceptual",
+    "sync_d",
+    "identity",
+    "err",
+    "latency",
+    "ms",
+    "rtf",
+    "drift",
+    "flicker",
+    "silence",
+    "memory",
+    "mb",
+    "distance",
+    "seconds",
+)
 LATENCY = ("ttff", "latency", "ms", "rtf")
 QUALITY = ("sync_c", "fvd", "fid", "csim", "psnr", "lpips", "ssim")
 LARGEST, SMALLEST, ZERO = "the largest", "the smallest", "nearest to 0"
-MISSING = "No results here yet. `python -m benchmarks.compare --suite quick` measures every built-in method and writes them."
+MISSING = (
+    "No results here yet. `python -m benchmarks.compare --suite quick` measures every built-in method and writes them."
+)
 
 
 def read_leaderboard(csv_path: str | Path) -> list[Row]:
-    """The rows of a results CSV in the file's order: column -> number where every filled cell of it is one, else text; None if empty.
+    """The rows of a results CSV in the file's order: column -> number where every filled cell of it is one, else text;
+    None if empty.
 
     Raises:
         InputError: the file is missing, or is no table (naming the row).
@@ -83,6 +141,7 @@ def name_column(rows: Sequence[Row]) -> str:
 
 def metrics(rows: Sequence[Row]) -> list[str]:
     """The columns that rows can be ranked by: numbers that are results."""
+
     def is_result(column: str) -> bool:
         if column in BOOKKEEPING or column == name_column(rows):
             return False
@@ -120,7 +179,9 @@ class Choice(NamedTuple):
 
 
 def suites(rows: Sequence[Row], measured: bool) -> list[str]:
-    """The test sets that rows of one kind of source were scored on, in the file's order; empty if the file does not say."""
+    """The test sets that rows of one kind of source were scored on, in the file's order; empty if the file does not
+    say.
+    """
     return list(dict.fromkeys(str(row["suite"]) for row in rows if row.get("suite") and is_measured(row) == measured))
 
 
@@ -139,7 +200,9 @@ def offered(rows: Sequence[Row], choice: Choice) -> list[str]:
 
 
 def ranked(rows: Sequence[Row], choice: Choice) -> pd.DataFrame:
-    """The chosen rows, best first; rows without the metric come last, unranked. Column `row` is the number in the file."""
+    """The chosen rows, best first; rows without the metric come last, unranked. Column `row` is the number in the
+    file.
+    """
     numbered, metric = chosen(rows, choice), choice.metric
     key = {SMALLEST: lambda value: value, LARGEST: lambda value: -value, ZERO: abs}[choice.best]
     if metric:
@@ -172,11 +235,17 @@ def provenance(rows: Sequence[Row], number: int) -> str:
     """Everything the file says about one row (counting from 1), as HTML: the run, then each metric with its company."""
     row = rows[number - 1]
     kind = "measured here" if is_measured(row) else f"reported elsewhere (source: {row.get('source')})"
-    company = [column for column in row if any(column.endswith(f"_{part}") and column[: -len(part) - 1] in row for part in COMPANY)]
+    company = [
+        column
+        for column in row
+        if any(column.endswith(f"_{part}") and column[: -len(part) - 1] in row for part in COMPANY)
+    ]
     accompanied = [metric for metric in row if any(f"{metric}_{part}" in row for part in COMPANY)]
     title = f"{html.escape(_text(row[name_column(rows)]))} <span>row {number}, {html.escape(kind)}</span>"
     plain = [column for column in row if column not in company and column not in accompanied]
-    items = "".join(f"<div><dt>{html.escape(column)}</dt><dd>{html.escape(_text(row[column]))}</dd></div>" for column in plain)
+    items = "".join(
+        f"<div><dt>{html.escape(column)}</dt><dd>{html.escape(_text(row[column]))}</dd></div>" for column in plain
+    )
     return f"<div class='lb-row'><h4>{title}</h4><dl>{items}</dl>{_metric_table(row, accompanied)}</div>"
 
 
@@ -187,8 +256,12 @@ def _metric_table(row: Row, accompanied: Sequence[str]) -> str:
         return ""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("metric", "value", *parts))
     body = "".join(
-        "<tr>" + f"<th>{html.escape(metric)}</th>"
-        + "".join(f"<td>{html.escape(_text(row.get(key)))}</td>" for key in (metric, *(f"{metric}_{part}" for part in parts))) + "</tr>"
+        "<tr>"
+        + f"<th>{html.escape(metric)}</th>"
+        + "".join(
+            f"<td>{html.escape(_text(row.get(key)))}</td>" for key in (metric, *(f"{metric}_{part}" for part in parts))
+        )
+        + "</tr>"
         for metric in shown
     )
     return f"<div class='lb-wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -228,19 +301,28 @@ HINT = "<div class='lb-hint'>Select a row to see everything that is known about 
 
 
 def build_leaderboard_tab(csv_path: str | Path) -> None:
-    """Build the tab's content inside the current `gr.Blocks` context. The file is read when the page is loaded and by the
-    Refresh button; a missing or broken one becomes a message."""
+    """Build the tab's content inside the current `gr.Blocks` context. The file is read when the page is loaded and by
+    the Refresh button; a missing or broken one becomes a message."""
     csv_path = Path(csv_path)
     message = gr.Markdown(elem_id="leaderboard-message")
     with gr.Column() as content:
         with gr.Row(equal_height=True):
-            kind = gr.Radio([HERE, PAPERS], value=HERE, label="Rows", elem_id="leaderboard-kind",
-                            info="Never ranked together")
+            kind = gr.Radio(
+                [HERE, PAPERS], value=HERE, label="Rows", elem_id="leaderboard-kind", info="Never ranked together"
+            )
             suite = gr.Dropdown([], label="Test set", elem_id="leaderboard-suite", min_width=120)
             metric = gr.Dropdown([], label="Rank by", elem_id="leaderboard-metric", min_width=160)
             order = gr.Dropdown([LARGEST, SMALLEST, ZERO], label="Best is", elem_id="leaderboard-order", min_width=140)
-        table = gr.Dataframe(interactive=False, show_search="filter", wrap=False, max_height=460, elem_id="leaderboard-table",
-                             label="Ranking", pinned_columns=2, type="array")
+        table = gr.Dataframe(
+            interactive=False,
+            show_search="filter",
+            wrap=False,
+            max_height=460,
+            elem_id="leaderboard-table",
+            label="Ranking",
+            pinned_columns=2,
+            type="array",
+        )
         detail = gr.HTML(HINT, css_template=CSS, apply_default_css=False, elem_id="leaderboard-row")
         with gr.Row():
             x = gr.Dropdown([], label="Across", elem_id="leaderboard-x")
@@ -252,20 +334,27 @@ def build_leaderboard_tab(csv_path: str | Path) -> None:
 
     def guarded(show: Callable[..., Any], outputs: int) -> Callable[..., Any]:
         """The file may have gone or changed since the page was made: then the tab keeps what it shows."""
+
         def run(*values: Any) -> Any:
             try:
                 return show(read_leaderboard(csv_path), *values)
             except (InputError, KeyError) as error:
                 gr.Warning(str(error) if isinstance(error, InputError) else "The results have changed: press Refresh")
                 return tuple(gr.skip() for _ in range(outputs)) if outputs > 1 else gr.skip()
+
         return run
 
-    def show_kind(rows: Sequence[Row], kind: str, suite: str | None, metric: str | None, order: str, x: str, y: str) -> tuple[Any, ...]:
+    def show_kind(
+        rows: Sequence[Row], kind: str, suite: str | None, metric: str | None, order: str, x: str, y: str
+    ) -> tuple[Any, ...]:
         choice = _start(rows, kind == HERE, suite)
         results = offered(rows, choice)
         if metric in results:
             choice = choice._replace(metric=metric, best=order)
-        axes = [axis if axis in results else start for axis, start in zip((x, y), _axes(results, choice.metric), strict=True)]
+        axes = [
+            axis if axis in results else start
+            for axis, start in zip((x, y), _axes(results, choice.metric), strict=True)
+        ]
         return _views(rows, choice, *axes)
 
     def show_best(rows: Sequence[Row], metric: str) -> str:
@@ -283,9 +372,13 @@ def build_leaderboard_tab(csv_path: str | Path) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
     inputs, views = [kind, suite, metric, order, x, y], [suite, metric, order, table, detail, x, y, plot]
     parts = [message, content, download, kind, *views]
-    gr.on(None, refreshed, None, parts, **quiet)  # when the page is loaded, so that a visitor sees the file as it is now
+    gr.on(
+        None, refreshed, None, parts, **quiet
+    )  # when the page is loaded, so that a visitor sees the file as it is now
     gr.on([item.input for item in (kind, suite, order, x, y)], guarded(show_kind, len(views)), inputs, views, **quiet)
-    metric.input(guarded(show_best, 1), metric, order, **quiet).then(guarded(show_kind, len(views)), inputs, views, **quiet)
+    metric.input(guarded(show_best, 1), metric, order, **quiet).then(
+        guarded(show_kind, len(views)), inputs, views, **quiet
+    )
     table.select(selected, None, detail, **quiet)
     refresh.click(refreshed, None, parts, **quiet)
 
@@ -334,8 +427,10 @@ def _everything(csv_path: Path) -> list[Any]:
         return [gr.update(value=reason, visible=True), hidden, hidden, *[gr.skip()] * 9]
     counts = sum(map(is_measured, rows))
     choice = _start(rows, counts > 0)
-    text = (f"**{counts}** rows measured here, **{len(rows) - counts}** reported in papers. A name with a suffix, such as `fid_lite0`, "
-            "uses another network than the canonical metric: compare only within a column.")
+    text = (
+        f"**{counts}** rows measured here, **{len(rows) - counts}** reported in papers. A name with a suffix, such as `fid_lite0`, "
+        "uses another network than the canonical metric: compare only within a column."
+    )
     return [
         gr.update(value=text, visible=True),
         gr.update(visible=True),

@@ -1,4 +1,5 @@
 """One running stream as the page sees it: steered while it runs, watched while it runs, an mp4 at its end."""
+
 from __future__ import annotations
 
 import contextvars
@@ -57,13 +58,14 @@ class _Change:
 class LiveTake:
     """A stream from Generate to mp4. Create it, `start` it, and it runs in its own thread.
 
-    How fast it runs is its `pace`: VIEWER stays a few frames ahead of a viewer, who is told through `attach` and answers
-    through `follow`, so that `set` is seen at once; CLOCK runs in real time, watched or not; FREE as fast as it can. Either way
-    the frames and the file are those of the command line.
+    How fast it runs is its `pace`: VIEWER stays a few frames ahead of a viewer, who is told through `attach` and
+    answers through `follow`, so that `set` is seen at once; CLOCK runs in real time, watched or not; FREE as fast as it
+    can. Either way the frames and the file are those of the command line.
 
-    Messages to the listener: bytes are frames (see `_PACKET`; the JSON holds `applied`, the controls in force, and `ms`), text is
-    JSON with a `type`: `hello`, `stats`, `applied` (a change and the frame at which it took effect), `writing` (how much of the
-    mp4 is there, once all frames are made), `done`, `error`.
+    Messages to the listener: bytes are frames (see `_PACKET`; the JSON holds `applied`, the controls in force, and
+    `ms`), text is
+    JSON with a `type`: `hello`, `stats`, `applied` (a change and the frame at which it took effect), `writing` (how
+    much of the mp4 is there, once all frames are made), `done`, `error`.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class LiveTake:
         return self._took_effect.get(change)
 
     def replan(self, controls: Controls) -> None:
-        """The timeline was edited: follow it from the next frame on. Changes that no frame has shown yet stay on top of it."""
+        """The timeline was edited: follow it from the next frame on. Changes that no frame has shown yet stay on top of
+        it.
+        """
         with self._lock:
             if self.state == RUNNING:
                 self._slot.write_plan(controls, self.next_frame, self.job.num_frames)
@@ -193,7 +197,9 @@ class LiveTake:
         return f"{STREAM_PATH}/{self.token}"
 
     def log(self) -> Controls:
-        """The controls that were in force, frame by frame: with portrait, voice and seed it makes the same video again."""
+        """The controls that were in force, frame by frame: with portrait, voice and seed it makes the same video
+        again.
+        """
         return controls_of(self.applied)
 
     @property
@@ -219,7 +225,9 @@ class LiveTake:
     # Running
 
     def start(self) -> None:
-        """Run in a thread of its own, which inherits the request's context (ZeroGPU reads the visitor's quota from it)."""
+        """Run in a thread of its own, which inherits the request's context (ZeroGPU reads the visitor's quota from
+        it).
+        """
         context = contextvars.copy_context()
         self._started = monotonic()
         threading.Thread(target=context.run, args=(self._run,), name=f"take-{self.token[:6]}", daemon=True).start()
@@ -262,7 +270,11 @@ class LiveTake:
         while not recorder.wait(_WRITING_SECONDS):
             self._publish_json("writing", written=recorder.written, total=recorder.num_frames)
         if not whole:
-            cut_short(self.video, recorder.num_frames, f"stopped early, after {recorder.num_frames} of {self.job.num_frames} frames")
+            cut_short(
+                self.video,
+                recorder.num_frames,
+                f"stopped early, after {recorder.num_frames} of {self.job.num_frames} frames",
+            )
 
     def _take_in(self, made: Made, recorder: Recorder) -> None:
         frame = made.frame
@@ -279,7 +291,9 @@ class LiveTake:
             self._publish(self._packet(image, frame.index, frame.applied, made.milliseconds))
         for change in seen:
             waited = (monotonic() - change.asked) * 1000
-            self._publish_json("applied", change=change.number, frame=frame.index, tracks=change.tracks, ms=round(waited, 1))
+            self._publish_json(
+                "applied", change=change.number, frame=frame.index, tracks=change.tracks, ms=round(waited, 1)
+            )
         recorder.add(image)
         self._milliseconds.append(made.milliseconds)
         self._misses += made.milliseconds > _FRAME_MS and frame.index > 0

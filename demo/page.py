@@ -1,4 +1,5 @@
 """The page: what it looks like and which event does what. All work is done by the other modules."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -78,7 +79,9 @@ def _build_create(sessions: Sessions) -> None:
                 buttons=[],
             )  # fmt: skip
             crop = portrait_crop()
-            voice = gr.Audio(label="Voice", sources=["upload", "microphone"], type="filepath", elem_id="voice", buttons=[])
+            voice = gr.Audio(
+                label="Voice", sources=["upload", "microphone"], type="filepath", elem_id="voice", buttons=[]
+            )
             text = gr.Textbox(
                 placeholder="or type what to say, and press Enter", show_label=False, label="Text to say",
                 max_length=LONGEST_TEXT, submit_btn=True, elem_id="typed",
@@ -89,7 +92,9 @@ def _build_create(sessions: Sessions) -> None:
             with gr.Accordion("Options", open=False):
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1,
                                  info="Same inputs, controls and seed: same video.")  # fmt: skip
-                badge = gr.Checkbox(False, label="Visible AI-generated badge", info="The file's metadata says so in any case.")
+                badge = gr.Checkbox(
+                    False, label="Visible AI-generated badge", info="The file's metadata says so in any case."
+                )
         with gr.Column(scale=4, min_width=300, elem_id="watch"):
             screen = stage()
         with gr.Column(scale=4, min_width=300, elem_id="controls"):
@@ -122,19 +127,28 @@ def _build_create(sessions: Sessions) -> None:
         return str(spoken), _voice_on_timeline(session), _clear()
 
     def start(
-        crop_value: Any, timeline_value: Any, seed_value: float | None, with_badge: bool, agreed: bool, request: gr.Request
+        crop_value: Any,
+        timeline_value: Any,
+        seed_value: float | None,
+        with_badge: bool,
+        agreed: bool,
+        request: gr.Request,
     ) -> tuple[Any, Any]:
         session = sessions.get(request.session_hash)
         try:
             _require_consent(session, agreed)
             controls = read_controls({"fps": 25, "tracks": (timeline_value or {}).get("tracks", {})})
             crop = chosen(crop_value)
-            take = sessions.start_take(session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge)
+            take = sessions.start_take(
+                session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge
+            )
         except (UploadError, BusyError) as error:
             return gr.skip(), _bad(error)
         return {"token": take.token, "url": take.url}, _clear()
 
-    def speak_example(event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request) -> tuple[Any, ...]:
+    def speak_example(
+        event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request
+    ) -> tuple[Any, ...]:
         session = sessions.get(request.session_hash)
         example = EXAMPLES[event.index]
         try:
@@ -153,7 +167,9 @@ def _build_create(sessions: Sessions) -> None:
     text.submit(type_voice, text, [voice, timeline, message], **private)
     # Not queued: a queue would only add its own delay before the first frame. How many may run is the slots' business.
     generate.click(start, [crop, timeline, seed, badge, consent], [screen, message], queue=False, **private)
-    cards.select(speak_example, [seed, badge], [portrait, voice, crop, timeline, screen, message], queue=False, **private)
+    cards.select(
+        speak_example, [seed, badge], [portrait, voice, crop, timeline, screen, message], queue=False, **private
+    )
 
 
 def _require_consent(session: UserSession, agreed: bool) -> None:

@@ -1,4 +1,5 @@
 """The mp4 of a running take, written beside the stream and not in its way."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,7 +16,9 @@ from eartalking.config import FPS
 from eartalking.errors import InputError, os_cause
 from eartalking.io.video_writer import VideoWriter
 
-BACKLOG = 128  # frames that may wait to be written: 25 MB at 256 pixels. When they are full, the stream waits for the file
+BACKLOG = (
+    128  # frames that may wait to be written: 25 MB at 256 pixels. When they are full, the stream waits for the file
+)
 _NICE = 4  # the thread's: a viewer waits for the next frame, nobody for the file. With more, a busy machine never gets to it
 _WHOLE, _EARLY, _DISCARD = object(), object(), object()
 
@@ -36,8 +39,8 @@ class _Writer(VideoWriter):
 class Recorder:
     """Writes frames to `path` in a thread of its own. Whatever happens, call `finish` or `discard` once at the end.
 
-    Encoding a frame takes 3 ms of the 40 that a frame has, and on two cores the model wants all of them: so it happens where
-    the model waits for the viewer.
+    Encoding a frame takes 3 ms of the 40 that a frame has, and on two cores the model wants all of them: so it happens
+    where the model waits for the viewer.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], audio: Path) -> None:
@@ -115,7 +118,8 @@ def _give_way() -> None:
 
 
 def cut_short(path: Path, num_frames: int, note: str) -> None:
-    """Drop the sound that begins after the last frame (encoders pad) and add `note` to the comment; nothing is encoded again.
+    """Drop the sound that begins after the last frame (encoders pad) and add `note` to the comment; nothing is encoded
+    again.
 
     Raises:
         InputError: the file cannot be written.

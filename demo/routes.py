@@ -3,10 +3,12 @@
 `live/<token>/stream` is a WebSocket. The server sends what `LiveTake` publishes; the browser sends JSON:
     {"type": "set", "tracks": {"yaw": 12, "emotion": ["happy", 0.7], "blink": null}, "id": any}   acts on the next frame
     {"type": "plan", "controls": {"fps": 25, "tracks": {}}}   the timeline was edited
-    {"type": "playhead", "frame": 41.5, "playing": true}      what the viewer sees now; generation stays a little ahead of it
-    {"type": "stop"}                                          end now and keep what was made so far
-and gets {"type": "accepted", "id": any, "change": number, "frame": next} or {"type": "refused", "id": any, "message": why}.
+    {"type": "playhead", "frame": 41.5, "playing": true}      what the viewer sees now; generation stays a little ahead
+    of it {"type": "stop"}                                          end now and keep what was made so far
+and gets {"type": "accepted", "id": any, "change": number, "frame": next} or {"type": "refused", "id": any, "message":
+why}.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -31,7 +33,8 @@ _LARGEST_MESSAGE = 2**20  # characters of JSON; a plan of ten tracks over two mi
 def live_routes(sessions: Sessions) -> list[BaseRoute]:
     """The routes, for Gradio's `launch(app_kwargs={"routes": ...})`."""
 
-    # No check of the origin: the token is 128 random bits that only the take's owner was told, and proxies rewrite hosts.
+    # No check of the origin: the token is 128 random bits that only the take's owner was told, and proxies rewrite
+    # hosts.
     async def stream(socket: WebSocket) -> None:
         take = sessions.find_take(socket.path_params["token"])
         if take is None or take.pace == FREE:
@@ -63,8 +66,9 @@ def live_routes(sessions: Sessions) -> list[BaseRoute]:
 
 
 def gone_file_handlers() -> dict[type[Exception], Any]:
-    """Exception handlers, for Gradio's `launch(app_kwargs={"exception_handlers": ...})`: a refused upload is deleted at once, and
-    the page's preview may be asking for it in that moment. Gradio looks for a file before it serves it; what goes in between is
+    """Exception handlers, for Gradio's `launch(app_kwargs={"exception_handlers": ...})`: a refused upload is deleted at
+    once, and the page's preview may be asking for it in that moment. Gradio looks for a file before it serves it; what
+    goes in between is
     as gone as what went before: 404, not an internal error."""
 
     async def gone(request: Request, error: Exception) -> Response:
@@ -95,7 +99,9 @@ async def _serve(socket: WebSocket, take: LiveTake) -> None:
             text = await socket.receive_text()
             if len(text) <= _LARGEST_MESSAGE:
                 # A long plan takes a while to lay out; for the rest a change of threads would cost more than the work.
-                answer = await asyncio.to_thread(_handle, take, text) if len(text) > _LONG_MESSAGE else _handle(take, text)
+                answer = (
+                    await asyncio.to_thread(_handle, take, text) if len(text) > _LONG_MESSAGE else _handle(take, text)
+                )
                 if answer is not None:
                     outgoing.put_nowait(json.dumps(answer))
     except (WebSocketDisconnect, KeyError):  # KeyError: bytes where text belongs
@@ -127,7 +133,9 @@ def _handle(take: LiveTake, text: str) -> dict[str, Any] | None:
                 take.follow(frame if math.isfinite(frame) else 0.0, bool(message["playing"]))
                 return None
             case "set":
-                change = take.set({track: tuple(v) if isinstance(v, list) else v for track, v in message["tracks"].items()})
+                change = take.set(
+                    {track: tuple(v) if isinstance(v, list) else v for track, v in message["tracks"].items()}
+                )
             case "plan":
                 take.replan(read_controls(message["controls"]))
                 return None

@@ -1,4 +1,5 @@
 """Who is using the page, what they brought, what they made; and when all of that is deleted."""
+
 from __future__ import annotations
 
 import contextlib
@@ -25,7 +26,9 @@ _SWEEP_SECONDS = 30.0
 
 @dataclass
 class UserSession:
-    """One visitor (a browser tab, or a client of the API): a folder of their own, their inputs, their takes, newest last."""
+    """One visitor (a browser tab, or a client of the API): a folder of their own, their inputs, their takes, newest
+    last.
+    """
 
     folder: Path
     portrait: Portrait | None = None
@@ -99,7 +102,10 @@ class Sessions:
         return session.voice
 
     def preload(self, portraits: set[Path], voices: set[Path]) -> None:
-        """Open bundled files once for all visitors, in a thread of their own, so that nobody waits for a face to be found."""
+        """Open bundled files once for all visitors, in a thread of their own, so that nobody waits for a face to be
+        found.
+        """
+
         def work() -> None:
             for path in portraits:
                 self._bundled_portrait(path)
@@ -231,4 +237,3 @@ class Sessions:
         for key, session in list(self._sessions.items()):
             if session.seen < oldest and session.running is None:
                 self.close(key)
-

@@ -1,4 +1,5 @@
 """Looks: Gradio's theme with the system's own fonts (nothing is fetched), and the style sheet for our components."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Typed text becomes a voice, offline: espeak-ng, a robot but a tireless one."""
+
 from __future__ import annotations
 
 import threading

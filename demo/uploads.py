@@ -1,4 +1,5 @@
 """What users bring: portraits, voices and control files, checked against the limits before they cost anything."""
+
 from __future__ import annotations
 
 import json
@@ -43,7 +44,9 @@ class CropBox:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A loaded portrait: `image` (H, W, 3) uint8, the detected `face` (None without one), and the `box` that frames the head."""
+    """A loaded portrait: `image` (H, W, 3) uint8, the detected `face` (None without one), and the `box` that frames the
+    head.
+    """
 
     path: Path
     image: np.ndarray
@@ -134,7 +137,8 @@ def open_voice(path: Path, limits: Limits) -> Voice:
 
 
 def read_controls(source: Any) -> Controls:
-    """Controls from the path of a .json or .csv file, or from a JSON document, as text or parsed; nothing at all is none.
+    """Controls from the path of a .json or .csv file, or from a JSON document, as text or parsed; nothing at all is
+    none.
 
     Raises:
         UploadError: naming the track and the keyframe or row.

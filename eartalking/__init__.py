@@ -1,4 +1,5 @@
 """EARTalking: a portrait and a voice become a streamed, lip-synced, controllable talking head."""
+
 from eartalking.checkpoint import load_model
 from eartalking.controls import Controls
 from eartalking.model import TalkingHeadModel

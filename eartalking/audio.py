@@ -208,9 +208,7 @@ class AudioEncoder(nn.Module):
             return None, state
         return self.tokens(hidden[:, 0]), state
 
-    def _trunk(
-        self, mel: Tensor, contexts: tuple[Tensor | None, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _trunk(self, mel: Tensor, contexts: tuple[Tensor | None, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """mel (B, 4 L, 80) -> features (B, L, D) that know nothing after their own frame, next contexts."""
         x = ((mel - self.mel_mean) / self.mel_std).transpose(1, 2)
         x, stem_context = self.stem(x, contexts[0])  # (B, D, 4 L)
@@ -254,7 +252,9 @@ class Wav2Vec2AudioEncoder(nn.Module):
         self.to_tokens = nn.Linear(self.dim, tokens_per_frame * out_dim)
 
     def load_pretrained(self, name: str) -> None:
-        """Take over the backbone of a hub id ("facebook/wav2vec2-base-960h") or a folder; ValueError where the sizes differ."""
+        """Take over the backbone of a hub id ("facebook/wav2vec2-base-960h") or a folder; ValueError where the sizes
+        differ.
+        """
         from transformers import Wav2Vec2Model
 
         given = Wav2Vec2Model.from_pretrained(name)

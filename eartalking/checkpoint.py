@@ -2,6 +2,7 @@
 
 Weights are stored in float16 to keep the shipped folder small, and loaded as float32.
 """
+
 from __future__ import annotations
 
 import json
@@ -21,7 +22,9 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 CONFIG_NAME, WEIGHTS_NAME, CARD_NAME = "config.json", "model.safetensors", "MODEL_CARD.md"
 
 
-def load_model(checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT, device: str | torch.device = "cpu") -> TalkingHeadModel:
+def load_model(
+    checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT, device: str | torch.device = "cpu"
+) -> TalkingHeadModel:
     """Load a checkpoint, in eval mode: a shipped name ("default"), a folder, or a hub id ("owner/name").
 
     Raises:
@@ -31,7 +34,9 @@ def load_model(checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT, device: 
     try:
         model = TalkingHeadModel(read_config(folder / CONFIG_NAME))
         weights = load_file(folder / WEIGHTS_NAME, device="cpu")
-        model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
+        model.load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
         raise InputError(folder, f"not a usable checkpoint: {cause}") from error
@@ -67,7 +72,9 @@ def resolve(checkpoint: str | os.PathLike[str]) -> Path:
     if name.count("/") == 1 and not Path(checkpoint).exists() and not name.startswith((".", "/")):
         return _download(name)
     names = sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{CONFIG_NAME}"))
-    raise InputError(checkpoint, f"no checkpoint here ({CONFIG_NAME} and {WEIGHTS_NAME}); shipped: {', '.join(names) or 'none'}")
+    raise InputError(
+        checkpoint, f"no checkpoint here ({CONFIG_NAME} and {WEIGHTS_NAME}); shipped: {', '.join(names) or 'none'}"
+    )
 
 
 def _download(hub_id: str) -> Path:

@@ -3,6 +3,7 @@
 Each default has one home: here. `from_dict` is strict: an unknown key, a missing section or a wrong type is an
 error, so a typo in a `config.json` can never vanish. What can be derived is a property, not a field.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -42,14 +43,18 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         if self.motion_size > self.num_latent_tokens * self.latent_channels:
-            raise ValueError(f"motion_size {self.motion_size} does not fit into {self.num_latent_tokens * self.latent_channels} latents")
+            raise ValueError(
+                f"motion_size {self.motion_size} does not fit into {self.num_latent_tokens * self.latent_channels} latents"
+            )
 
 
 @dataclass(frozen=True)
 class AudioConfig:
     """Causal audio encoder; `lookahead` is in frames of 40 ms and is part of the reported latency."""
 
-    encoder: str = "conv"  # our own small one; or "wav2vec2", for large models: wav2vec 2.0 base at dim 768 and 12 layers
+    encoder: str = (
+        "conv"  # our own small one; or "wav2vec2", for large models: wav2vec 2.0 base at dim 768 and 12 layers
+    )
     dim: int = 192
     tokens_per_frame: int = 2
     lookahead: int = 2
@@ -80,30 +85,41 @@ class ModelConfig:
     masked_steps: int = 36  # of masked_ar: passes over a frame, as many as it has tokens at most
     num_steps: int = 4  # of the flow, or of each token's denoising
     temperature: float = 0.0  # of the noise that a frame is drawn from; at 0 the frame is the regression alone
-    # How little a stream trusts its own history, in 0..1: the history is scaled as training scales it at this noise level,
-    # and the model is told the level. At 0.1, 0.3 and 0.5 the next frame is foretold with errors of 0.107, 0.115 and 0.148
-    # (copying: 0.160), and after 60 s a face's distance to its portrait has changed by 27, 4 and 0.06 %.
+    # How little a stream trusts its own history, in 0..1: the history is scaled as training scales it at this noise
+    # level, and the model is told the level. At 0.1, 0.3 and 0.5 the next frame is foretold with errors of 0.107, 0.115
+    # and 0.148 (copying: 0.160), and after 60 s a face's distance to its portrait has changed by 27, 4 and 0.06 %.
     history_level: float = 0.5
 
     def __post_init__(self) -> None:
         if self.sink_size not in (0, 1):
-            raise ValueError(f"sink_size must be 1 (the portrait's block) or 0 (only the decoder has the portrait), not {self.sink_size}")
+            raise ValueError(
+                f"sink_size must be 1 (the portrait's block) or 0 (only the decoder has the portrait), not {self.sink_size}"
+            )
         if self.emission not in EMISSIONS:
             raise ValueError(f"emission must be one of {', '.join(EMISSIONS)}, not {self.emission!r}")
         if min(self.num_steps, self.masked_steps) < 1:
             raise ValueError(f"need num_steps and masked_steps >= 1, got {self.num_steps} and {self.masked_steps}")
         if not 0 <= self.history_level <= 1 or self.temperature < 0:
-            raise ValueError(f"need history_level in 0..1 and temperature >= 0, got {self.history_level} and {self.temperature}")
+            raise ValueError(
+                f"need history_level in 0..1 and temperature >= 0, got {self.history_level} and {self.temperature}"
+            )
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         if self.autoencoder.num_latent_tokens % self.latents_per_token:
-            raise ValueError(f"latents_per_token {self.latents_per_token} does not divide {self.autoencoder.num_latent_tokens} latents")
+            raise ValueError(
+                f"latents_per_token {self.latents_per_token} does not divide {self.autoencoder.num_latent_tokens} latents"
+            )
 
 
 TINY = ModelConfig(
     autoencoder=AutoencoderConfig(
-        image_size=64, encoder_widths=(8, 8, 16), reference_widths=(8, 8, 16), decoder_widths=(8, 16, 16), latent_channels=4,
-        surface_widths=(8, 8, 16), surface_components=4
+        image_size=64,
+        encoder_widths=(8, 8, 16),
+        reference_widths=(8, 8, 16),
+        decoder_widths=(8, 16, 16),
+        latent_channels=4,
+        surface_widths=(8, 8, 16),
+        surface_components=4,
     ),
     audio=AudioConfig(dim=32),
     dim=32,

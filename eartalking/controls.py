@@ -408,6 +408,12 @@ class ControlBatch:
 def control_values(labels: dict[str, Tensor]) -> Tensor:
     """(T, 9): the scalar control tracks of a clip in the order of `SCALAR_TRACKS`."""
     pose, gaze = labels["head_pose"].float(), labels["gaze"].float()
-    columns = {"yaw": pose[:, 0], "pitch": pose[:, 1], "roll": pose[:, 2], "gaze_yaw": gaze[:, 0], "gaze_pitch": gaze[:, 1]}
+    columns = {
+        "yaw": pose[:, 0],
+        "pitch": pose[:, 1],
+        "roll": pose[:, 2],
+        "gaze_yaw": gaze[:, 0],
+        "gaze_pitch": gaze[:, 1],
+    }
     columns |= {name: labels[name].float() for name in ("blink", "brow", "smile", "mouth_scale")}
     return torch.stack([columns[track] for track in SCALAR_TRACKS], dim=1)

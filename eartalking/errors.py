@@ -24,9 +24,7 @@ class InputError(ValueError):
 
 def printable(text: str) -> str:
     """`text` with everything escaped that would break the line or the terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def os_cause(error: BaseException) -> str:

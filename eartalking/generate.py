@@ -68,9 +68,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("portrait", help="a picture with a face: PNG, JPEG, WebP, ...")
     parser.add_argument("audio", help="a voice: WAV, MP3, FLAC, OGG, M4A, a video with sound, ...")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
-    parser.add_argument(
-        "--controls", metavar="FILE", help="keyframes (.json) or rows (.csv): pose, emotion, ..."
-    )
+    parser.add_argument("--controls", metavar="FILE", help="keyframes (.json) or rows (.csv): pose, emotion, ...")
     parser.add_argument("--seed", type=int, default=0, help="same inputs and seed, same video (default 0)")
     parser.add_argument("--checkpoint", default="default", metavar="NAME_OR_DIR", help="the model")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -6,8 +6,10 @@ NULL audio and controls. It stays in the cache for ever and modulates all blocks
 at the latent tokens of block t are the emission head's condition for the latents of frame t.
 
 Notation: B batch, T frames, N latents of C channels, handled as P = N / latents_per_token tokens, A audio tokens, G + 1
-control tokens, D width, K = A + G + 1 + P tokens per frame. The backbone's first position is the sink's, if there is one.
+control tokens, D width, K = A + G + 1 + P tokens per frame. The backbone's first position is the sink's, if there is
+one.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -32,8 +34,8 @@ from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALE
 
 @dataclass
 class StreamState:
-    """What the autoregression remembers: caches, the sink's summary (B, D), latents of the last frame (B, N, C) without the
-    expressions that were asked for, and the controls (B,) that asked for them."""
+    """What the autoregression remembers: caches, the sink's summary (B, D), latents of the last frame (B, N, C) without
+    the expressions that were asked for, and the controls (B,) that asked for them."""
 
     backbone: TransformerState
     sink: Tensor
@@ -49,9 +51,11 @@ class StreamState:
         """Flat copies, ready for safetensors."""
         controls = {f"controls.{name}": value.clone() for name, value in vars(self.controls).items()}
         index = torch.tensor(self.frame_index)
-        return self.backbone.to_tensors("backbone.") | controls | {
-            "sink": self.sink.clone(), "previous": self.previous.clone(), "frame_index": index
-        }
+        return (
+            self.backbone.to_tensors("backbone.")
+            | controls
+            | {"sink": self.sink.clone(), "previous": self.previous.clone(), "frame_index": index}
+        )
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `to_tensors` gave; KeyError or ValueError if it does not fit."""
@@ -63,7 +67,9 @@ class StreamState:
             return tensors[name].to(mine)
 
         self.sink, self.previous = fitting("sink", self.sink), fitting("previous", self.previous)
-        self.controls = ControlBatch(**{name: fitting(f"controls.{name}", value) for name, value in vars(self.controls).items()})
+        self.controls = ControlBatch(
+            **{name: fitting(f"controls.{name}", value) for name, value in vars(self.controls).items()}
+        )
         self.frame_index = int(tensors["frame_index"])
 
 
@@ -77,11 +83,14 @@ class TalkingHeadModel(nn.Module):
         self.autoencoder = FrameAutoencoder(autoencoder)
         self.audio_encoder = build_encoder(config.audio, dim)
         self.control_embedder = ControlEmbedder(list(CONTROL_RANGES.values()), len(EMOTIONS), dim)
-        channels, reference_dim = autoencoder.latent_channels * config.latents_per_token, autoencoder.reference_widths[-1]
+        channels, reference_dim = (
+            autoencoder.latent_channels * config.latents_per_token,
+            autoencoder.reference_widths[-1],
+        )
         num_tokens = autoencoder.num_latent_tokens // config.latents_per_token
         self.from_latents = nn.Linear(channels, dim)
-        # The portrait's features are normalised, for their size moves with the decoder's training, and start without a say:
-        # motion hardly depends on who moves, and the model may train before the decoder's features are there.
+        # The portrait's features are normalised, for their size moves with the decoder's training, and start without a
+        # say: motion hardly depends on who moves, and the model may train before the decoder's features are there.
         self.reference_norm = nn.LayerNorm(reference_dim, elementwise_affine=False)
         self.from_reference = zero_init(nn.Linear(reference_dim, dim))
         self.null_audio = nn.Parameter(torch.randn(config.audio.tokens_per_frame, dim) * 0.2)
@@ -94,11 +103,19 @@ class TalkingHeadModel(nn.Module):
         for track, columns in EXACT_CONTROLS.items():
             for column, scale in columns.items():
                 exact[SCALAR_TRACKS.index(track), column] = scale
-        self.register_buffer("exact_controls", exact, persistent=False)  # (G, L): control values -> columns of the motion vector
-        # How many times as far as the network moves it a face unit has to move, with mouth_scale released and given; see `articulate`.
+        self.register_buffer(
+            "exact_controls", exact, persistent=False
+        )  # (G, L): control values -> columns of the motion vector
+        # How many times as far as the network moves it a face unit has to move, with mouth_scale released and given;
+        # see `articulate`.
         self.register_buffer("articulation", torch.ones(2, NUM_FACE_UNITS))
         self.backbone = CausalTransformer(dim, config.depth, config.num_heads, config.sink_size, config.window_size)
-        sizes = {"dim": config.head_dim, "depth": config.head_depth, "num_heads": config.head_num_heads, "cond_dim": dim}
+        sizes = {
+            "dim": config.head_dim,
+            "depth": config.head_depth,
+            "num_heads": config.head_num_heads,
+            "cond_dim": dim,
+        }
         # Called flow_head whichever it is: that is its name in every checkpoint.
         self.flow_head: EmissionHead = (
             FlowHead(channels, num_tokens, **sizes)
@@ -115,8 +132,8 @@ class TalkingHeadModel(nn.Module):
         return tokens.unflatten(-1, (self.config.latents_per_token, -1)).flatten(-3, -2)
 
     def sink_block(self, reference_latents: Tensor, reference_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink blocks (B, sink_size, K, D), summary (B, D); without a
-        sink the summary is zero."""
+        """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink blocks (B, sink_size, K, D), summary (B,
+        D); without a sink the summary is zero."""
         batch = len(reference_latents)
         audio = self.null_audio.expand(batch, -1, -1)
         controls = self.control_embedder.null.expand(batch, -1, -1)
@@ -153,8 +170,8 @@ class TalkingHeadModel(nn.Module):
     def impose(self, latents: Tensor, controls: ControlBatch) -> Tensor:
         """Latents (B, N, C) with the given controls over (B, 1) that are coordinates of the code set to what was asked.
 
-        The code is linear and known, so a head that shall turn by 12 degrees can be at 12 degrees in this very frame; the
-        network has seen the same controls and makes everything else of the frame agree with them.
+        The code is linear and known, so a head that shall turn by 12 degrees can be at 12 degrees in this very frame;
+        the network has seen the same controls and makes everything else of the frame agree with them.
         """
         code = self.autoencoder.code
         given = controls.given[:, 0, :-1].to(latents)  # (B, G)
@@ -166,9 +183,9 @@ class TalkingHeadModel(nn.Module):
     def articulate(self, latents: Tensor, controls: ControlBatch) -> Tensor:
         """Latents (..., N, C) with a mouth that opens, rounds and shuts as far as people's do, under controls (...).
 
-        Not knowing when exactly a lip moves, a regression moves it less: the correlation is right, the spread is not. Each unit that
-        follows the voice is stretched to the spread that it has in the truth (global variance, Toda and Tokuda 2007), by factors
-        that `training.teacher_forcing` measures. What the network remembers is not stretched.
+        Not knowing when exactly a lip moves, a regression moves it less: the correlation is right, the spread is not.
+        Each unit that follows the voice is stretched to the spread that it has in the truth (global variance, Toda and
+        Tokuda 2007), by factors that `training.teacher_forcing` measures. What the network remembers is not stretched.
         """
         scale = MOTION_SCALES["face_units"]
         units = self.autoencoder.to_motion(latents)[..., :NUM_FACE_UNITS] / scale
@@ -182,20 +199,27 @@ class TalkingHeadModel(nn.Module):
         return code.spread(F.pad(change, (0, len(code.scale) - NUM_FACE_UNITS))) / self.autoencoder.latent_std
 
     def expression(self, motion: Tensor, controls: ControlBatch) -> Tensor:
-        """What the given brow, smile and emotion add to the latents (..., N, C) of faces that move like motion vectors (..., L); one
-        zero where none is given.
+        """What the given brow, smile and emotion add to the latents (..., N, C) of faces that move like motion vectors
+        (..., L); one zero where none is given.
 
-        It is known, so it need not be foretold: the network makes the face without it, and hears of it in the control tokens to
-        make everything else agree.
+        It is known, so it need not be foretold: the network makes the face without it, and hears of it in the control
+        tokens to make everything else agree.
         """
         if not controls.given[..., (BROW, SMILE, -1)].any():
             return torch.zeros((), device=motion.device)
-        with torch.autocast(motion.device.type, enabled=False):  # training subtracts what streaming adds: to the last bit
+        with torch.autocast(
+            motion.device.type, enabled=False
+        ):  # training subtracts what streaming adds: to the last bit
             given = controls.given.to(motion)
             units = motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
             brow, smile = (controls.values[..., track] * given[..., track] for track in (BROW, SMILE))
             added = expression_units(
-                units, units[..., BLINK_COLUMNS].mean(-1), brow, smile, controls.emotion, controls.intensity * given[..., -1]
+                units,
+                units[..., BLINK_COLUMNS].mean(-1),
+                brow,
+                smile,
+                controls.emotion,
+                controls.intensity * given[..., -1],
             )
             return self.units_to_latents(added)
 
@@ -213,14 +237,19 @@ class TalkingHeadModel(nn.Module):
         """One frame: audio (B, A, D), controls over (B, 1), noise (B, N, C) -> latents (B, N, C); state moves on."""
         level = noise.new_full((len(noise), 1), self.config.history_level)
         asked = controls.map(lambda value: value[:, 0])
-        # An expression that is released in this frame is still on the face in the last one: the model goes on from there.
+        # An expression that is released in this frame is still on the face in the last one: the model goes on from
+        # there.
         left = self.expression(self.autoencoder.to_motion(state.previous), state.controls.released_by(asked))
         history = (1 - self.config.history_level) * (state.previous + left)[:, None]
         block = self.frame_block(audio[:, None], controls, history, level)
         features = self.backbone(block, state.sink, state.backbone, state.frame_index + self.config.sink_size)
         cond = features[:, 0, self.num_condition_tokens :]  # (B, P, D)
         tokens = self.flow_head.sample(
-            cond, state.sink, num_steps=self.config.num_steps, temperature=self.config.temperature, noise=self.to_tokens(noise)
+            cond,
+            state.sink,
+            num_steps=self.config.num_steps,
+            temperature=self.config.temperature,
+            noise=self.to_tokens(noise),
         )
         latents = self.impose(self.from_tokens(tokens), controls)
         state.previous, state.controls = latents, asked

@@ -3,6 +3,7 @@
 Audio is consumed in units of one frame (640 samples), whatever the caller's chunks, so any chunking gives the same
 frames. Frame t comes out once the audio up to the end of frame t + lookahead is known, or at `flush`.
 """
+
 from __future__ import annotations
 
 import copy
@@ -38,10 +39,6 @@ class Frame:
     applied: ControlFrame
 
 
-
-
-
-
 class StreamSession:
     """One running stream. Weights are shared between sessions, all state is here.
 
@@ -50,7 +47,11 @@ class StreamSession:
     """
 
     def __init__(
-        self, model: TalkingHeadModel, portrait: str | os.PathLike[str] | Image.Image | np.ndarray, seed: int = 0, crop: str = "auto"
+        self,
+        model: TalkingHeadModel,
+        portrait: str | os.PathLike[str] | Image.Image | np.ndarray,
+        seed: int = 0,
+        crop: str = "auto",
     ) -> None:
         self.model = model
         self.seed = int(seed)
@@ -166,7 +167,9 @@ class StreamSession:
         )
 
     def _noise(self, index: int) -> Tensor:
-        """The frame's noise is a function of seed and index alone: no generator state to carry, no drift to worry about."""
+        """The frame's noise is a function of seed and index alone: no generator state to carry, no drift to worry
+        about.
+        """
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**63)
         autoencoder = self.model.config.autoencoder
         shape = (1, autoencoder.num_latent_tokens, autoencoder.latent_channels)
@@ -187,7 +190,11 @@ class StreamSession:
         }
         partial = f"{os.fspath(path)}.{os.getpid()}.partial"
         try:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata={"session": json.dumps(about)})
+            save_file(
+                {name: value.contiguous() for name, value in tensors.items()},
+                partial,
+                metadata={"session": json.dumps(about)},
+            )
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             Path(partial).unlink(missing_ok=True)
@@ -212,7 +219,7 @@ class StreamSession:
         session = cls.__new__(cls)
         session.model, session.seed = model, about["seed"]
         session._start(tensors["portrait"].numpy())
-        session._state.load_tensors({n[len("state."):]: v for n, v in tensors.items() if n.startswith("state.")})
+        session._state.load_tensors({n[len("state.") :]: v for n, v in tensors.items() if n.startswith("state.")})
         session._audio_state = session._audio_state.from_tensors(tensors, "audio.")
         session._pending = tensors["pending"].numpy()
         session._samples, session._flushed = about["samples"], about["flushed"]

@@ -25,7 +25,9 @@ def file_hash(path: Path) -> str:
 
 
 class FeatureCache:
-    """A folder of `.npz` files; without one, features live as long as this object. `computed` counts what was not found."""
+    """A folder of `.npz` files; without one, features live as long as this object. `computed` counts what was not
+    found.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -33,7 +35,9 @@ class FeatureCache:
         self._kept: dict[tuple[str, ...], Arrays] = {}
 
     def get(self, key: tuple[str, ...], compute: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
-        """The arrays stored under `key`, or those of `compute()`, which are stored. What `compute` raises is not stored."""
+        """The arrays stored under `key`, or those of `compute()`, which are stored. What `compute` raises is not
+        stored.
+        """
         path = self._path(key)
         if path is None and key in self._kept:
             return dict(self._kept[key])

@@ -34,8 +34,8 @@ Box = tuple[float, float, float, float]
 class Footage:
     """One video of a pair, as the protocol reads it: square frames at 25 fps, and its sound at 16 kHz.
 
-    `limit`: frames that both videos of the pair have. `face`: the box of the face that it is cut by, as fractions of the
-    picture, None for the centred square. `key` names its content.
+    `limit`: frames that both videos of the pair have. `face`: the box of the face that it is cut by, as fractions of
+    the picture, None for the centred square. `key` names its content.
     """
 
     def __init__(self, path: Path, protocol: Protocol, cache: FeatureCache, limit: int | None = None, face: Box | None = None,
@@ -136,7 +136,9 @@ class Footage:
 
 
 def frame_square(image: np.ndarray, face: Box | None, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (size, size, 3): the head around a face box (fractions of the picture), or the centred square."""
+    """(H, W, 3) uint8 -> (size, size, 3): the head around a face box (fractions of the picture), or the centred
+    square.
+    """
     if face is None:
         return image if image.shape[:2] == (size, size) else crop_face(image, size, "center").image
     height, width = image.shape[:2]
@@ -145,8 +147,8 @@ def frame_square(image: np.ndarray, face: Box | None, size: int) -> np.ndarray:
 
 
 class EvalClip:
-    """A made video beside the truth. pred and ref: `Footage` of one length and framing. length_share: frames judged over
-    frames of the truth. asked: what the controls asked for, None where nothing did."""
+    """A made video beside the truth. pred and ref: `Footage` of one length and framing. length_share: frames judged
+    over frames of the truth. asked: what the controls asked for, None where nothing did."""
 
     def __init__(self, name: str, pred: Footage, ref: Footage, length_share: float, portrait: Path | None, controls: Controls | None,
                  notes: tuple[str, ...] = ()) -> None:  # fmt: skip
@@ -178,7 +180,11 @@ class EvalClip:
     @property
     def portrait_key(self) -> str:
         """Content of the portrait."""
-        return f"first frame {self.ref.key}" if self._portrait is None else _hash(self._portrait) + self.pred.protocol.reading()
+        return (
+            f"first frame {self.ref.key}"
+            if self._portrait is None
+            else _hash(self._portrait) + self.pred.protocol.reading()
+        )
 
     def features(self, name: str, extract: Callable[[EvalClip], Mapping[str, np.ndarray]]) -> Arrays:
         """What `extract` finds in the pair, cached by the content of both videos."""
@@ -206,9 +212,13 @@ def read_pair(pred: Path, ref: Path, protocol: Protocol, *, name: str | None = N
         shapes = [about["width"] / about["height"] for about in (about_pred, about_ref)]
         if abs(shapes[0] / shapes[1] - 1) > LARGEST_STRETCH:
             sizes = [f"{about['width']}x{about['height']}" for about in (about_pred, about_ref)]
-            raise InputError(pred, f"the picture is {sizes[0]}, the truth's {sizes[1]}: frame both alike, or use --crop none")
+            raise InputError(
+                pred, f"the picture is {sizes[0]}, the truth's {sizes[1]}: frame both alike, or use --crop none"
+            )
     if about_pred["frames"] != about_ref["frames"]:
-        notes.append(f"{pred}: {about_pred['frames']} frames, {about_ref['frames']} in the truth; the first {frames} are compared")
+        notes.append(
+            f"{pred}: {about_pred['frames']} frames, {about_ref['frames']} in the truth; the first {frames} are compared"
+        )
     sound = ref if protocol.audio == "reference" else None
     made, true = Footage(pred, protocol, cache, frames, face, sound), Footage(ref, protocol, cache, frames, face)
     return EvalClip(
@@ -249,7 +259,9 @@ def _face(path: Path, protocol: Protocol, cache: FeatureCache) -> Box:
                 height, width = image.shape[:2]
                 found.append((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         if not found:
-            raise InputError(path, f"no face is found in any of {len(wanted)} frames; judge framed faces with --crop none")
+            raise InputError(
+                path, f"no face is found in any of {len(wanted)} frames; judge framed faces with --crop none"
+            )
         return {"face": np.median(np.array(found), axis=0)}
 
     return tuple(float(edge) for edge in cache.get(("face:1", _hash(path), str(protocol.fps)), find)["face"])

@@ -30,8 +30,8 @@ class Pair:
 
 
 def find_pairs(pred_dir: Path, ref_dir: Path) -> tuple[list[Pair], list[str]]:
-    """Every video of `ref_dir` (subfolders included) with the video of `pred_dir` of the same name up to the suffix, and
-    a line for every video of `pred_dir` that has no truth.
+    """Every video of `ref_dir` (subfolders included) with the video of `pred_dir` of the same name up to the suffix,
+    and a line for every video of `pred_dir` that has no truth.
 
     Beside the truth, or beside the made video (which wins), `NAME.controls.json` or `.csv` is what was asked for, and
     `NAME.portrait.png` or `.jpg` the portrait.
@@ -50,15 +50,20 @@ def find_pairs(pred_dir: Path, ref_dir: Path) -> tuple[list[Pair], list[str]]:
         )
         for name, path in refs.items()
     ]
-    strangers = [f"{path}: no video of that name in {ref_dir}; it is not judged" for name, path in preds.items() if name not in refs]
+    strangers = [
+        f"{path}: no video of that name in {ref_dir}; it is not judged"
+        for name, path in preds.items()
+        if name not in refs
+    ]
     return pairs, strangers
 
 
 def read_manifest(path: Path, pred_dir: Path) -> list[Pair]:
-    """The clips of a JSON file `{"clips": [{"name", "ref", "pred", "portrait", "controls"}, ...]}`, paths relative to it.
+    """The clips of a JSON file `{"clips": [{"name", "ref", "pred", "portrait", "controls"}, ...]}`, paths relative to
+    it.
 
-    Only `ref` is needed: `name` is its stem otherwise, `pred` the video of that name in `pred_dir`. Other keys belong to
-    whoever wrote them. Files that are not there are found out clip by clip.
+    Only `ref` is needed: `name` is its stem otherwise, `pred` the video of that name in `pred_dir`. Other keys belong
+    to whoever wrote them. Files that are not there are found out clip by clip.
 
     Raises:
         InputError: the file is missing, broken, empty, or names a clip twice.
@@ -109,7 +114,12 @@ def _videos(folder: Path) -> dict[str, Path]:
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.endswith(LABELS_SUFFIX) and path.is_file() and not hidden:
+        if (
+            path.suffix.lower() in VIDEO_SUFFIXES
+            and not path.name.endswith(LABELS_SUFFIX)
+            and path.is_file()
+            and not hidden
+        ):
             yield path
 
 

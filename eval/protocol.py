@@ -23,13 +23,16 @@ class Protocol:
     """How clips are read and counted. Every field enters the hash.
 
     Attributes:
-        crop: "face": both videos of a pair are cut by the box of the truth's face, framed as `eartalking.perception.face_detector` frames;
-        "none": they hold a framed face already, and only their largest centred square is taken.
+        crop: "face": both videos of a pair are cut by the box of the truth's face, framed as
+        `eartalking.perception.face_detector` frames; "none": they hold a framed face already, and only their largest
+        centred square is taken.
         size: side of the square frames in pixels. fps: frames a second; other rates are resampled.
         codec: the re-encoding that every video goes through, the truth included; "" leaves it out.
         audio: "own": the sound track of the judged video; "reference": the truth's, for methods that write none.
-        identity: what `csim` compares a frame with: the "truth" of the same instant (self-reenactment) or the "portrait".
-        pair_every, identity_every: only each n-th frame is looked at by lpips, ssim and psnr, and by the identity networks.
+        identity: what `csim` compares a frame with: the "truth" of the same instant (self-reenactment) or the
+        "portrait".
+        pair_every, identity_every: only each n-th frame is looked at by lpips, ssim and psnr, and by the identity
+        networks.
         window: frames of a window of the video distances, `max_shift`: frames, of the audio-visual offset search.
         bin_seconds: length of the time bins of drift; the first is the yardstick.
         resamples, frechet_resamples: draws of the bootstrap. seed: of the bootstrap.
@@ -55,7 +58,11 @@ class Protocol:
     clips: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value, known in (("crop", self.crop, CROPS), ("audio", self.audio, AUDIOS), ("identity", self.identity, IDENTITIES)):
+        for name, value, known in (
+            ("crop", self.crop, CROPS),
+            ("audio", self.audio, AUDIOS),
+            ("identity", self.identity, IDENTITIES),
+        ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
         if self.codec not in ("", CODEC):

@@ -1,7 +1,8 @@
 """Score a folder of videos against the truth: `python -m eval.run --pred DIR --ref DIR --out results.csv`.
 
-Videos are matched by name (or by `--manifest`), read by one protocol (crop, 25 fps, the same re-encoding for both sides),
-and measured by every metric whose network is here; a metric that cannot be measured has an empty value and its reason.
+Videos are matched by name (or by `--manifest`), read by one protocol (crop, 25 fps, the same re-encoding for both
+sides), and measured by every metric whose network is here; a metric that cannot be measured has an empty value and its
+reason.
 Features are cached by content: a second run computes only what changed. Beside results.csv, one row per metric, stands
 results.clips.json, one row per metric and clip. The last stdout line is JSON.
 """
@@ -68,7 +69,8 @@ def score(
     `eval.suite.NAMES`, None for all. cache: folder of features, None for none. title: what the progress bar is called.
 
     Raises:
-        InputError: a folder or the manifest is missing, broken or empty. What is wrong with one clip costs only that clip.
+        InputError: a folder or the manifest is missing, broken or empty. What is wrong with one clip costs only that
+        clip.
         ValueError: an unknown metric, or neither folder nor manifest.
     """
     if (ref_dir is None) == (manifest is None):
@@ -85,11 +87,18 @@ def score(
 
 
 def fill_cache(
-    pred_dir: Path, manifest: Path, cache: Path, share: tuple[int, int], protocol: Protocol, metrics: list[str] | None = None,
-    *, store: WeightsStore | None = None, title: str | None = "features",
+    pred_dir: Path,
+    manifest: Path,
+    cache: Path,
+    share: tuple[int, int],
+    protocol: Protocol,
+    metrics: list[str] | None = None,
+    *,
+    store: WeightsStore | None = None,
+    title: str | None = "features",
 ) -> None:
-    """Compute the features of every n-th clip from the i-th, share = (i, n), for a `score` that then finds them in the cache:
-    so several processes share the work of one. title: of the progress bar, None for no bar.
+    """Compute the features of every n-th clip from the i-th, share = (i, n), for a `score` that then finds them in the
+    cache: so several processes share the work of one. title: of the progress bar, None for no bar.
 
     Raises:
         InputError, ValueError: as `score`.
@@ -98,8 +107,12 @@ def fill_cache(
     _measure(read_manifest(manifest, pred_dir)[share[0] :: share[1]], protocol, chosen, FeatureCache(cache), title)
 
 
-def _measure(pairs: list[Pair], protocol: Protocol, metrics: list[Metric], features: FeatureCache, title: str | None) -> list[str]:
-    """Take the pairs into every metric; lines about what is wrong with pairs. title: of the progress bar, None for no bar."""
+def _measure(
+    pairs: list[Pair], protocol: Protocol, metrics: list[Metric], features: FeatureCache, title: str | None
+) -> list[str]:
+    """Take the pairs into every metric; lines about what is wrong with pairs. title: of the progress bar, None for no
+    bar.
+    """
     problems = []
     with tqdm(total=len(pairs) * len(metrics), unit="metric", mininterval=1, desc=title, disable=title is None) as bar:
         for pair in pairs:
@@ -114,7 +127,15 @@ def _score_pair(pair: Pair, protocol: Protocol, metrics: list[Metric], features:
     try:
         if pair.pred is None:
             raise InputError(pair.ref, "no video was made for it")
-        clip = read_pair(pair.pred, pair.ref, protocol, name=pair.name, portrait=pair.portrait, controls=pair.controls, cache=features)
+        clip = read_pair(
+            pair.pred,
+            pair.ref,
+            protocol,
+            name=pair.name,
+            portrait=pair.portrait,
+            controls=pair.controls,
+            cache=features,
+        )
         for metric in metrics:
             metric.update(clip)
             bar.update()
@@ -156,7 +177,9 @@ def _complaints(clips: list[dict[str, Any]], total: int) -> list[str]:
         if row["reason"] and row["coverage"] == 0 and per_metric[row["metric"]] < total:
             lines.setdefault((row["clip"], row["reason"]), []).append(row["metric"])
     everywhere = len(per_metric)
-    return [f"{clip}: {reason} ({', '.join(names)})" for (clip, reason), names in lines.items() if len(names) < everywhere]
+    return [
+        f"{clip}: {reason} ({', '.join(names)})" for (clip, reason), names in lines.items() if len(names) < everywhere
+    ]
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> None:
@@ -181,9 +204,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         value = "-" if row["value"] is None else f"{row['value']:.4g}"
         interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
-        about = f"{row['n_videos']} videos, {row['n_frames']} frames, {row['coverage']:.0%}" if row["value"] is not None else row["note"]
+        about = (
+            f"{row['n_videos']} videos, {row['n_frames']} frames, {row['coverage']:.0%}"
+            if row["value"] is not None
+            else row["note"]
+        )
         note = f"; {row['note']}" if row["note"] and row["value"] is not None else ""
-        lines.append(f"{row['metric']:24} {arrow[row['direction']]:>4} {value:>9} {interval:20} {row['network']}: {about}{note}")
+        lines.append(
+            f"{row['metric']:24} {arrow[row['direction']]:>4} {value:>9} {interval:20} {row['network']}: {about}{note}"
+        )
     return "\n".join(printable(line) for line in lines)
 
 
@@ -194,11 +223,17 @@ def _parser() -> argparse.ArgumentParser:
     truth.add_argument("--ref", type=Path, metavar="DIR", help="the true videos, of the same names")
     truth.add_argument("--manifest", type=Path, metavar="FILE", help="clip list instead of --ref; see eval/README.md")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
-    parser.add_argument("--metrics", type=lambda text: [name.strip() for name in text.split(",")], help=", ".join(NAMES))
-    parser.add_argument("--crop", choices=CROPS, default=Protocol.crop, help="cut around the truth's face, or framed already")
+    parser.add_argument(
+        "--metrics", type=lambda text: [name.strip() for name in text.split(",")], help=", ".join(NAMES)
+    )
+    parser.add_argument(
+        "--crop", choices=CROPS, default=Protocol.crop, help="cut around the truth's face, or framed already"
+    )
     parser.add_argument("--audio", choices=AUDIOS, default=Protocol.audio, help="whose sound the lips are held against")
     parser.add_argument("--identity", choices=IDENTITIES, default=Protocol.identity, help="what csim compares with")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help=f"folder of the canonical weights; or {FOLDER_VARIABLE}")
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help=f"folder of the canonical weights; or {FOLDER_VARIABLE}"
+    )
     parser.add_argument("--fetch", action="store_true", help="fetch canonical weights that are missing")
     parser.add_argument("--cache", type=Path, metavar="DIR", default=default_folder(), help="where features are kept")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for the canonical networks")
@@ -235,7 +270,16 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(line), file=sys.stderr)
     print(table(scores.rows))
     measured = {row["metric"]: row["value"] for row in scores.rows if row["value"] is not None}
-    print(json.dumps({"out": str(args.out), "protocol": scores.rows[0]["protocol"], "problems": len(scores.problems), "values": measured}))
+    print(
+        json.dumps(
+            {
+                "out": str(args.out),
+                "protocol": scores.rows[0]["protocol"],
+                "problems": len(scores.problems),
+                "values": measured,
+            }
+        )
+    )
     return 0
 
 

@@ -66,7 +66,9 @@ class Suite:
         if names is not None and (unknown := sorted(set(names) - set(NAMES))):
             raise ValueError(f"unknown metrics {', '.join(unknown)}; known: {', '.join(NAMES)}")
         wanted = {name: group for name, group in NAMES.items() if names is None or name in names}
-        built = {metric.name: metric for group in dict.fromkeys(wanted.values()) for metric in getattr(self, f"_{group}")()}
+        built = {
+            metric.name: metric for group in dict.fromkeys(wanted.values()) for metric in getattr(self, f"_{group}")()
+        }
         return [built[name] for name in wanted]
 
     def _fid(self) -> list[Metric]:
@@ -96,13 +98,19 @@ class Suite:
         network, missing = self._canonical(lambda path: LpipsAlex.load(path("alexnet"), path("lpips_alex")))
         compare = None if network is None else network.distances
         name = "LPIPS v0.1 AlexNet"
-        return [paired.PairedMetric("lpips", name, "canonical", False, self.protocol, missing, key="lpips:1", compare=compare)]
+        return [
+            paired.PairedMetric(
+                "lpips", name, "canonical", False, self.protocol, missing, key="lpips:1", compare=compare
+            )
+        ]
 
     def _lite0(self) -> list[Metric]:
         network, missing = self._embedded(lambda: load_lite0(self.device))
         compare = None if network is None else network.distances
         common: dict[str, Any] = {"missing": missing, "protocol": self.protocol}
-        distance = paired.PairedMetric("perceptual_lite0", LITE0_NAME, "embedded", False, key="lite0-distance:1", compare=compare, **common)
+        distance = paired.PairedMetric(
+            "perceptual_lite0", LITE0_NAME, "embedded", False, key="lite0-distance:1", compare=compare, **common
+        )
         return [*distribution.embedded(network, LITE0_NAME, self.protocol.window, **common), distance]
 
     def _embedded_sync(self) -> list[SyncMetric]:
@@ -118,7 +126,10 @@ class Suite:
         return stability.drift_metrics(*self._dlib_face, protocol=self.protocol)
 
     def _pixels(self) -> list[Metric]:
-        return [*paired.pixel_metrics(protocol=self.protocol), stability.Flicker("flicker", "-", "none", True, self.protocol)]
+        return [
+            *paired.pixel_metrics(protocol=self.protocol),
+            stability.Flicker("flicker", "-", "none", True, self.protocol),
+        ]
 
     def _reader(self) -> list[Metric]:
         reader, missing = self._embedded(load_reader)
@@ -172,4 +183,3 @@ def pick_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device here; use --device cpu")
     return name
-

@@ -3,15 +3,16 @@
     python -m eval.testset --out data/testset/quick --suite quick           # also: small, full, longform, controls
     python -m eval.testset --out data/testset/mine --videos DIR             # HDTF, MEAD, any folder of talking videos
 
-SynthTalk-test is held out by identity, text and voice (split "test" of eartalking.synth). The same seed and voices give the
-same clips; clips that are there already are kept. The voices come from a corpus (`--speech`, made by
+SynthTalk-test is held out by identity, text and voice (split "test" of eartalking.synth). The same seed and voices give
+the same clips; clips that are there already are kept. The voices come from a corpus (`--speech`, made by
 `eartalking.synth.speech --split test`) or are made here from what is installed: espeakng-loader by pip, flite and
-asterisk-core-sounds-en-g722 asterisk-core-sounds-en by apt; rendering needs libegl1 and libgl1-mesa-dri. Without them, the small set in
-benchmarks/testset_small is what there is.
+asterisk-core-sounds-en-g722 asterisk-core-sounds-en by apt; rendering needs libegl1 and libgl1-mesa-dri. Without them,
+the small set in benchmarks/testset_small is what there is.
 
-A set is a folder: `manifest.json`, and per clip `NAME.mp4` (the truth, 25 fps, with sound), `NAME.portrait.png`, `NAME.wav`
-(16 kHz), `NAME.labels.npz` (one row per frame) and, where the face follows a script, `NAME.controls.json`.
+A set is a folder: `manifest.json`, and per clip `NAME.mp4` (the truth, 25 fps, with sound), `NAME.portrait.png`,
+`NAME.wav` (16 kHz), `NAME.labels.npz` (one row per frame) and, where the face follows a script, `NAME.controls.json`.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -51,8 +52,8 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 
 @dataclass(frozen=True)
 class Suite:
-    """`clips` of `shortest` to `longest` seconds; `lengths` replaces them by given ones; `tracks`: the control track that each
-    clip's script moves, None for none, from the start again when they run out."""
+    """`clips` of `shortest` to `longest` seconds; `lengths` replaces them by given ones; `tracks`: the control track
+    that each clip's script moves, None for none, from the start again when they run out."""
 
     clips: int
     shortest: float = 4.0
@@ -114,11 +115,14 @@ def _entry(manifest: Path, entry: dict) -> ClipEntry:
     return ClipEntry(**values)
 
 
-def make_synthtalk(out: Path, suite: str, seed: int = 0, speech: Path | None = None, count: int | None = None, size: int = 256) -> None:
+def make_synthtalk(
+    out: Path, suite: str, seed: int = 0, speech: Path | None = None, count: int | None = None, size: int = 256
+) -> None:
     """Render the clips of a suite that `out` does not hold yet, and write its manifest.
 
     Raises:
-        RuntimeError: no voice is installed and no corpus given, or nothing can be rendered here; the message says what to install.
+        RuntimeError: no voice is installed and no corpus given, or nothing can be rendered here; the message says what
+        to install.
         ValueError: the corpus has too few utterances.
     """
     plan = SUITES[suite]
@@ -133,12 +137,16 @@ def make_synthtalk(out: Path, suite: str, seed: int = 0, speech: Path | None = N
         if not described.is_file():
             renderer = renderer or _renderer(size)
             track = plan.tracks[index % len(plan.tracks)]
-            entry = _make_clip(out, name, utterance, renderer, np.random.default_rng([seed, list(SUITES).index(suite), index]), track)
+            entry = _make_clip(
+                out, name, utterance, renderer, np.random.default_rng([seed, list(SUITES).index(suite), index]), track
+            )
             described.write_text(json.dumps(entry), encoding="utf-8")
         entries.append(json.loads(described.read_text(encoding="utf-8")))
     if renderer is not None:
         renderer.release()
-    _write_manifest(out, {"suite": suite, "source": "SynthTalk", "split": "test", "seed": seed, "size": size, "fps": FPS}, entries)
+    _write_manifest(
+        out, {"suite": suite, "source": "SynthTalk", "split": "test", "seed": seed, "size": size, "fps": FPS}, entries
+    )
 
 
 def _make_clip(
@@ -172,8 +180,12 @@ def _make_clip(
     }  # fmt: skip
 
 
-def follow_script(motion: Motion, utterance: Utterance, track: str, rng: np.random.Generator) -> tuple[Motion, Controls]:
-    """The same motion with one control track stepped through its range, a new value every `HOLD` frames, and the script."""
+def follow_script(
+    motion: Motion, utterance: Utterance, track: str, rng: np.random.Generator
+) -> tuple[Motion, Controls]:
+    """The same motion with one control track stepped through its range, a new value every `HOLD` frames, and the
+    script.
+    """
     from eartalking.motion.face_units import compose_face_units
     from eartalking.synth.visemes import speech_mouth
 
@@ -181,10 +193,14 @@ def follow_script(motion: Motion, utterance: Utterance, track: str, rng: np.rand
     if track == EMOTION_TRACK:
         chosen = np.resize(rng.permutation(np.arange(1, len(EMOTIONS))), steps)
         values: list = [(EMOTIONS[index], 1.0) for index in chosen]
-        held = {"emotion": np.repeat(chosen, HOLD)[: len(motion)].astype(np.int32), "emotion_intensity": np.ones(len(motion), np.float32)}
+        held = {
+            "emotion": np.repeat(chosen, HOLD)[: len(motion)].astype(np.int32),
+            "emotion_intensity": np.ones(len(motion), np.float32),
+        }
     else:
         low, high = CONTROL_RANGES[track]
-        # Alternately from the upper and the lower part of the range, so that every step can be seen; lids are open or closed.
+        # Alternately from the upper and the lower part of the range, so that every step can be seen; lids are open or
+        # closed.
         parts = [(low, low / 3) if step % 2 else (high / 3, high) for step in range(steps)]
         values = [float(step % 2) if track == "blink" else float(rng.uniform(*part)) for step, part in enumerate(parts)]
         column = np.repeat(values, HOLD)[: len(motion)].astype(np.float32)
@@ -201,8 +217,12 @@ def follow_script(motion: Motion, utterance: Utterance, track: str, rng: np.rand
     for step, value in enumerate(values):
         keyframes.append((step * HOLD / FPS, value))
         if track != EMOTION_TRACK:
-            keyframes.append(((min((step + 1) * HOLD, len(motion)) - 1) / FPS, value))  # held until the last frame before the step
-    return type(motion)(**(labels | {"face_units": compose_face_units(mouth, *expression)})), Controls({track: keyframes})
+            keyframes.append(
+                ((min((step + 1) * HOLD, len(motion)) - 1) / FPS, value)
+            )  # held until the last frame before the step
+    return type(motion)(**(labels | {"face_units": compose_face_units(mouth, *expression)})), Controls(
+        {track: keyframes}
+    )
 
 
 def write_wav(path: Path, waveform: np.ndarray) -> None:
@@ -247,7 +267,9 @@ def _spans(utterances: list[Utterance], plan: Suite, count: int, rng: np.random.
             found += 1
             yield span
     if found < count:
-        raise ValueError(f"the corpus gives {found} clips with enough speech, {count} are wanted: make a longer one (--hours)")
+        raise ValueError(
+            f"the corpus gives {found} clips with enough speech, {count} are wanted: make a longer one (--hours)"
+        )
 
 
 def _span(utterance: Utterance, seconds: float, rng: np.random.Generator) -> Utterance | None:
@@ -317,8 +339,8 @@ def _renderer(size: int) -> Renderer:
 
 
 def from_videos(out: Path, videos: Path, seconds: float = 10.0, size: int = 256) -> list[str]:
-    """A test set from a folder of talking videos: 25 fps, the face framed by the box of the middle frames, at most so long, the first
-    frame as portrait. Returns a line per video that cannot be used.
+    """A test set from a folder of talking videos: 25 fps, the face framed by the box of the middle frames, at most so
+    long, the first frame as portrait. Returns a line per video that cannot be used.
 
     Raises:
         InputError: the folder holds no video.
@@ -330,7 +352,11 @@ def from_videos(out: Path, videos: Path, seconds: float = 10.0, size: int = 256)
     entries, problems = [], []
     for path in tqdm(paths, unit="video"):
         try:
-            entries.append(_from_video(path, path.relative_to(videos).with_suffix("").as_posix().replace("/", "_"), out, seconds, size))
+            entries.append(
+                _from_video(
+                    path, path.relative_to(videos).with_suffix("").as_posix().replace("/", "_"), out, seconds, size
+                )
+            )
         except InputError as error:
             problems.append(str(error))
     _write_manifest(out, {"suite": "videos", "source": Path(videos).name, "size": size, "fps": FPS}, entries)
@@ -342,7 +368,9 @@ def _from_video(path: Path, name: str, out: Path, seconds: float, size: int) -> 
     if video.waveform is None:
         raise InputError(path, "the video has no sound track")
     frames = [frame for frame, _ in zip(video.frames, range(round(seconds * FPS)), strict=False)]
-    looked = [find_face(frames[index]) for index in np.linspace(0, len(frames) - 1, min(9, len(frames))).round().astype(int)]
+    looked = [
+        find_face(frames[index]) for index in np.linspace(0, len(frames) - 1, min(9, len(frames))).round().astype(int)
+    ]
     boxes = [box for box in looked if box is not None]
     if not boxes:
         raise InputError(path, "no face found")
@@ -368,7 +396,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the set; clips already there are kept")
     parser.add_argument("--suite", choices=SUITES, default="quick")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--speech", type=Path, help="corpus of the test split (default: made from the installed voices)")
+    parser.add_argument(
+        "--speech", type=Path, help="corpus of the test split (default: made from the installed voices)"
+    )
     parser.add_argument("--count", type=int, help="clips (default: the suite's number)")
     parser.add_argument("--size", type=int, default=256, help="pixels per side")
     parser.add_argument("--videos", type=Path, help="make the set from this folder of real videos instead")
@@ -384,7 +414,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}")
         return 1
     clips = read_manifest(args.out)
-    print(json.dumps({"clips": len(clips), "frames": sum(clip.num_frames for clip in clips), "out": str(args.out), "problems": problems}))
+    print(
+        json.dumps(
+            {
+                "clips": len(clips),
+                "frames": sum(clip.num_frames for clip in clips),
+                "out": str(args.out),
+                "problems": problems,
+            }
+        )
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
 """What the demo's tests share: a tiny random model, voices, a served page."""
+
 from __future__ import annotations
 
 import shutil

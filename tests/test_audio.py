@@ -219,7 +219,9 @@ def test_a_model_with_wav2vec2_is_saved_loaded_and_streams(tmp_path: Path) -> No
 
 def test_wav2vec2_starts_with_pretrained_weights_of_its_size_only(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    source, mine, narrow = (build_encoder(config, 8) for config in (WAV2VEC2, WAV2VEC2, dataclasses.replace(WAV2VEC2, dim=48)))
+    source, mine, narrow = (
+        build_encoder(config, 8) for config in (WAV2VEC2, WAV2VEC2, dataclasses.replace(WAV2VEC2, dim=48))
+    )
     source.backbone.save_pretrained(tmp_path)
     waveform = speechlike(640 * 4)
     with torch.no_grad():

@@ -1,4 +1,5 @@
 """Frame autoencoder: shapes, the warp's convention, and that the latents alone carry the frame."""
+
 import torch
 
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder

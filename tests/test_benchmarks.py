@@ -1,4 +1,5 @@
 """Known answers of the benchmark mathematics, the logic of the gates, and the speed report on a tiny random model."""
+
 import json
 import math
 
@@ -7,7 +8,16 @@ import pytest
 import torch
 
 from benchmarks import quality, stream_latency
-from benchmarks.gates.control import Followed, _unless_blind, asked_levels, blind_to, hits, latency_row, mean_error, schedule_of
+from benchmarks.gates.control import (
+    Followed,
+    _unless_blind,
+    asked_levels,
+    blind_to,
+    hits,
+    latency_row,
+    mean_error,
+    schedule_of,
+)
 from benchmarks.gates.material import SUITES, Material
 from benchmarks.gates.streams import Context, drive
 from benchmarks.gates.table import ALL_GATES, GATES, GateRow, Unavailable, judge, table, unavailable
@@ -148,7 +158,9 @@ def test_every_gate_of_the_design_has_limits_and_a_measure() -> None:
         assert math.isfinite(gate.low) or math.isfinite(gate.high), name
     assert not ALL_GATES["lip_sync"].passes(0.7499, 0.0) and ALL_GATES["lip_sync"].passes(0.75, 0.0)
     assert not ALL_GATES["lip_sync"].passes(0.8, 0.8)  # as good as shuffled audio
-    assert ALL_GATES["autoencoder_sharpness"].passes(1.2, 0.99) and not ALL_GATES["autoencoder_sharpness"].passes(1.21, None)
+    assert ALL_GATES["autoencoder_sharpness"].passes(1.2, 0.99) and not ALL_GATES["autoencoder_sharpness"].passes(
+        1.21, None
+    )
     assert not ALL_GATES["next_frame_latent"].passes(1.0, 1.0)  # equal to copying is not better than copying
     assert not ALL_GATES["silence"].passes(math.nan, None)
 
@@ -203,7 +215,9 @@ def test_following_is_judged_per_frame() -> None:
     assert hits("smile", np.array([0.8, 0.8, -0.8, -0.8]), smile).tolist() == [True, False, True, False]
     emotion = reading(2, emotion=np.eye(8)[[3, 1]])
     assert hits("emotion", np.array([3, 2]), emotion).tolist() == [True, False]
-    error, coverage = mean_error("gaze_yaw", [(np.zeros(4), reading(4, gaze_yaw=np.array([2, 4, 50, 50]), blink=np.array([0, 0, 1, 1])))])
+    error, coverage = mean_error(
+        "gaze_yaw", [(np.zeros(4), reading(4, gaze_yaw=np.array([2, 4, 50, 50]), blink=np.array([0, 0, 1, 1])))]
+    )
     assert error == 3 and coverage == 0.5
 
 
@@ -211,10 +225,17 @@ def test_a_reader_that_cannot_see_a_track_never_judges_it() -> None:
     sharp = {"yaw": 1.0, "gaze_yaw": 3.0, "blink_side": 0.97, "smile": 0.1, "emotion_recognised": 0.9}
     assert all(blind_to(track, sharp) == "" for track in ("yaw", "gaze_yaw", "blink", "smile", "emotion"))
     dull = {"yaw": 5.0, "gaze_yaw": 8.0, "blink_side": 0.8, "smile": 0.4, "emotion_recognised": 0.5}
-    assert all("cannot see" in blind_to(track, dull) for track in ("yaw", "gaze_yaw", "blink", "smile", "emotion", "pitch"))
+    assert all(
+        "cannot see" in blind_to(track, dull) for track in ("yaw", "gaze_yaw", "blink", "smile", "emotion", "pitch")
+    )
     blind = {"yaw": "", "gaze_yaw": "blind"}
     rows = [_unless_blind(judge(f"control_{track}_deg", 1.0, 5, "frames", 9.0), blind, {}) for track in blind]
-    assert rows[0].passed is True and rows[1].passed is None and rows[1].value is None and rows[1].extra["unreliable_value"] == 1.0
+    assert (
+        rows[0].passed is True
+        and rows[1].passed is None
+        and rows[1].value is None
+        and rows[1].extra["unreliable_value"] == 1.0
+    )
 
 
 @pytest.mark.parametrize("track", ["yaw", "emotion"])
@@ -236,7 +257,9 @@ def test_a_schedule_reaches_its_own_frames(model: TalkingHeadModel) -> None:
     asked = [{"yaw": float(i)} for i in range(8)]
     applied = []
     advance = session._advance
-    session._advance = lambda samples, controls: (applied.append(frame.applied["yaw"]) or frame for frame in advance(samples, controls))
+    session._advance = lambda samples, controls: (
+        applied.append(frame.applied["yaw"]) or frame for frame in advance(samples, controls)
+    )
     images = []
     drive(session, voice(8 / 25), asked, images.append)
     assert len(images) == 8 and applied == [float(i) for i in range(8)]
@@ -274,11 +297,29 @@ def test_stream_latency_command(model: TalkingHeadModel, tmp_path, capsys, monke
     save_model(model, tmp_path / "tiny")
     monkeypatch.setattr(stream_latency, "cold_start_seconds", lambda *_: 1.0)  # starts a Python of its own: slow
     monkeypatch.setattr(stream_latency, "LIVE_STARTS", 1)
-    arguments = ["--checkpoint", str(tmp_path / "tiny"), "--seconds", "2", "--threads", "1", "--out", str(tmp_path / "out.json")]
+    arguments = [
+        "--checkpoint",
+        str(tmp_path / "tiny"),
+        "--seconds",
+        "2",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path / "out.json"),
+    ]
     assert stream_latency.main([*arguments, "--crop", "center"]) == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed == json.loads((tmp_path / "out.json").read_text())
-    timing = {"cold_start_s", "ttff_ms", "frame_ms_p50", "frame_ms_p95", "frame_ms_p99", "fps", "rtf", "deadline_misses"}
+    timing = {
+        "cold_start_s",
+        "ttff_ms",
+        "frame_ms_p50",
+        "frame_ms_p95",
+        "frame_ms_p99",
+        "fps",
+        "rtf",
+        "deadline_misses",
+    }
     memory = {"peak_mem_mb", "rss_growth_mb", "rss_mb_per_second"}
     assert timing | memory | {"stage_ms", "hardware", "checkpoint_sha256", "commit", "date"} <= set(printed)
     assert printed["frames"] == 48 and printed["hardware"]["threads"] == 1

@@ -1,4 +1,7 @@
-"""Truth through the gates of the controls: a reader that makes no error, on streams that show what is asked, passes them all."""
+"""Truth through the gates of the controls: a reader that makes no error, on streams that show what is asked, passes
+them all.
+"""
+
 import dataclasses
 import json
 from pathlib import Path
@@ -53,7 +56,10 @@ class Notebook:
         seen = Motion.concat([self.states[max(0, number - self.late)] for number in numbers])
         labels = {field.name: torch.from_numpy(getattr(seen, field.name)) for field in dataclasses.fields(seen)}
         values = targets(labels | {"mouth_open": torch.zeros(len(seen))}).numpy()
-        return FaceReading(**dict(zip(READINGS, values.T, strict=True)), emotion=np.eye(8)[seen.emotion] * seen.emotion_intensity[:, None])
+        return FaceReading(
+            **dict(zip(READINGS, values.T, strict=True)),
+            emotion=np.eye(8)[seen.emotion] * seen.emotion_intensity[:, None],
+        )
 
 
 class Voices:
@@ -85,23 +91,33 @@ def gates(book: Notebook, monkeypatch: pytest.MonkeyPatch) -> dict[str, GateRow]
 def test_every_gate_can_be_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = gates(Notebook(), monkeypatch)
     assert {name: (row.value, row.reason) for name, row in rows.items() if not row.passed} == {}
-    assert all(rows[f"control_{track}_deg"].value < 1e-3 for track in ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch"))
+    assert all(
+        rows[f"control_{track}_deg"].value < 1e-3 for track in ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch")
+    )
 
 
 def test_truth_two_frames_late_fails_the_latency_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = gates(Notebook(late=2), monkeypatch)
-    assert {name for name, row in rows.items() if "latency" in name and row.value == 3} == {n for n in GATES["control"] if "latency" in n}
+    assert {name for name, row in rows.items() if "latency" in name and row.value == 3} == {
+        n for n in GATES["control"] if "latency" in n
+    }
 
 
 def test_what_the_truth_misses_is_not_held_against_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [dataclasses.asdict(judge(f"control_{track}_deg", value, 9, "frames", 20.0)) for track, value in (("yaw", 5.0), ("roll", 1.0))]
+    rows = [
+        dataclasses.asdict(judge(f"control_{track}_deg", value, 9, "frames", 20.0))
+        for track, value in (("yaw", 5.0), ("roll", 1.0))
+    ]
     monkeypatch.setattr(measure_module, "CEILING", tmp_path / "ceiling.json")
     assert missed_by_truth() == {}
     for owner, known in ((reader_hash(), {"control_yaw_deg"}), ("another reader", set())):
         (tmp_path / "ceiling.json").write_text(json.dumps({"face_reader_sha256": owner, "gates": rows}))
         assert set(missed_by_truth()) == known
     sighted, missed = {"yaw": "", "roll": ""}, {"control_yaw_deg": "so does the truth"}
-    judged = [_unless_blind(judge(f"control_{track}_deg", 9.0, 9, "frames", 20.0), sighted, missed) for track in ("yaw", "roll")]
+    judged = [
+        _unless_blind(judge(f"control_{track}_deg", 9.0, 9, "frames", 20.0), sighted, missed)
+        for track in ("yaw", "roll")
+    ]
     assert [row.passed for row in judged] == [None, False] and judged[0].extra["unreliable_value"] == 9.0
     assert _unless_blind(judge("control_yaw_deg", 3.0, 9, "frames", 20.0), sighted, missed).passed is True
 
@@ -114,7 +130,9 @@ def test_a_true_stream_obeys_frame_by_frame() -> None:
     free = [stream.state(index, ControlFrame()) for index in range(4)]
     assert len(book.states) == stream.next_index == 4
     assert [float(state.head_pose[0, 0]) for state in book.states[:2]] == [5, -5]
-    assert [float(state.head_pose[0, 0]) for state in book.states[2:]] == [float(state.head_pose[0, 0]) for state in free[2:]]
+    assert [float(state.head_pose[0, 0]) for state in book.states[2:]] == [
+        float(state.head_pose[0, 0]) for state in free[2:]
+    ]
     assert book.states[2].emotion[0] == 2 and book.states[2].emotion_intensity[0] == 0.5
     assert all((shown.gaze == own.gaze).all() for shown, own in zip(book.states, free, strict=True))
 

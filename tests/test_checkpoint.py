@@ -1,4 +1,5 @@
 """Checkpoints: round trip, strictness, and clear errors."""
+
 import json
 
 import pytest
@@ -36,7 +37,9 @@ def edit(folder, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-@pytest.mark.parametrize(("change", "cause"), [({"detph": 2}, "detph"), ({"depth": "two"}, "depth"), ({"depth": 3}, "issing|state_dict")])
+@pytest.mark.parametrize(
+    ("change", "cause"), [({"detph": 2}, "detph"), ({"depth": "two"}, "depth"), ({"depth": 3}, "issing|state_dict")]
+)
 def test_what_does_not_fit_is_an_error(folder, change: dict, cause: str) -> None:
     edit(folder, **change)
     with pytest.raises(InputError, match=cause):

@@ -70,9 +70,7 @@ def test_a_video_as_long_as_the_voice_and_one_line_of_json(
     ]
     assert (result["frames"], result["seconds"], result["size"], result["fps"]) == (26, 1.04, 64, 25)
     assert (result["device"], result["checkpoint"], result["seed"]) == ("cpu", "default", 3)
-    assert (
-        0 < result["frame_ms_p50"] <= result["frame_ms_p95"] and result["ttff_ms"] > 0 and result["rtf"] > 0
-    )
+    assert 0 < result["frame_ms_p50"] <= result["frame_ms_p95"] and result["ttff_ms"] > 0 and result["rtf"] > 0
     with av.open(str(out)) as container:
         assert container.streams.video[0].frames == 26
         audio = container.streams.audio[0]
@@ -80,9 +78,7 @@ def test_a_video_as_long_as_the_voice_and_one_line_of_json(
     assert sorted(os.listdir(tmp_path)) == ["out.mp4", voice.name]
 
 
-def test_same_inputs_and_seed_give_the_same_bytes_and_another_seed_does_not(
-    tmp_path: Path, voice: Path
-) -> None:
+def test_same_inputs_and_seed_give_the_same_bytes_and_another_seed_does_not(tmp_path: Path, voice: Path) -> None:
     for name, seed in (("1", "0"), ("2", "0"), ("3", "1")):
         assert main([str(PHOTO), str(voice), "-o", str(tmp_path / f"{name}.mp4"), "--seed", seed]) == 0
     first, second, third = ((tmp_path / f"{name}.mp4").read_bytes() for name in "123")
@@ -168,9 +164,7 @@ def test_center_takes_a_picture_without_a_face(tmp_path: Path, voice: Path) -> N
     assert main(arguments) == 0
 
 
-def test_output_over_an_input_is_refused(
-    tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_output_over_an_input_is_refused(tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(PHOTO), str(voice), "-o", str(tmp_path / "talk.mp4")]) == 0
     before = (tmp_path / "talk.mp4").read_bytes()
     assert main([str(PHOTO), str(tmp_path / "talk.mp4"), "-o", str(tmp_path / "talk.mp4")]) == 2
@@ -212,7 +206,5 @@ def test_the_module_runs_as_a_program_without_a_traceback(tmp_path: Path) -> Non
         str(tmp_path / "out.mp4"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLES.parent, check=False)
-    assert (
-        done.returncode == 2 and done.stdout == "" and done.stderr == "gone.png: No such file or directory\n"
-    )
+    assert done.returncode == 2 and done.stdout == "" and done.stderr == "gone.png: No such file or directory\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "importing the module installs no handler"

@@ -1,4 +1,5 @@
 """The leaderboard from end to end on a tiny model, its file read back, its rankings, and what goes wrong clearly."""
+
 import csv
 import json
 import shutil
@@ -83,7 +84,12 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
     for name in ("ground_truth", "static_portrait", "tiny"):
         assert rows[name]["psnr_n_videos"] == 2 and rows[name]["psnr_n_frames"] > 0 and rows[name]["psnr_coverage"] == 1
         assert rows[name]["psnr_ci_low"] <= rows[name]["psnr"] <= rows[name]["psnr_ci_high"]
-        assert rows[name]["psnr_direction"] == "higher" and rows[name]["protocol"] and rows[name]["date"] and rows[name]["command"]
+        assert (
+            rows[name]["psnr_direction"] == "higher"
+            and rows[name]["protocol"]
+            and rows[name]["date"]
+            and rows[name]["command"]
+        )
     assert len({rows[name]["protocol"] for name in ("ground_truth", "static_portrait", "tiny")}) == 1
     shown = read_leaderboard(tmp_path / "out" / "leaderboard.csv")  # the demo's tab
     ranking = demo_ranked(shown, Choice(True, "quick", "psnr", best(shown, "psnr")))
@@ -99,7 +105,9 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
     assert compare.main(arguments) == 0
     again = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.mp4")}
     assert set(again) == set(videos) and sum(again[path] != videos[path] for path in videos) == 1
-    second = {row["method"]: row for row in read_csv(tmp_path / "out" / "leaderboard.csv") if row["source"] == "measured"}
+    second = {
+        row["method"]: row for row in read_csv(tmp_path / "out" / "leaderboard.csv") if row["source"] == "measured"
+    }
     assert {name: row["psnr"] for name, row in second.items()} == {name: row["psnr"] for name, row in rows.items()}
     text = (tmp_path / "out" / "leaderboard.md").read_text()
     assert text.index("ground_truth") < text.index("Figures from papers") < text.index("EARTalking full")
@@ -108,7 +116,10 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
 def test_the_file_comes_back_as_it_was(tmp_path: Path) -> None:
     scores = [{"metric": "psnr", "value": 31.25, "ci_low": 30.5, "ci_high": 32.0, "n_videos": 4, "n_frames": 80, "coverage": 0.5,
                "direction": "higher", "network": "-", "tier": "none", "note": "half, \"quoted\"\nand broken"}]  # fmt: skip
-    scores.append(scores[0] | {"metric": "fid", "value": None, "ci_low": None, "ci_high": None, "direction": "lower", "note": "no weights"})
+    scores.append(
+        scores[0]
+        | {"metric": "fid", "value": None, "ci_low": None, "ci_high": None, "direction": "lower", "note": "no weights"}
+    )
     rows = [row("a", clips=4, **metric_cells(scores), **latency_cells({"fps": 30.0, "ttff_ms": 180.0})), *paper_rows()]
     write_csv(tmp_path / "leaderboard.csv", rows)
     back = read_csv(tmp_path / "leaderboard.csv")
@@ -169,15 +180,25 @@ def test_the_shipped_leaderboard_can_be_read() -> None:
         pytest.skip("no leaderboard has been measured yet")
     rows = read_csv(SHIPPED)
     measured = [entry for entry in rows if entry["source"] == "measured"]
-    assert measured and all(entry["commit"] and entry["date"] and entry["hardware"] and entry["command"] for entry in measured)
+    assert measured and all(
+        entry["commit"] and entry["date"] and entry["hardware"] and entry["command"] for entry in measured
+    )
     for entry in measured:
         for metric in METRICS:
-            about = {part: entry[f"{metric}_{part}"] for part in ("n_videos", "n_frames", "coverage", "direction", "network", "tier")}
+            about = {
+                part: entry[f"{metric}_{part}"]
+                for part in ("n_videos", "n_frames", "coverage", "direction", "network", "tier")
+            }
             if entry[metric] is not None:  # a number never stands alone
-                assert None not in about.values() and "" not in about.values() and about["coverage"] > 0, (entry["method"], metric)
+                assert None not in about.values() and "" not in about.values() and about["coverage"] > 0, (
+                    entry["method"],
+                    metric,
+                )
             elif about["direction"]:  # it was asked for
                 assert entry[f"{metric}_note"], (entry["method"], metric)  # and a missing one has its reason
-    assert len({entry["protocol"] for entry in measured if entry["protocol"]}) == len({entry["suite"] for entry in measured})
+    assert len({entry["protocol"] for entry in measured if entry["protocol"]}) == len(
+        {entry["suite"] for entry in measured}
+    )
     assert {entry["method"] for entry in read_leaderboard(SHIPPED)} == {entry["method"] for entry in rows}
 
 
@@ -185,10 +206,15 @@ def test_bad_calls_end_with_one_line(two_clips: Path, tmp_path: Path, capsys: py
     for arguments, words in (
         (["--methods", "hallo"], "unknown method 'hallo'"),
         (["--methods", "ground_truth", "--testset", str(tmp_path)], "no test set here"),
-        (["--methods", "ground_truth", "--testset", str(two_clips), "--metrics", "beauty", "--no-latency"], "unknown metrics beauty"),
+        (
+            ["--methods", "ground_truth", "--testset", str(two_clips), "--metrics", "beauty", "--no-latency"],
+            "unknown metrics beauty",
+        ),
     ):
         with pytest.raises(SystemExit) as stopped:
-            compare.main([*arguments, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--threads", "1"])
+            compare.main(
+                [*arguments, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--threads", "1"]
+            )
         assert stopped.value.code == 2
         assert words in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
@@ -218,7 +244,11 @@ def test_latency_counts_the_sound_that_is_needed(two_clips: Path) -> None:
 def test_processes_share_the_features_of_a_method(two_clips: Path, tmp_path: Path) -> None:
     for clip in json.loads((two_clips / "manifest.json").read_text())["clips"]:
         shutil.copy(two_clips / clip["ref"], tmp_path)
-    arguments = {"protocol": Protocol(crop="none"), "metrics": ["psnr", "ssim"], "manifest": two_clips / "manifest.json"}
+    arguments = {
+        "protocol": Protocol(crop="none"),
+        "metrics": ["psnr", "ssim"],
+        "manifest": two_clips / "manifest.json",
+    }
     alone = score(tmp_path, cache=tmp_path / "alone", progress=False, **arguments)
     for process in range(2):
         before = len(list((tmp_path / "shared").rglob("*.npz")))
@@ -231,12 +261,16 @@ def test_processes_share_the_features_of_a_method(two_clips: Path, tmp_path: Pat
 def test_memory_is_that_of_the_process_and_not_of_its_starter() -> None:
     kept = np.ones(40_000_000)  # 320 MB, here and not in the process that is started
     script = "from benchmarks.leaderboard.method_latency import peak_memory_mb; print(peak_memory_mb())"
-    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=SMALL_SET.parent.parent)
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=SMALL_SET.parent.parent
+    )
     here = method_latency.peak_memory_mb()
     assert here > kept.nbytes / 2**20 + 100 and float(shown.stdout) < here - 100
 
 
-def test_latency_is_measured_in_a_process_of_its_own(two_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_latency_is_measured_in_a_process_of_its_own(
+    two_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = compare.Plan("quick", two_clips, "key", tmp_path, "default", 0, 1)
     method = compare.choose(["static_portrait"], [])[0]
     found = compare.time_method(plan, method, {}, 0.4)

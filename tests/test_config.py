@@ -1,4 +1,5 @@
 """Configs: round trip, and strictness."""
+
 import json
 
 import pytest

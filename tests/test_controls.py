@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eartalking.controls import CONTROL_RANGES, CONTROL_TRACKS, EMOTIONS, SCALAR_TRACKS, ControlFrame, Controls, validate_control
+from eartalking.controls import (
+    CONTROL_RANGES,
+    CONTROL_TRACKS,
+    EMOTIONS,
+    SCALAR_TRACKS,
+    ControlFrame,
+    Controls,
+    validate_control,
+)
 from eartalking.errors import InputError
 
 

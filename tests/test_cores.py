@@ -1,4 +1,5 @@
 """Threads: one core is left, and a container's share counts."""
+
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,9 @@ import pytest
 from eartalking.io import threads as cores
 
 
-@pytest.mark.parametrize(("limit", "expected"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8)])
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("1600000 100000", 8)]
+)
 def test_a_container_is_granted_its_share(limit: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: limit)

@@ -1,4 +1,7 @@
-"""Every endpoint through `gradio_client`; `/generate` gives the command line's own pictures; every tool is described for MCP."""
+"""Every endpoint through `gradio_client`; `/generate` gives the command line's own pictures; every tool is described
+for MCP.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -67,7 +70,9 @@ def test_generate_is_the_command_line(
     # Not the bytes: of equal pictures x264 makes files that differ by a few bytes now and then.
     assert Path(video).stat().st_size == pytest.approx((tmp_path / "line.mp4").stat().st_size, rel=0.02)
     assert packets(video, "audio") == packets(tmp_path / "line.mp4", "audio")
-    assert [time for time, _ in packets(video, "video")] == [time for time, _ in packets(tmp_path / "line.mp4", "video")]
+    assert [time for time, _ in packets(video, "video")] == [
+        time for time, _ in packets(tmp_path / "line.mp4", "video")
+    ]
     assert about["frames"] == about["total"] == 25
     # The log alone makes it again.
     again, log_again, about_again = client.predict(
@@ -158,7 +163,12 @@ def test_files_are_served_only_from_their_own_folder(page: tuple[str, Sessions])
     address, sessions = page
     secret = sessions.root / "secret.txt"
     secret.write_text("secret")
-    for path in (f"gradio_api/file={secret}", "live/nonsense/talking.mp4", "live/../secret.txt", "live/nonsense/controls.py"):
+    for path in (
+        f"gradio_api/file={secret}",
+        "live/nonsense/talking.mp4",
+        "live/../secret.txt",
+        "live/nonsense/controls.py",
+    ):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(address + path, timeout=10)
         assert error.value.code in (403, 404), path

@@ -1,4 +1,7 @@
-"""The page in a real browser: what a visitor clicks, sees and is told. A tiny random model, Debian's chromium, no network."""
+"""The page in a real browser: what a visitor clicks, sees and is told. A tiny random model, Debian's chromium, no
+network.
+"""
+
 from __future__ import annotations
 
 import json
@@ -39,8 +42,8 @@ def demo() -> Iterator[tuple[str, Sessions]]:
 
 @pytest.fixture
 def visit(browser: Browser, demo: tuple[str, Sessions]) -> Iterator[Callable[..., Page]]:
-    """Open the page as a new visitor. Whatever it is about, the console stays clean but for what a test says to expect of
-    Gradio's own players, and nothing is fetched from elsewhere."""
+    """Open the page as a new visitor. Whatever it is about, the console stays clean but for what a test says to expect
+    of Gradio's own players, and nothing is fetched from elsewhere."""
     contexts, complaints = [], []
 
     def open_page(expected: tuple[str, ...] = (), **options: Any) -> Page:
@@ -61,7 +64,9 @@ def visit(browser: Browser, demo: tuple[str, Sessions]) -> Iterator[Callable[...
     for context in contexts:
         context.close()
     assert complaints == []
-    _until(lambda: len(demo[1]) == 0 and os.listdir(demo[1].root) == [])  # everybody left, and everything went with them
+    _until(
+        lambda: len(demo[1]) == 0 and os.listdir(demo[1].root) == []
+    )  # everybody left, and everything went with them
 
 
 def _is_ours(url: str, address: str) -> bool:
@@ -128,7 +133,9 @@ def test_one_click_on_an_example_makes_a_face_speak(visit: Callable[..., Page], 
     first = page.evaluate("({ frame: EARPlayer.take.shown, sound: EARPlayer.sound, at: performance.now() })")
     page.wait_for_function("frame => EARPlayer.take.shown >= frame + 25", arg=first["frame"])
     second = page.evaluate("({ frame: EARPlayer.take.shown, sound: EARPlayer.sound, at: performance.now() })")
-    assert first["sound"]["running"] and second["sound"]["time"] > first["sound"]["time"] + 0.5  # the clock of the sound runs
+    assert (
+        first["sound"]["running"] and second["sound"]["time"] > first["sound"]["time"] + 0.5
+    )  # the clock of the sound runs
     colours = page.evaluate(
         """() => { const c = document.querySelector(".ear-screen canvas");
         return new Set(c.getContext("2d").getImageData(0, 0, c.width, c.height).data).size; }"""
@@ -273,7 +280,8 @@ def test_own_portrait_and_voice_need_consent_and_can_be_cropped(
 def test_bad_uploads_are_told_where_the_user_looks(
     visit: Callable[..., Page], demo: tuple[str, Sessions], tmp_path: Path
 ) -> None:
-    # Gradio's preview may ask for a refused file while or after the page takes it away: it cannot be drawn, or is gone by then.
+    # Gradio's preview may ask for a refused file while or after the page takes it away: it cannot be drawn, or is gone
+    # by then.
     gone = tuple(f"Failed to load resource: the server responded with a status of {status}" for status in (403, 404))
     page = visit(expected=("Waveform load error", *gone))
     (tmp_path / "broken.png").write_bytes(PHOTO.read_bytes()[:2000])

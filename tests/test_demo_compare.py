@@ -27,7 +27,10 @@ def make_video(path: Path, frames: int, colour: int) -> Path:
 def page(tmp_path: Path) -> Iterator[Any]:
     long, short = make_video(tmp_path / "long.mp4", 100, 0), make_video(tmp_path / "short.mp4", 60, 90)
     make_video(tmp_path / "mine.mp4", 50, 200)
-    takes = [{"id": path.stem, "label": f"Take {path.stem}", "url": f"gradio_api/file={path}", "path": str(path)} for path in (long, short)]
+    takes = [
+        {"id": path.stem, "label": f"Take {path.stem}", "url": f"gradio_api/file={path}", "path": str(path)}
+        for path in (long, short)
+    ]
     with gr.Blocks() as blocks:
         with gr.Tab("First"):
             gr.Markdown("nothing")
@@ -66,7 +69,9 @@ def test_both_play_seek_and_stop_together(page: Any, tmp_path: Path) -> None:
     )
     # pushed apart, they find together again
     page.evaluate("document.querySelectorAll('.cmp video')[1].currentTime = 0")
-    page.wait_for_function("(() => { const { times } = window.EARCompare.get('compare').state(); return times[0] - times[1] < 0.1; })()")
+    page.wait_for_function(
+        "(() => { const { times } = window.EARCompare.get('compare').state(); return times[0] - times[1] < 0.1; })()"
+    )
     page.get_by_role("button", name="Pause both").click()
     assert not state(page)["playing"]
     slider = page.locator('[data-cmp="seek"]')
@@ -75,9 +80,13 @@ def test_both_play_seek_and_stop_together(page: Any, tmp_path: Path) -> None:
     page.wait_for_function("window.EARCompare.get('compare').state().times.every((time) => time < 0.01)")
     for _ in range(5):
         slider.press("ArrowRight")
-    page.wait_for_function("window.EARCompare.get('compare').state().times.every((time) => Math.abs(time - 0.2) < 0.01)")
+    page.wait_for_function(
+        "window.EARCompare.get('compare').state().times.every((time) => Math.abs(time - 0.2) < 0.01)"
+    )
     page.get_by_role("button", name="One frame on").click()
-    page.wait_for_function("window.EARCompare.get('compare').state().times.every((time) => Math.abs(time - 0.24) < 0.01)")
+    page.wait_for_function(
+        "window.EARCompare.get('compare').state().times.every((time) => Math.abs(time - 0.24) < 0.01)"
+    )
     slider.press("End")  # the short one stays on its last frame
     page.wait_for_function("window.EARCompare.get('compare').state().times[0] > 3.9")
     assert state(page)["times"][1] == pytest.approx(2.4, abs=0.05)

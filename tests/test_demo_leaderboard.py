@@ -46,8 +46,17 @@ def path(tmp_path: Path) -> Path:
 
 def test_cells_are_numbers_where_the_column_is(path: Path) -> None:
     rows = read_leaderboard(path)
-    assert rows[1] == {"method": "ours", "source": "measured", "fid_lite0": 12.3, "fid_lite0_ci_low": 11.1, "sync_c": 4.1, "ttff_ms": 151.3,
-                       "n_videos": 64.0, "commit": "abc", "note": "<b>bold</b>, with a comma"}
+    assert rows[1] == {
+        "method": "ours",
+        "source": "measured",
+        "fid_lite0": 12.3,
+        "fid_lite0_ci_low": 11.1,
+        "sync_c": 4.1,
+        "ttff_ms": 151.3,
+        "n_videos": 64.0,
+        "commit": "abc",
+        "note": "<b>bold</b>, with a comma",
+    }
     assert rows[2]["fid_lite0"] is None and [is_measured(row) for row in rows] == [True, True, True, False]
     assert metrics(rows) == ["fid_lite0", "sync_c", "ttff_ms"]
 
@@ -55,7 +64,11 @@ def test_cells_are_numbers_where_the_column_is(path: Path) -> None:
 def test_copied_rows_are_never_ranked_with_measured_ones(path: Path) -> None:
     rows = read_leaderboard(path)
     table = ranked(rows, Choice(measured=True, metric="fid_lite0", best=SMALLEST))
-    assert list(table["method"]) == ["ours", "slow", "nameless"] and list(table["rank"]) == [1, 2, None] and list(table["row"]) == [2, 1, 3]
+    assert (
+        list(table["method"]) == ["ours", "slow", "nameless"]
+        and list(table["rank"]) == [1, 2, None]
+        and list(table["row"]) == [2, 1, 3]
+    )
     copied = ranked(rows, Choice(measured=False, metric="fid_lite0", best=SMALLEST))
     assert list(copied["method"]) == ["theirs"] and list(copied["rank"]) == [1]
     assert list(ranked(rows, Choice(True, metric="sync_c", best=LARGEST))["method"]) == ["ours", "slow", "nameless"]
@@ -75,7 +88,10 @@ def test_direction_is_the_file_s_word_before_the_name_s(path: Path) -> None:
     assert best([{"zeal": 1.0, "zeal_direction": "higher"}], "zeal") == LARGEST
     assert best([{"fid": 1.0, "fid_direction": "↑"}], "fid") == LARGEST
     assert best([{"max_drop": 1.0}], "max_drop") is None
-    table = [{"method": name, "av_offset": value, "av_offset_direction": "zero"} for name, value in (("a", -3.0), ("b", 1.0), ("c", 0.0))]
+    table = [
+        {"method": name, "av_offset": value, "av_offset_direction": "zero"}
+        for name, value in (("a", -3.0), ("b", 1.0), ("c", 0.0))
+    ]
     assert best(table, "av_offset") == ZERO
     assert list(ranked(table, Choice(True, metric="av_offset", best=ZERO))["method"]) == ["c", "b", "a"]
 
@@ -108,8 +124,14 @@ def test_provenance_has_every_column_and_is_no_markup(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text, cause",
-    [("", "empty"), ("a,b\n", "no rows"), ("a,a\n1,2\n", "repeated"), ("a,b\n1\n", "row 2"), ("a,b\n1,2\n1,2,3\n", "row 3"),
-     ('a\n"b\n', "broken CSV")],
+    [
+        ("", "empty"),
+        ("a,b\n", "no rows"),
+        ("a,a\n1,2\n", "repeated"),
+        ("a,b\n1\n", "row 2"),
+        ("a,b\n1,2\n1,2,3\n", "row 3"),
+        ('a\n"b\n', "broken CSV"),
+    ],
 )
 def test_a_bad_file_is_one_error_with_its_cause(tmp_path: Path, text: str, cause: str) -> None:
     path = tmp_path / "leaderboard.csv"

@@ -1,4 +1,7 @@
-"""A live take: the frames of a StreamSession, steered while it runs, paced by its viewer, and nothing left when it ends."""
+"""A live take: the frames of a StreamSession, steered while it runs, paced by its viewer, and nothing left when it
+ends.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -201,14 +204,18 @@ def test_stopping_can_keep_a_video_of_what_was_made(take: Callable[..., LiveTake
     whole = run(take(pace=FREE))
     with av.open(str(stopped.video)) as part, av.open(str(whole.video)) as all_of_it:
         pictures = [[frame.to_ndarray() for frame in file.decode(video=0)] for file in (part, all_of_it)]
-        assert "AI-generated" in part.metadata["comment"] and f"5 of {voice.num_frames} frames" in part.metadata["comment"]
+        assert (
+            "AI-generated" in part.metadata["comment"] and f"5 of {voice.num_frames} frames" in part.metadata["comment"]
+        )
     np.testing.assert_array_equal(pictures[0], pictures[1][:5])
     sound, all_sound = read_audio(stopped.video), read_audio(whole.video)
     assert len(sound) / 16000 == pytest.approx(5 / 25, abs=0.025)  # to one AAC packet
     np.testing.assert_allclose(sound[:2000], all_sound[:2000], atol=0.02)
 
 
-def test_a_full_disk_ends_the_take_with_a_sentence(take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_take_with_a_sentence(
+    take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(self: VideoWriter, image: np.ndarray) -> None:
         raise InputError(self.path, "No space left on device")
 
@@ -217,7 +224,9 @@ def test_a_full_disk_ends_the_take_with_a_sentence(take: Callable[..., LiveTake]
     assert failed.state == "failed" and failed.error == "No space left on device" and os.listdir(failed.folder) == []
 
 
-def test_the_stream_waits_when_too_much_is_unwritten(take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_waits_when_too_much_is_unwritten(
+    take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(demo.recorder, "BACKLOG", 4)
     gate, write = threading.Event(), VideoWriter.write
 
@@ -289,7 +298,10 @@ def _take_threads() -> list[str]:
 
 
 def zero_gpu(duration: Callable[..., int]) -> Callable[[Callable[..., Iterator]], Callable[..., Iterator]]:
-    """As `spaces.GPU` does it: the generator runs in a process forked at the call, arguments and results travel by pickle."""
+    """As `spaces.GPU` does it: the generator runs in a process forked at the call, arguments and results travel by
+    pickle.
+    """
+
     def decorate(task: Callable[..., Iterator]) -> Callable[..., Iterator]:
         def call(*arguments: object) -> Iterator:
             assert 0 < duration(*arguments) <= 120
@@ -315,13 +327,17 @@ def zero_gpu(duration: Callable[..., int]) -> Callable[[Callable[..., Iterator]]
     return decorate
 
 
-def test_on_zero_gpu_changes_reach_the_forked_worker(voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_zero_gpu_changes_reach_the_forked_worker(
+    voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=zero_gpu))
     monkeypatch.setattr(demo.engine, "_HAS_SPACES", True)
     engine = Engine(tiny_model(), SlotPool(1, 60))
     engine.prepare(FACE)  # outside of a GPU call nothing may be computed
     assert not engine._started
-    take = LiveTake(engine, Job(FACE, voice.waveform, 0), voice, tmp_path / "takes", LIMITS, Controls({"roll": [(0.0, 2.0)]}))
+    take = LiveTake(
+        engine, Job(FACE, voice.waveform, 0), voice, tmp_path / "takes", LIMITS, Controls({"roll": [(0.0, 2.0)]})
+    )
     take.attach(lambda message: None)
     take.start()
     _until(lambda: take.next_frame == LIMITS.lead_frames)

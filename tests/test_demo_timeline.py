@@ -49,7 +49,9 @@ def address() -> Iterator[str]:
 
         timeline.input(told, timeline, asked, show_progress="hidden")
         timeline.seek(sought, None, seen, show_progress="hidden")
-        gr.Button("Hide", elem_id="hide").click(lambda: gr.update(visible=False), None, timeline, show_progress="hidden")
+        gr.Button("Hide", elem_id="hide").click(
+            lambda: gr.update(visible=False), None, timeline, show_progress="hidden"
+        )
         gr.Button("Show", elem_id="show").click(lambda: gr.update(visible=True), None, timeline, show_progress="hidden")
         change.click(lambda: {"tracks": {"smile": [[0.2, 0.5]]}}, None, timeline, show_progress="hidden")
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True)
@@ -135,7 +137,9 @@ def values(tracks: dict[str, list[list[Any]]], track: str, frames: range) -> lis
 def curves(browser: Any) -> Iterator[Callable[[str, Any], Any]]:
     """Evaluates an expression over `Curves`, `Presets` and `argument` in the browser."""
     page = browser.new_page()
-    head = script("timeline", "").split("// Curves:")[0] + "".join((WEB / f"{name}.js").read_text() for name in ("curves", "presets"))
+    head = script("timeline", "").split("// Curves:")[0] + "".join(
+        (WEB / f"{name}.js").read_text() for name in ("curves", "presets")
+    )
     yield lambda expression, argument: page.evaluate(f"(argument) => {{ {head}; return {expression}; }}", argument)
     page.close()
 
@@ -146,7 +150,10 @@ def test_browser_and_python_ask_for_the_same_values(curves: Callable[[str, Any],
     for _ in range(25):
         tracks = random_tracks(chance)
         frames = "[...Array(111).keys()].map((frame) => Curves.valueAt(name, keys, frame))"
-        rows = curves(f"Object.fromEntries(Object.entries(Curves.checkTracks(argument)).map(([name, keys]) => [name, {frames}]))", tracks)
+        rows = curves(
+            f"Object.fromEntries(Object.entries(Curves.checkTracks(argument)).map(([name, keys]) => [name, {frames}]))",
+            tracks,
+        )
         expected = as_json({track: [(0, value) for value in values(tracks, track, range(111))] for track in tracks})
         assert rows == {track: [value for _, value in pairs] for track, pairs in expected.items()}
 
@@ -154,8 +161,16 @@ def test_browser_and_python_ask_for_the_same_values(curves: Callable[[str, Any],
 @needs_browser
 @pytest.mark.parametrize(
     "tracks, names",
-    [({"yaw": [[0, 31]]}, "yaw"), ({"nose": [[0, 1]]}, "nose"), ({"yaw": [[1, 0], [1, 2]]}, "keyframe 2"), ({"yaw": [[-1, 0]]}, "time"),
-     ({"emotion": [[0, "happy"]]}, "emotion"), ({"emotion": [[0, ["bored", 1]]]}, "bored"), ({"yaw": [[0, "4"]]}, "yaw"), ([1], "tracks")],
+    [
+        ({"yaw": [[0, 31]]}, "yaw"),
+        ({"nose": [[0, 1]]}, "nose"),
+        ({"yaw": [[1, 0], [1, 2]]}, "keyframe 2"),
+        ({"yaw": [[-1, 0]]}, "time"),
+        ({"emotion": [[0, "happy"]]}, "emotion"),
+        ({"emotion": [[0, ["bored", 1]]]}, "bored"),
+        ({"yaw": [[0, "4"]]}, "yaw"),
+        ([1], "tracks"),
+    ],
 )
 def test_bad_controls_are_refused_with_the_track(curves: Callable[[str, Any], Any], tracks: Any, names: str) -> None:
     with pytest.raises(sync_api.Error, match=names):
@@ -201,7 +216,10 @@ def test_a_slider_in_motion_replays_exactly(curves: Callable[[str, Any], Any]) -
 
 @needs_browser
 def test_a_log_comes_back_as_few_keyframes_with_the_same_values(curves: Callable[[str, Any], Any]) -> None:
-    drawn = {"yaw": [[0.4, 0.1], [1.2, 15.3], [2.0, -7.7], [2.8, None], [3.0, 4.0]], "brow": [[0.2, 0.3], [0.24, -0.2], [0.28, 0.9]]}
+    drawn = {
+        "yaw": [[0.4, 0.1], [1.2, 15.3], [2.0, -7.7], [2.8, None], [3.0, 4.0]],
+        "brow": [[0.2, 0.3], [0.24, -0.2], [0.28, 0.9]],
+    }
     for track, keys in drawn.items():
         log = [[frame / 25, value] for frame, value in enumerate(values({track: keys}, track, range(90)))]
         thinned = curves("Curves.thin(...argument)", [track, log])
@@ -217,8 +235,13 @@ def test_presets_change_their_own_frames_only(curves: Callable[[str, Any], Any],
     waveform = [1.0 if 50 <= peak < 80 else 0.0 for peak in range(200)]
     for _ in range(12):
         tracks = random_tracks(chance)
-        state = {"tracks": tracks, "waveform": waveform, "duration": 4.0, "playhead": chance.randrange(80),
-                 "range": sorted(chance.sample(range(0, 100), 2)) if chance.random() < 0.4 else None}
+        state = {
+            "tracks": tracks,
+            "waveform": waveform,
+            "duration": 4.0,
+            "playhead": chance.randrange(80),
+            "range": sorted(chance.sample(range(0, 100), 2)) if chance.random() < 0.4 else None,
+        }
         result = curves("Presets.apply(argument.preset, argument.state)", {"preset": preset, "state": state})
         first, last = result["span"]
         changed = False
@@ -228,7 +251,10 @@ def test_presets_change_their_own_frames_only(curves: Callable[[str, Any], Any],
                 assert asked == before
                 continue
             for frame in (*range(first), *range(last + 1, 140)):
-                assert asked[frame] == (before[frame] if before[frame] is None else pytest.approx(before[frame])), (track, frame)
+                assert asked[frame] == (before[frame] if before[frame] is None else pytest.approx(before[frame])), (
+                    track,
+                    frame,
+                )
             assert None not in asked[first : last + 1]
             changed |= asked != before
         assert changed
@@ -304,7 +330,9 @@ def test_touch_adds_and_drags(opened: Callable[..., Timeline]) -> None:
     page.locator('[data-track="yaw"]').scroll_into_view_if_needed()
     at = timeline.point("yaw", 80, -20)
     finger = page.context.new_cdp_session(page)
-    finger.send("Input.synthesizeTapGesture", {"x": at[0], "y": at[1], "tapCount": 2})  # by the browser: two taps of ours may be too slow
+    finger.send(
+        "Input.synthesizeTapGesture", {"x": at[0], "y": at[1], "tapCount": 2}
+    )  # by the browser: two taps of ours may be too slow
     page.wait_for_function("window.EARTimeline.get('timeline').getControls().tracks.yaw.length > 3")
     added = [key for key in timeline.tracks["yaw"] if key[0] > 2.0]
     assert len(added) == 1 and added[0][1] == pytest.approx(-20, abs=2)
@@ -431,7 +459,9 @@ def test_undo_history_is_bounded(opened: Callable[..., Timeline]) -> None:
 
 @needs_browser
 def test_streaming_frames_cost_little(opened: Callable[..., Timeline]) -> None:
-    """Ten applied values, the playhead and the readouts of a frame, painted: far less than the 40 ms that a frame has."""
+    """Ten applied values, the playhead and the readouts of a frame, painted: far less than the 40 ms that a frame
+    has.
+    """
     timeline = opened()
     applied = {track: 0.5 for track in SCALAR_TRACKS} | {"emotion": ["happy", 0.5]}
     milliseconds = timeline.page.evaluate(
@@ -446,14 +476,18 @@ def test_streaming_frames_cost_little(opened: Callable[..., Timeline]) -> None:
             await new Promise(requestAnimationFrame);
           }
           return spent / 60;
-        }""", applied)
+        }""",
+        applied,
+    )
     assert milliseconds < 20
     assert timeline.call("timeline.state().applied.yaw.length") == 60
 
 
 @needs_browser
 @pytest.mark.parametrize("kind, button", [("json", "Save JSON"), ("csv", "CSV")])
-def test_save_and_load_give_the_same_frames(opened: Callable[..., Timeline], tmp_path: Path, kind: str, button: str) -> None:
+def test_save_and_load_give_the_same_frames(
+    opened: Callable[..., Timeline], tmp_path: Path, kind: str, button: str
+) -> None:
     timeline = opened()
     page = timeline.page
     page.get_by_role("button", name="Nod").click()
@@ -534,7 +568,9 @@ def test_files_name_the_user_s_file_and_refuse_what_is_no_controls_file() -> Non
     assert "error" in read_controls({"name": "my.json", "content": "!"})
     assert "yaw" in write_controls({"tracks": {"yaw": [[0, 99]]}, "kind": "json"})["error"]
     assert "error" in write_controls({"tracks": {}, "kind": "exe"})
-    assert json.loads(write_controls({"tracks": {"yaw": [[0, 9]]}, "kind": "json"})["text"])["tracks"] == {"yaw": [[0.0, 9.0]]}
+    assert json.loads(write_controls({"tracks": {"yaw": [[0, 9]]}, "kind": "json"})["text"])["tracks"] == {
+        "yaw": [[0.0, 9.0]]
+    }
 
 
 def test_waveform_peaks_follow_the_loudness() -> None:

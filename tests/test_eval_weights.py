@@ -42,11 +42,20 @@ def test_the_manifest_names_every_canonical_network() -> None:
     entries = read_weights_manifest()
     assert set(entries) == {"inception", "i3d", "syncnet", "arcface", "scrfd", "alexnet", "lpips_alex"}
     for entry in entries.values():
-        assert len(entry.sha256) == 64 and entry.licence and entry.mirrors and all(url.startswith("https://") for url in entry.mirrors)
-    assert entries["inception"].sha256.startswith("6726825d") and entries["alexnet"].sha256.startswith("7be5be79")  # as their names say
+        assert (
+            len(entry.sha256) == 64
+            and entry.licence
+            and entry.mirrors
+            and all(url.startswith("https://") for url in entry.mirrors)
+        )
+    assert entries["inception"].sha256.startswith("6726825d") and entries["alexnet"].sha256.startswith(
+        "7be5be79"
+    )  # as their names say
 
 
-def test_a_local_folder_comes_first_and_a_wrong_file_is_refused(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_comes_first_and_a_wrong_file_is_refused(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = WeightsStore(mirror, manifest=manifest(tmp_path, GOOD))
     assert store.path("net") == mirror / "net.pt"
     monkeypatch.setenv("EARTALKING_WEIGHTS", str(mirror))
@@ -56,7 +65,9 @@ def test_a_local_folder_comes_first_and_a_wrong_file_is_refused(mirror: Path, tm
         store.path("net")
 
 
-def test_fetching_takes_the_next_mirror_and_keeps_nothing_wrong(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetching_takes_the_next_mirror_and_keeps_nothing_wrong(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad = tmp_path / "bad"
     bad.write_bytes(b"not it")
     urls = [(tmp_path / "nowhere").as_uri(), bad.as_uri(), (mirror / "net.pt").as_uri()]
@@ -105,7 +116,9 @@ class Detector(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
 
-    def forward(self, video: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> torch.Tensor:
+    def forward(
+        self, video: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False
+    ) -> torch.Tensor:
         features = video.mean((2, 3, 4)) * self.scale
         return features if rescale and resize and return_features else features * 0
 
@@ -137,8 +150,14 @@ def test_torchscript_weights_load_and_a_damaged_file_is_a_reason(tmp_path: Path)
 def test_eval_imports_with_the_plain_requirements() -> None:
     plain = {"torch", "numpy", "scipy", "PIL", "tqdm", "psutil", "safetensors", "accelerate", "eartalking", "eval"}
     for path in (Path(__file__).parent.parent / "eval").glob("*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:  # imports inside functions are asked for when they are needed
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or "eval"]
+        for node in ast.parse(
+            path.read_text(encoding="utf-8")
+        ).body:  # imports inside functions are asked for when they are needed
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [getattr(node, "module", None) or "eval"]
+            )
             tops = {name.split(".")[0] for name in names} if isinstance(node, (ast.Import, ast.ImportFrom)) else set()
             assert tops <= plain | set(sys.stdlib_module_names), f"{path.name} imports {sorted(tops - plain)}"
 

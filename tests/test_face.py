@@ -72,9 +72,7 @@ def test_images_and_arrays_are_taken_too(photo: Image.Image) -> None:
 def test_large_pictures_are_reduced(tmp_path: Path, photo: Image.Image) -> None:
     photo.resize((8000, 6000)).save(tmp_path / "a.jpg")
     loaded = load_portrait(tmp_path / "a.jpg")
-    assert max(loaded.shape) <= MAX_SIDE and loaded.shape[0] / loaded.shape[1] == pytest.approx(
-        0.75, abs=0.01
-    )
+    assert max(loaded.shape) <= MAX_SIDE and loaded.shape[0] / loaded.shape[1] == pytest.approx(0.75, abs=0.01)
     assert find_face(loaded) is not None
 
 
@@ -109,7 +107,9 @@ def test_the_head_fills_the_crop_at_every_size(photo: Image.Image, side: int) ->
     left, top, right, bottom = (edge / side * 340 for edge in crop.box)
     assert right - left == pytest.approx(bottom - top)
     assert 0.64 < (CHIN - CROWN) / (bottom - top) < 0.80
-    assert pytest.approx(top + HEAD_CENTRE * (bottom - top), abs=10) == (CHIN + CROWN) / 2, "chin to crown around HEAD_CENTRE"
+    assert pytest.approx(top + HEAD_CENTRE * (bottom - top), abs=10) == (CHIN + CROWN) / 2, (
+        "chin to crown around HEAD_CENTRE"
+    )
     assert (left + right) / 2 == pytest.approx(168, abs=12), "face centred"
 
 

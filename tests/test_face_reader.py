@@ -1,4 +1,5 @@
 """The face reader: shapes, mirrored truth, cuts that find their places, and that the shipped weights can see."""
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,14 @@ from eartalking.perception.face_parts import (
     part_places,
     whole_place,
 )
-from eartalking.perception.face_reader import INPUT_SIZE, READINGS, WEIGHTS_FOLDER, FaceReader, FaceReaderNet, FaceReading
+from eartalking.perception.face_reader import (
+    INPUT_SIZE,
+    READINGS,
+    WEIGHTS_FOLDER,
+    FaceReader,
+    FaceReaderNet,
+    FaceReading,
+)
 from eartalking.training.augmentation import Damage, _blocky
 from eartalking.training.face_reader import MIRRORED, main, mirror
 from eartalking.training.face_reader_data import patches, stored_places, targets
@@ -55,7 +63,9 @@ def test_frames_are_read_alone() -> None:
         np.testing.assert_allclose(getattr(together, name), getattr(apart, name), atol=1e-3)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((0, 64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3), np.float32)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((0, 64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3), np.float32)]
+)
 def test_wrong_frames_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected frames"):
         FaceReader(FaceReaderNet()).read(bad)
@@ -96,7 +106,9 @@ def test_cuts_are_centred_upright_and_mirrored() -> None:
     landmarks = torch.tensor([[[0.4, 0.45], [0.6, 0.45], [0.5, 0.65]]])  # a face of 0.4
     eyes, irises, mouth = cut_parts(smooth_images(1), landmarks)
     assert eyes.shape == (1, 2, 3, EYE_SIZE, EYE_SIZE) and irises.shape == (1, 2, 3, IRIS_SIZE, IRIS_SIZE)
-    torch.testing.assert_close(irises[0, :, :2].mean((2, 3)), torch.tensor([[0.4, 0.45], [0.6, 0.45]]), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        irises[0, :, :2].mean((2, 3)), torch.tensor([[0.4, 0.45], [0.6, 0.45]]), atol=0.01, rtol=0
+    )
     assert mouth.shape == (1, 3, MOUTH_SIZE, MOUTH_SIZE)
     torch.testing.assert_close(eyes[0, :, 0].mean((1, 2)), torch.tensor([0.4, 0.6]), atol=0.01, rtol=0)
     assert (eyes[0, 0, 0].diff(dim=1) > 0).all() and (eyes[0, 1, 0].diff(dim=1) < 0).all()
@@ -189,8 +201,18 @@ def test_training_command(tmp_path, capsys) -> None:
 
     rows = {name: value.contiguous() for name, value in stored(4).items()}
     save_file({name: value for name, value in rows.items() if name != "images"}, tmp_path / "train.safetensors")
-    save_file({name: value for name, value in rows.items() if name not in ("whole", "eyes", "mouth")}, tmp_path / "val.safetensors")
-    arguments = ["--data", f"{tmp_path}/train.safetensors", "--val", f"{tmp_path}/val.safetensors", "--weights", f"{tmp_path}/weights"]
+    save_file(
+        {name: value for name, value in rows.items() if name not in ("whole", "eyes", "mouth")},
+        tmp_path / "val.safetensors",
+    )
+    arguments = [
+        "--data",
+        f"{tmp_path}/train.safetensors",
+        "--val",
+        f"{tmp_path}/val.safetensors",
+        "--weights",
+        f"{tmp_path}/weights",
+    ]
     assert main([*arguments, "--out", f"{tmp_path}/run", "--steps", "2", "--batch-size", "4", "--precision", "no"]) == 0
     assert '"held_out_images": 4' in capsys.readouterr().out.splitlines()[-1]
     assert FaceReader.load(tmp_path / "weights").accuracy["yaw"] >= 0

@@ -1,4 +1,5 @@
 """Frame encoder: one look per picture, landmarks that follow the face, any size of picture."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Who may import whom: the arrows of docs/architecture.md, read from the source."""
+
 import ast
 from pathlib import Path
 
@@ -33,8 +34,27 @@ ALLOWED = {
     "face_reader": {"modules", "controls", "errors"},
     "data": {"config", "motion_vector"},
     "synth": {"synth", "config", "controls", "face_units", "head_space", "video"},
-    "training": {"training", "synth", "data", "audio", "autoencoder", "checkpoint", "config", "controls", "model", "motion_vector", "video",
-                 "face", "face_reader", "face_units", "frame_encoder", "part_refiner", "surface", "modules", "errors"},
+    "training": {
+        "training",
+        "synth",
+        "data",
+        "audio",
+        "autoencoder",
+        "checkpoint",
+        "config",
+        "controls",
+        "model",
+        "motion_vector",
+        "video",
+        "face",
+        "face_reader",
+        "face_units",
+        "frame_encoder",
+        "part_refiner",
+        "surface",
+        "modules",
+        "errors",
+    },
 }
 ELSEWHERE = {"av": {"video"}, "dlib": {"face"}, "cv2": set(), "gradio": set()}
 

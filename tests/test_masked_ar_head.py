@@ -1,4 +1,7 @@
-"""The paper's emission: tokens that agree because they see each other, the order that a frame's noise gives, streaming in a model."""
+"""The paper's emission: tokens that agree because they see each other, the order that a frame's noise gives, streaming
+in a model.
+"""
+
 from __future__ import annotations
 
 import dataclasses
@@ -44,7 +47,9 @@ def test_tokens_agree_because_later_ones_see_the_earlier(fitted: MaskedARHead) -
     at_once = make_head(masked_steps=1).eval()
     at_once.load_state_dict(fitted.state_dict())
     sign, _ = signs(at_once)
-    assert 0.15 < (sign == sign[:, :1]).all(1).float().mean() < 0.4  # one pass: each token decides for itself, 1/4 agree by chance
+    assert (
+        0.15 < (sign == sign[:, :1]).all(1).float().mean() < 0.4
+    )  # one pass: each token decides for itself, 1/4 agree by chance
 
 
 def test_every_step_draws_a_token_at_least() -> None:

@@ -1,4 +1,5 @@
 """Every method of the comparison through its one interface, on tiny random models."""
+
 import json
 import sys
 import time
@@ -96,7 +97,9 @@ def test_ours_needs_no_more_sound_than_its_lookahead(checkpoint: str, request_: 
     assert sound.taken == 1 + TINY.audio.lookahead
 
 
-def test_each_ablation_changes_the_video_and_not_the_weights(checkpoint: str, request_: Request, voice: np.ndarray) -> None:
+def test_each_ablation_changes_the_video_and_not_the_weights(
+    checkpoint: str, request_: Request, voice: np.ndarray
+) -> None:
     ours = Ours(checkpoint=checkpoint)
     full = video(ours, request_, voice)
     methods = ablations(checkpoint)
@@ -125,7 +128,14 @@ def baselines(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("baselines")
     shape, audio = (16, 4), TINY.audio.dim
     torch.manual_seed(0)
-    sizes = {"num_latents": shape[0], "latent_channels": shape[1], "audio_dim": audio, "dim": 32, "depth": 1, "num_heads": 2}
+    sizes = {
+        "num_latents": shape[0],
+        "latent_channels": shape[1],
+        "audio_dim": audio,
+        "dim": 32,
+        "depth": 1,
+        "num_heads": 2,
+    }
     denoiser, motion = ClipDenoiser(ClipSizes(**sizes)), MotionModel(MotionSizes(**sizes, head_dim=32))
     for layer in (denoiser.to_latents, motion.head.to_mean):
         torch.nn.init.normal_(layer.weight, 0, 0.1)
@@ -158,7 +168,9 @@ def test_clip_diffusion_works_window_by_window(checkpoint: str, baselines: Path,
     assert frames.shape == (FRAMES, 64, 64, 3) and method.about.endswith("trained for 7 steps")
     np.testing.assert_array_equal(frames, video(method, request_, voice))
     known = torch.randn(1, OVERLAP, 16, 4)
-    window = method.net.sample(torch.randn(1, WINDOW, 32), torch.randn(1, 16, 4), known, torch.randn(1, WINDOW, 16, 4), 2)
+    window = method.net.sample(
+        torch.randn(1, WINDOW, 32), torch.randn(1, 16, 4), known, torch.randn(1, WINDOW, 16, 4), 2
+    )
     assert torch.equal(window[:, :OVERLAP], known)  # what was shown stays as it was
 
 
@@ -192,7 +204,9 @@ def test_clip_diffusion_sees_the_whole_window(baselines: Path) -> None:
     assert (moved > 1e-7).all()  # bidirectional: the last sound reaches the first frame
 
 
-def test_motion_ar_streams_frame_by_frame(checkpoint: str, baselines: Path, request_: Request, voice: np.ndarray) -> None:
+def test_motion_ar_streams_frame_by_frame(
+    checkpoint: str, baselines: Path, request_: Request, voice: np.ndarray
+) -> None:
     method, sound = MotionAr(checkpoint, baselines / "motion_ar.safetensors"), Sound(voice)
     method.prepare()
     next(method.generate(request_, sound))
@@ -216,7 +230,9 @@ def test_motion_ar_training_and_streaming_agree(baselines: Path) -> None:
             past.append(state.previous)
     finally:
         motion_ar.TEMPERATURE = monkey
-    x = torch.cat([net.sink_block(portrait), net.frame_block(audio, torch.stack(past[:-1], 1), torch.zeros(1, 14))], dim=1)
+    x = torch.cat(
+        [net.sink_block(portrait), net.frame_block(audio, torch.stack(past[:-1], 1), torch.zeros(1, 14))], dim=1
+    )
     with torch.no_grad():
         whole = net.head.mean(net.backbone(x, net.to_sink(portrait))[:, 1:, 1])
     assert torch.allclose(whole, torch.stack(streamed, 1), atol=1e-4)
@@ -230,7 +246,10 @@ def test_pose_and_gaze_are_set_exactly() -> None:
 
 
 def test_untrained_baselines_name_the_command(checkpoint: str, tmp_path: Path) -> None:
-    for method in (ClipDiffusion(checkpoint, tmp_path / "no.safetensors"), MotionAr(checkpoint, tmp_path / "no.safetensors")):
+    for method in (
+        ClipDiffusion(checkpoint, tmp_path / "no.safetensors"),
+        MotionAr(checkpoint, tmp_path / "no.safetensors"),
+    ):
         with pytest.raises(NotReady, match="not trained: run python -m benchmarks.methods.train_"):
             method.prepare()
         assert method.version() == "missing"
@@ -256,7 +275,18 @@ def test_the_clip_diffusion_command_trains_and_what_it_writes_runs(
 ) -> None:
     latents(tmp_path)
     weights = tmp_path / "weights" / "clip_diffusion.safetensors"
-    run = ["--data", str(tmp_path), "--checkpoint", checkpoint, "--weights", str(weights), "--batch-size", "2", "--precision", "no"]
+    run = [
+        "--data",
+        str(tmp_path),
+        "--checkpoint",
+        checkpoint,
+        "--weights",
+        str(weights),
+        "--batch-size",
+        "2",
+        "--precision",
+        "no",
+    ]
     with pytest.raises(SystemExit):  # nobody has said what to hear with
         train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2"])
     assert train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2", "--audio", checkpoint]) == 0
@@ -264,7 +294,9 @@ def test_the_clip_diffusion_command_trains_and_what_it_writes_runs(
     assert record["steps"] == 2 and record["clips"] == 2
     assert {"eval_error", "eval_error_shuffled", "eval_mean_frame", "eval_jaw", "eval_jaw_shuffled"} <= set(record)
     ears = weights.with_name(EARS_NAME).read_bytes()
-    assert train_clip_diffusion.main([*run, "--out", str(tmp_path / "next"), "--steps", "1"]) == 0  # the ears that lie there
+    assert (
+        train_clip_diffusion.main([*run, "--out", str(tmp_path / "next"), "--steps", "1"]) == 0
+    )  # the ears that lie there
     assert weights.with_name(EARS_NAME).read_bytes() == ears
     monkeypatch.setattr(clip_diffusion.ClipDenoiser.sample, "__defaults__", (1,))
     assert len(video(ClipDiffusion(checkpoint, weights), request_, voice)) == FRAMES
@@ -276,7 +308,18 @@ def test_the_motion_command_trains_and_what_it_writes_runs(
     latents(tmp_path)
     monkeypatch.setattr(train_motion_ar, "EVAL_FRAMES", 20)
     weights = tmp_path / "weights" / "motion_ar.safetensors"
-    arguments = ["--data", str(tmp_path), "--checkpoint", checkpoint, "--audio", checkpoint, "--out", str(tmp_path / "run"), "--steps", "2"]
+    arguments = [
+        "--data",
+        str(tmp_path),
+        "--checkpoint",
+        checkpoint,
+        "--audio",
+        checkpoint,
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "2",
+    ]
     assert train_motion_ar.main([*arguments, "--batch-size", "2", "--weights", str(weights), "--precision", "no"]) == 0
     assert json.loads(weights.with_suffix(".json").read_text())["trained"]["steps"] == 2
     assert len(video(MotionAr(checkpoint, weights), request_, voice)) == FRAMES
@@ -320,7 +363,9 @@ with VideoWriter(output, (64, 64)) as writer:
 """
 
 
-def test_an_external_command_is_run_once_the_sound_is_complete(request_: Request, voice: np.ndarray, tmp_path: Path) -> None:
+def test_an_external_command_is_run_once_the_sound_is_complete(
+    request_: Request, voice: np.ndarray, tmp_path: Path
+) -> None:
     from PIL import Image
 
     from eval.testset import write_wav
@@ -328,13 +373,26 @@ def test_an_external_command_is_run_once_the_sound_is_complete(request_: Request
     (tmp_path / "program.py").write_text(PROGRAM)
     Image.fromarray(request_.portrait).save(tmp_path / "portrait image.png")
     write_wav(tmp_path / "voice.wav", voice)
-    asked = Request("clip", request_.portrait, FRAMES, portrait_path=tmp_path / "portrait image.png", audio_path=tmp_path / "voice.wav")
+    asked = Request(
+        "clip",
+        request_.portrait,
+        FRAMES,
+        portrait_path=tmp_path / "portrait image.png",
+        audio_path=tmp_path / "voice.wav",
+    )
     command = f"{sys.executable} {tmp_path / 'program.py'} {{portrait}} {{audio}} {{output}}"
-    method, sound = External(description(tmp_path, name="theirs", command=command, folder=str(Path(__file__).parent.parent))), Sound(voice)
+    method, sound = (
+        External(description(tmp_path, name="theirs", command=command, folder=str(Path(__file__).parent.parent))),
+        Sound(voice),
+    )
     method.prepare()
     frames = list(method.generate(asked, sound))
     assert len(frames) == FRAMES and sound.taken == FRAMES and method.kind == "external"
-    failing = External(description(tmp_path, name="theirs", command=f"{sys.executable} -c 'import sys; sys.exit(\"no GPU\")' {{output}}"))
+    failing = External(
+        description(
+            tmp_path, name="theirs", command=f"{sys.executable} -c 'import sys; sys.exit(\"no GPU\")' {{output}}"
+        )
+    )
     with pytest.raises(NotReady, match="status 1: no GPU"):
         list(failing.generate(asked, Sound(voice)))
 
@@ -357,7 +415,13 @@ def test_a_wrong_description_is_one_clear_error(values: dict, tmp_path: Path) ->
 
 def test_methods_are_chosen_by_name(checkpoint: str, tmp_path: Path) -> None:
     known = built_in(checkpoint)
-    assert list(known)[0] == "ground_truth" and {"ours", "clip_diffusion", "motion_ar", "ours_no_sink", "shuffled_audio"} <= set(known)
+    assert list(known)[0] == "ground_truth" and {
+        "ours",
+        "clip_diffusion",
+        "motion_ar",
+        "ours_no_sink",
+        "shuffled_audio",
+    } <= set(known)
     assert all(method.kind in base.KINDS and method.about for method in known.values())
     assert [method.name for method in choose(["all"], [], checkpoint)] == list(known)
     retrained = choose([f"no_noise={checkpoint}"], [])[0]

@@ -1,4 +1,5 @@
 """The model: streaming equals training, causality, controls as tokens, and independent states."""
+
 import dataclasses
 
 import pytest
@@ -67,7 +68,11 @@ def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
         model.impose(
             model.from_tokens(
                 model.flow_head.sample(
-                    cond[:, t], sink, num_steps=TINY.num_steps, temperature=TINY.temperature, noise=model.to_tokens(noise[t])
+                    cond[:, t],
+                    sink,
+                    num_steps=TINY.num_steps,
+                    temperature=TINY.temperature,
+                    noise=model.to_tokens(noise[t]),
                 )
             ),
             row(given["controls"], t),
@@ -120,7 +125,12 @@ def test_clone_and_restore_go_on_like_the_original(model: TalkingHeadModel) -> N
     def run(state, frames: range) -> torch.Tensor:
         noise = torch.Generator().manual_seed(frames.start)
         return torch.stack(
-            [model.step(given["audio"][:, t], row(given["controls"], t), torch.randn(1, N, C, generator=noise), state) for t in frames]
+            [
+                model.step(
+                    given["audio"][:, t], row(given["controls"], t), torch.randn(1, N, C, generator=noise), state
+                )
+                for t in frames
+            ]
         )
 
     run(state, range(12))
@@ -143,7 +153,10 @@ def test_exact_controls_are_in_force_in_their_own_frame(model: TalkingHeadModel)
     def motion(controls: ControlBatch) -> list[torch.Tensor]:
         state = model.prefill(given["reference_latents"], given["reference_features"])
         noise = torch.zeros(2, N, C)
-        return [model.autoencoder.to_motion(model.step(given["audio"][:, t], row(controls, t), noise, state)) for t in range(2)]
+        return [
+            model.autoencoder.to_motion(model.step(given["audio"][:, t], row(controls, t), noise, state))
+            for t in range(2)
+        ]
 
     released, steered = motion(ControlBatch.released(2, 3)), motion(asked)
     torch.testing.assert_close(released[0], steered[0])
@@ -162,7 +175,9 @@ def test_expressions_are_added_to_what_is_shown_and_not_to_what_is_remembered(mo
     state = model.prefill(given["reference_latents"], given["reference_features"])
     for t in range(2):
         shown = model.step(given["audio"][:, t], row(asked, t), torch.zeros(1, N, C), state)
-    added = (model.autoencoder.to_motion(shown) - model.autoencoder.to_motion(state.previous)) / MOTION_SCALES["face_units"]
+    added = (model.autoencoder.to_motion(shown) - model.autoencoder.to_motion(state.previous)) / MOTION_SCALES[
+        "face_units"
+    ]
     assert not state.controls.given[0, SCALAR_TRACKS.index("brow")]
     frown, raised = UNIT_INDEX["mouthFrownLeft"], UNIT_INDEX["browOuterUpLeft"]
     torch.testing.assert_close(added[0, [frown, raised]], torch.tensor([0.85 * 0.5, 0.90 * 0.4]), atol=1e-4, rtol=1e-4)
@@ -176,10 +191,14 @@ def test_a_stretched_mouth_is_shown_and_not_remembered() -> None:
     released, scaled = ControlBatch.released(1), ControlBatch.released(1)
     scaled.given[:, SCALAR_TRACKS.index("mouth_scale")] = True
     motion = torch.zeros(1, NUM_MOTION_LABELS)
-    motion[0, jaw], motion[0, lip], motion[0, UNIT_INDEX["browInnerUp"]] = (MOTION_SCALES["face_units"] * u for u in (0.4, 0.9, 0.3))
+    motion[0, jaw], motion[0, lip], motion[0, UNIT_INDEX["browInnerUp"]] = (
+        MOTION_SCALES["face_units"] * u for u in (0.4, 0.9, 0.3)
+    )
     latents = model.autoencoder.from_motion(motion)
     shown = model.autoencoder.to_motion(model.articulate(latents, released)) / MOTION_SCALES["face_units"]
-    torch.testing.assert_close(shown[0, [jaw, lip, UNIT_INDEX["browInnerUp"]]], torch.tensor([0.6, 1.0, 0.3]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        shown[0, [jaw, lip, UNIT_INDEX["browInnerUp"]]], torch.tensor([0.6, 1.0, 0.3]), atol=1e-4, rtol=0
+    )
     torch.testing.assert_close(shown[0, HEAD_POSE], torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(model.articulate(latents, scaled), latents)
     state = model.prefill(given["reference_latents"], given["reference_features"])

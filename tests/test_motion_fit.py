@@ -1,4 +1,5 @@
 """The fit of motion to pixels, on the shipped checkpoint: it finds back what moved a picture."""
+
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def autoencoder() -> FrameAutoencoder:
 @pytest.fixture(scope="module")
 def reference(autoencoder: FrameAutoencoder) -> Reference:
     with torch.no_grad():
-        return autoencoder.reference(to_float(torch.from_numpy(crop_face(load_portrait(PORTRAIT)).image))[None]).expand(2)
+        return autoencoder.reference(to_float(torch.from_numpy(crop_face(load_portrait(PORTRAIT)).image))[None]).expand(
+            2
+        )
 
 
 def turned(autoencoder: FrameAutoencoder, reference: Reference) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +49,14 @@ def test_a_turn_is_found_from_the_portrait_s_own_pose(autoencoder: FrameAutoenco
     start = autoencoder.coordinates(reference.latents)
     error = torch.ones(start.shape[1])
     found = fit_motion(
-        autoencoder.surface, reference.surface, reference.home, autoencoder.code.motion, frames, reference.image, start, error
+        autoencoder.surface,
+        reference.surface,
+        reference.home,
+        autoencoder.code.motion,
+        frames,
+        reference.image,
+        start,
+        error,
     )
     off = (degrees(autoencoder, found) - ASKED).abs()
     before = (degrees(autoencoder, start) - ASKED).abs()

@@ -1,4 +1,5 @@
 """Part refiner: it starts as nothing, changes its cuts alone, follows what it was told, and finds its corners."""
+
 import pytest
 import torch
 
@@ -44,7 +45,9 @@ def test_a_batch_is_its_items_one_by_one() -> None:
     refiner, batch = make(True), inputs(3)
     whole = refiner(*batch)
     for index in range(3):
-        torch.testing.assert_close(refiner(*(value[index : index + 1] for value in batch))[0], whole[index], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            refiner(*(value[index : index + 1] for value in batch))[0], whole[index], atol=1e-4, rtol=1e-4
+        )
 
 
 def test_the_input_is_left_alone() -> None:

@@ -1,4 +1,5 @@
 """The README is executable: its Python block runs, its commands name what exists."""
+
 import re
 import shlex
 from pathlib import Path

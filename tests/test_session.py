@@ -1,4 +1,5 @@
 """StreamSession on random weights: chunking, determinism, clone, save, isolation, length and controls."""
+
 import numpy as np
 import pytest
 from tiny_model import MASKED_AR, tiny_model

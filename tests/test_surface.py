@@ -1,4 +1,7 @@
-"""The portrait's surface: its geometry is the renderer's, its warp is the true one, and the network only has to read it."""
+"""The portrait's surface: its geometry is the renderer's, its warp is the true one, and the network only has to read
+it.
+"""
+
 from __future__ import annotations
 
 import numpy as np
@@ -49,8 +52,12 @@ def test_turns_have_the_signs_of_the_controls() -> None:
 def test_lids_follow_the_gaze_as_in_the_renderer() -> None:
     motion = random_stills(20, np.random.default_rng(0))
     moving = movers(vectors(motion))
-    torch.testing.assert_close(moving[:, :NUM_FACE_UNITS], torch.from_numpy(render._face_units(motion)), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(moving[:, NUM_FACE_UNITS:], torch.deg2rad(torch.from_numpy(motion.gaze)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        moving[:, :NUM_FACE_UNITS], torch.from_numpy(render._face_units(motion)), atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        moving[:, NUM_FACE_UNITS:], torch.deg2rad(torch.from_numpy(motion.gaze)), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_components_keep_what_the_units_do() -> None:
@@ -61,7 +68,11 @@ def test_components_keep_what_the_units_do() -> None:
     kept = np.einsum("tm,vk,kmc->tvc", units, components, basis[:, :NUM_FACE_UNITS])
     skin = bundle.vertices_of("skin")
     error = np.linalg.norm(exact - kept, axis=-1)[:, skin] * 160  # pixels of 256 in a usual portrait
-    assert error.mean() < 0.15 and np.quantile(error, 0.99) < 1.0 and np.linalg.norm(exact, axis=-1)[:, skin].mean() * 160 > 0.5
+    assert (
+        error.mean() < 0.15
+        and np.quantile(error, 0.99) < 1.0
+        and np.linalg.norm(exact, axis=-1)[:, skin].mean() * 160 > 0.5
+    )
 
 
 def test_the_true_surface_gives_the_true_warp(trainer: SurfaceTrainer) -> None:

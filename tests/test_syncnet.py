@@ -1,4 +1,5 @@
 """The embedded SyncNet: windows, crops, known offsets, the proof, its training, and what the shipped weights can do."""
+
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,17 @@ import torch
 from eartalking.io.video_reader import read_video
 from eval.metrics.mouth import CROP_HEIGHT, CROP_WIDTH, NoMouthError, face_boxes, mouth_crops
 from eval.networks.syncnet import WEIGHTS, SyncNet, clip_mel, load_embedded, load_syncnet, save_syncnet
-from eval.networks.train_syncnet import MARGIN, PLANTED, SEGMENT, Mouths, Proof, augment, contrast, main, planted_offsets
+from eval.networks.train_syncnet import (
+    MARGIN,
+    PLANTED,
+    SEGMENT,
+    Mouths,
+    Proof,
+    augment,
+    contrast,
+    main,
+    planted_offsets,
+)
 from eval.testset import read_manifest
 
 SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"
@@ -85,7 +96,11 @@ def test_the_crop_follows_the_head(frames: np.ndarray) -> None:
     assert crops.shape == (12, CROP_HEIGHT, CROP_WIDTH) and crops.dtype == np.uint8
     shifted = mouth_crops(np.roll(frames, 16, axis=2), boxes + [16, 0, 16, 0])
     assert np.abs(shifted.astype(int) - crops).mean() < 1
-    assert mouth_crops(frames[:1], boxes[:1] * 0 + [-40, -40, 20, 20]).shape == (1, CROP_HEIGHT, CROP_WIDTH)  # beyond the edge
+    assert mouth_crops(frames[:1], boxes[:1] * 0 + [-40, -40, 20, 20]).shape == (
+        1,
+        CROP_HEIGHT,
+        CROP_WIDTH,
+    )  # beyond the edge
 
 
 def test_planted_offsets_are_found_where_sound_and_mouth_agree() -> None:
@@ -134,7 +149,20 @@ def test_training_writes_weights_that_load_and_goes_on_from_its_state(tmp_path: 
     for name in ("train", "val"):
         np.savez(run / f"{name}.npz", **vars(mouths()))
     weights = tmp_path / "net.safetensors"
-    common = ["--clips", "-", "--val", "-", "--out", str(run), "--batch-size", "2", "--weights", str(weights), "--precision", "no"]
+    common = [
+        "--clips",
+        "-",
+        "--val",
+        "-",
+        "--out",
+        str(run),
+        "--batch-size",
+        "2",
+        "--weights",
+        str(weights),
+        "--precision",
+        "no",
+    ]
     assert main([*common, "--steps", "1"]) == 0
     first = load_syncnet(weights)
     assert main([*common, "--steps", "2"]) == 0
@@ -154,7 +182,9 @@ def test_saved_weights_come_back(tiny: SyncNet, tmp_path: Path) -> None:
 
 
 def test_the_shipped_net_hears_who_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Held-out identities, voices and texts, recorded prompts among them; the proof on 64 clips is in the JSON beside the weights."""
+    """Held-out identities, voices and texts, recorded prompts among them; the proof on 64 clips is in the JSON beside
+    the weights.
+    """
     assert WEIGHTS.stat().st_size <= 4 * 2**20
     for path in (WEIGHTS, WEIGHTS.with_suffix(".json")):
         shutil.copy(path, tmp_path)

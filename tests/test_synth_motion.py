@@ -7,7 +7,14 @@ import pytest
 
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import CONTROL_RANGES, EMOTIONS
-from eartalking.motion.face_units import EMOTION_UNITS, FACE_UNITS, UNIT_INDEX, compose_face_units, unit_indices, unit_vector
+from eartalking.motion.face_units import (
+    EMOTION_UNITS,
+    FACE_UNITS,
+    UNIT_INDEX,
+    compose_face_units,
+    unit_indices,
+    unit_vector,
+)
 from eartalking.synth.performance import Motion, make_motion, neutral_portrait, random_stills
 from eartalking.synth.speech import Utterance, silent_utterance, utterances
 from eartalking.synth.visemes import BILABIALS, LABIODENTALS, PHONES, speech_mouth, viseme_targets
@@ -124,10 +131,7 @@ def test_the_seed_decides(utterance: Utterance) -> None:
 
 def test_jumps_are_abrupt_and_only_where_asked_for(utterance: Utterance) -> None:
     def largest_step(control_jumps: bool) -> float:
-        clips = (
-            make_motion(utterance, np.random.default_rng(seed), control_jumps=control_jumps)
-            for seed in range(10)
-        )
+        clips = (make_motion(utterance, np.random.default_rng(seed), control_jumps=control_jumps) for seed in range(10))
         return max(float(np.abs(np.diff(clip.head_pose[:, 0])).max()) for clip in clips)
 
     assert largest_step(False) < 8
@@ -142,9 +146,7 @@ def test_a_listener_keeps_the_mouth_closed() -> None:
 
 
 def test_blinks_close_the_lids(utterance: Utterance) -> None:
-    motions = [
-        make_motion(silent_utterance(8.0), np.random.default_rng(s), control_jumps=False) for s in range(3)
-    ]
+    motions = [make_motion(silent_utterance(8.0), np.random.default_rng(s), control_jumps=False) for s in range(3)]
     for motion in motions:
         assert motion.blink.max() > 0.8 and (motion.blink > 0.5).mean() < 0.3
         assert np.allclose(motion.face_units[:, unit_indices("eyeBlink")], motion.blink[:, None])
@@ -161,9 +163,7 @@ def test_blinks_close_the_lids(utterance: Utterance) -> None:
     ],
 )
 def test_controls_drive_their_units(control: str, value: float, units: str) -> None:
-    controls = {"blink": 0.0, "brow": 0.0, "smile": 0.0, "mouth_scale": 1.0, "intensity": 0.0} | {
-        control: value
-    }
+    controls = {"blink": 0.0, "brow": 0.0, "smile": 0.0, "mouth_scale": 1.0, "intensity": 0.0} | {control: value}
     arrays = {name: np.array([value]) for name, value in controls.items()}
     face = compose_face_units(np.zeros((1, 52)), emotion=np.array([0]), **arrays)
     assert face[0, unit_indices(units)].min() > 0.8
@@ -192,9 +192,7 @@ def test_stills_cover_the_ranges() -> None:
     assert np.abs(stills.gaze).max(0) == pytest.approx([25, 20], abs=1)
     assert set(stills.emotion) == set(range(len(EMOTIONS)))
     assert 0.2 < (stills.blink > 0).mean() < 0.3
-    assert (stills.face_units[:, JAW] > 0.5).mean() > 0.08 and (
-        stills.face_units[:, JAW] < 0.05
-    ).mean() > 0.15
+    assert (stills.face_units[:, JAW] > 0.5).mean() > 0.08 and (stills.face_units[:, JAW] < 0.05).mean() > 0.15
 
 
 def test_portraits_look_at_the_camera() -> None:

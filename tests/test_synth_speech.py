@@ -58,9 +58,7 @@ def test_manifest_names_voice_licence_and_text_of_the_split(corpus: Path) -> Non
     with open(corpus / "manifest.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert sum(float(row["seconds"]) for row in rows) >= 0.01 * 3600
-    assert all(
-        row["split"] == "val" and row["licence"] and row["voice"].startswith("espeak/") for row in rows
-    )
+    assert all(row["split"] == "val" and row["licence"] and row["voice"].startswith("espeak/") for row in rows)
 
 
 def test_same_command_gives_the_same_corpus(tmp_path: Path) -> None:

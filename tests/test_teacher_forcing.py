@@ -1,4 +1,5 @@
 """Teacher forcing: what the network shall emit where expressions are given, and histories in disguise."""
+
 import pytest
 import torch
 
@@ -50,7 +51,9 @@ def test_only_a_given_expression_is_disguised(model: TalkingHeadModel) -> None:
     # A smile or a frown, and nothing else.
     moved = (model.autoencoder.to_motion(changed) - model.autoencoder.to_motion(torch.zeros(16, 4)))[worn].abs() > 1e-3
     names = {name for name, index in UNIT_INDEX.items() if moved[:, index].any()}
-    assert names == {f"{unit}{side}" for unit in ("mouthSmile", "cheekSquint", "mouthFrown") for side in ("Left", "Right")}
+    assert names == {
+        f"{unit}{side}" for unit in ("mouthSmile", "cheekSquint", "mouthFrown") for side in ("Left", "Right")
+    }
     assert not moved[:, len(UNIT_INDEX) :].any()
 
 

@@ -1,4 +1,5 @@
 """Test sets: the shipped one, made ones, those of real videos, and what is said when something is missing."""
+
 import csv
 import json
 import shutil
@@ -16,15 +17,30 @@ from eartalking.io.video_writer import VideoWriter
 from eartalking.synth.performance import make_motion
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
-from eval.testset import HOLD, MANIFEST, SCRIPTED_TRACKS, SUITES, follow_script, from_videos, main, make_synthtalk, read_manifest
+from eval.testset import (
+    HOLD,
+    MANIFEST,
+    SCRIPTED_TRACKS,
+    SUITES,
+    follow_script,
+    from_videos,
+    main,
+    make_synthtalk,
+    read_manifest,
+)
 
 SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"
 
 
 @pytest.fixture(scope="module")
 def utterance() -> Utterance:
-    phones = [("SIL", 0.0, 0.2), *[(phone, 0.2 + i * 0.4, 0.6 + i * 0.4) for i, phone in enumerate(["AA", "M", "IY", "B"] * 3)]]
-    return Utterance(np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32), phones, "a me", "test/voice", "none", [0.5])
+    phones = [
+        ("SIL", 0.0, 0.2),
+        *[(phone, 0.2 + i * 0.4, 0.6 + i * 0.4) for i, phone in enumerate(["AA", "M", "IY", "B"] * 3)],
+    ]
+    return Utterance(
+        np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32), phones, "a me", "test/voice", "none", [0.5]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +61,9 @@ def test_the_shipped_set_is_small_whole_and_held_out() -> None:
     clips = read_manifest(SMALL_SET)
     assert len(clips) == len({clip.identity for clip in clips}) == SUITES["small"].clips
     assert json.loads((SMALL_SET / MANIFEST).read_text())["split"] == "test"
-    assert any(clip.voice.startswith("prompts/") for clip in clips) and any(not clip.voice.startswith("prompts/") for clip in clips)
+    assert any(clip.voice.startswith("prompts/") for clip in clips) and any(
+        not clip.voice.startswith("prompts/") for clip in clips
+    )
     assert sum(clip.controls is not None for clip in clips) == 2
     for clip in clips:
         video = read_video(clip.ref)
@@ -76,7 +94,12 @@ def test_every_track_can_be_scripted(track: str, utterance: Utterance) -> None:
     if track == "emotion":
         assert EMOTIONS[followed.emotion[HOLD]] == value[0] and followed.emotion_intensity[HOLD] == value[1] == 1
     columns = {"yaw": followed.head_pose[:, 0], "pitch": followed.head_pose[:, 1], "roll": followed.head_pose[:, 2]}
-    columns |= {"gaze_yaw": followed.gaze[:, 0], "gaze_pitch": followed.gaze[:, 1], "blink": followed.blink, "smile": followed.smile}
+    columns |= {
+        "gaze_yaw": followed.gaze[:, 0],
+        "gaze_pitch": followed.gaze[:, 1],
+        "blink": followed.blink,
+        "smile": followed.smile,
+    }
     if track in columns:
         np.testing.assert_allclose(columns[track][HOLD], value, atol=1e-4)
         assert abs(columns[track][HOLD] - columns[track][HOLD - 1]) > 0.1
@@ -94,7 +117,11 @@ def test_the_same_seed_makes_the_same_set_and_what_is_there_is_kept(corpus: Path
     clips = [read_manifest(tmp_path / name)[0] for name in ("one", "two")]
     pictures = [np.stack(list(read_video(clip.ref).frames)).astype(int) for clip in clips]
     assert pictures[0].shape == pictures[1].shape and np.abs(pictures[0] - pictures[1]).mean() < 0.05
-    for one, two in ((clips[0].portrait, clips[1].portrait), (clips[0].audio, clips[1].audio), (clips[0].labels, clips[1].labels)):
+    for one, two in (
+        (clips[0].portrait, clips[1].portrait),
+        (clips[0].audio, clips[1].audio),
+        (clips[0].labels, clips[1].labels),
+    ):
         assert one.read_bytes() == two.read_bytes()
     assert clips[0].num_frames == 100 and clips[0].voice == "test/voice"
     before = clips[0].ref.stat().st_mtime_ns

@@ -1,4 +1,5 @@
 """The whole pipeline at toy size, by its own commands: render, train each stage, resume, stream."""
+
 import csv
 import dataclasses
 import json
@@ -61,14 +62,28 @@ def stills(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def portraits(root: Path) -> Path:
     folder = root / "portraits"
-    assert clips.main(["--out", str(folder), "--kind", "portraits", "--count", "2", "--frames", "3", "--size", "64"]) == 0
+    assert (
+        clips.main(["--out", str(folder), "--kind", "portraits", "--count", "2", "--frames", "3", "--size", "64"]) == 0
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def talking(root: Path, speech: Path) -> Path:
     folder = root / "talking"
-    arguments = ["--kind", "speech", "--count", "2", "--frames", "40", "--size", "64", "--speech", str(speech), "--no-correspondence"]
+    arguments = [
+        "--kind",
+        "speech",
+        "--count",
+        "2",
+        "--frames",
+        "40",
+        "--size",
+        "64",
+        "--speech",
+        str(speech),
+        "--no-correspondence",
+    ]
     assert clips.main(["--out", str(folder), *arguments]) == 0
     return folder
 
@@ -91,7 +106,9 @@ def test_clips_hold_what_they_promise(stills: Path, talking: Path) -> None:
 
 def test_clips_are_the_same_from_the_same_seed(stills: Path, root: Path) -> None:
     again = root / "again"
-    clips.main(["--out", str(again), "--kind", "stills", "--count", "1", "--start", "1", "--frames", "4", "--size", "64"])
+    clips.main(
+        ["--out", str(again), "--kind", "stills", "--count", "1", "--start", "1", "--frames", "4", "--size", "64"]
+    )
     (path,) = find_clips(again)
     first, second = load_file(path), load_file(stills / path.name)
     assert first.keys() == second.keys()
@@ -99,13 +116,17 @@ def test_clips_are_the_same_from_the_same_seed(stills: Path, root: Path) -> None
         np.testing.assert_array_equal(value, second[name], err_msg=name)
 
 
-def test_stages_in_order_end_in_a_stream(root: Path, stills: Path, portraits: Path, talking: Path, speech: Path) -> None:
+def test_stages_in_order_end_in_a_stream(
+    root: Path, stills: Path, portraits: Path, talking: Path, speech: Path
+) -> None:
     common = ["--batch-size", "2", "--precision", "no", "--eval-every", "2"]
     pairs = ["--checkpoint", str(root / "code"), "--data", str(stills), "--val", str(stills), *common]
     code.main(["--stills", str(stills), "--preset", "tiny", "--out", str(root / "code")])
     pictures = ["--checkpoint", str(root / "code"), "--data", str(portraits), "--val", str(portraits), *common]
     surface.main([*pictures, "--out", str(root / "surface"), "--steps", "4"])
-    assert {"eval_moved_px", "eval_cover"} <= json.loads((root / "surface" / "log.jsonl").read_text().splitlines()[-1]).keys()
+    assert {"eval_moved_px", "eval_cover"} <= json.loads(
+        (root / "surface" / "log.jsonl").read_text().splitlines()[-1]
+    ).keys()
     first = ["--checkpoint", str(root / "surface" / "checkpoint"), *pairs[2:], "--out", str(root / "decoder")]
     decoder.main([*first, "--steps", "2"])
     decoder.main([*first, "--steps", "8"])  # goes on where it stopped
@@ -117,7 +138,18 @@ def test_stages_in_order_end_in_a_stream(root: Path, stills: Path, portraits: Pa
     refiner.main(["--checkpoint", str(root / "decoder" / "checkpoint"), *refined, "--steps", "4"])
     scores = json.loads((root / "refiner" / "log.jsonl").read_text().splitlines()[-1])
     assert {"eval_eyes_psnr", "eval_mouth_psnr", "eval_landmarks_px"} <= scores.keys()
-    voices = ["--speech", str(speech), "--val", str(speech), "--out", str(root / "audio"), "--preset", "tiny", "--frames", "20"]
+    voices = [
+        "--speech",
+        str(speech),
+        "--val",
+        str(speech),
+        "--out",
+        str(root / "audio"),
+        "--preset",
+        "tiny",
+        "--frames",
+        "20",
+    ]
     audio.main([*voices, "--steps", "2", *common])
 
     source = ["--checkpoint", str(root / "code"), "--speech", str(speech), "--val-speech", str(speech)]
@@ -126,18 +158,42 @@ def test_stages_in_order_end_in_a_stream(root: Path, stills: Path, portraits: Pa
     parts = [f"--{name}={root / name / 'checkpoint'}" for name in ("decoder", "encoder", "refiner")]
     encode.main([*source, *parts, "--clips", str(talking), "--out", str(root / "whole")])
     early, late = (LatentClips(root / name / "train.safetensors") for name in ("latents", "whole"))
-    assert [late.num_frames(clip) for clip in range(len(late))] == [40, 40, 40, 40]  # two animated, two read from frames
+    assert [late.num_frames(clip) for clip in range(len(late))] == [
+        40,
+        40,
+        40,
+        40,
+    ]  # two animated, two read from frames
     assert early.tensors["latents"].float().mean().abs() < 0.1
     assert not early.tensors["reference_features"].any() and late.tensors["reference_features"].any()
     model = load_model(root / "latents" / "checkpoint")
     motion = model.autoencoder.to_motion(early.tensors["latents"].float())
     torch.testing.assert_close(motion[:, 52], early.tensors["labels"][:, 52].float(), atol=0.02, rtol=0.02)  # yaw
 
-    training = ["--audio", str(root / "audio" / "checkpoint"), "--length", "12", "--eval-length", "20", "--steps", "2", *common]
+    training = [
+        "--audio",
+        str(root / "audio" / "checkpoint"),
+        "--length",
+        "12",
+        "--eval-length",
+        "20",
+        "--steps",
+        "2",
+        *common,
+    ]
     training += ["--data", str(root / "latents"), "--checkpoint", str(root / "latents" / "checkpoint")]
     teacher_forcing.main([*training, "--out", str(root / "model")])
-    final = ["--data", str(root / "whole"), "--checkpoint", str(root / "whole" / "checkpoint"), "--resample-share", "0.5"]
-    teacher_forcing.main([*training, *final, "--init", str(root / "model" / "checkpoint"), "--out", str(root / "final")])
+    final = [
+        "--data",
+        str(root / "whole"),
+        "--checkpoint",
+        str(root / "whole" / "checkpoint"),
+        "--resample-share",
+        "0.5",
+    ]
+    teacher_forcing.main(
+        [*training, *final, "--init", str(root / "model" / "checkpoint"), "--out", str(root / "final")]
+    )
     # The paper's emission around the same autoencoder: another config, the same command.
     sizes = to_dict(dataclasses.replace(load_model(root / "latents" / "checkpoint").config, emission="masked_ar"))
     (root / "masked_ar.json").write_text(json.dumps(sizes))
@@ -147,7 +203,13 @@ def test_stages_in_order_end_in_a_stream(root: Path, stills: Path, portraits: Pa
     with pytest.raises(SystemExit):
         teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "misspelt")])
     row = json.loads((root / "final" / "log.jsonl").read_text().splitlines()[-1])
-    assert {"eval_copy", "eval_forced", "eval_no_history_shuffled", "eval_mouth_free", "eval_mouth_shuffled"} <= row.keys()
+    assert {
+        "eval_copy",
+        "eval_forced",
+        "eval_no_history_shuffled",
+        "eval_mouth_free",
+        "eval_mouth_shuffled",
+    } <= row.keys()
 
     loaded = load_model(root / "final" / "checkpoint")
     trained = load_model(root / "decoder" / "checkpoint").autoencoder.decoder

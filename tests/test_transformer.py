@@ -17,9 +17,7 @@ def make_transformer(sink_size: int = 1, window_size: int = 4, depth: int = 2, d
     return model
 
 
-def stream(
-    model: CausalTransformer, x: Tensor, cond: Tensor, state: TransformerState, start: int = 0
-) -> Tensor:
+def stream(model: CausalTransformer, x: Tensor, cond: Tensor, state: TransformerState, start: int = 0) -> Tensor:
     with torch.no_grad():
         outputs = [model(x[:, t : t + 1], cond, state, start + t) for t in range(x.shape[1])]
     return torch.cat(outputs, dim=1)

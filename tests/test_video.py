@@ -32,9 +32,7 @@ def tone(seconds: float, rate: int) -> np.ndarray:
     return (0.4 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
-def write_sound(
-    path: Path, samples: np.ndarray, rate: int, layout: str = "mono", codec: str | None = None
-) -> Path:
+def write_sound(path: Path, samples: np.ndarray, rate: int, layout: str = "mono", codec: str | None = None) -> Path:
     """`samples` (n,) in every channel, or (channels, n)."""
     with av.open(f"file:{path}", "w") as container:
         stream = container.add_stream(codec or CODECS[path.suffix[1:]], rate=rate, layout=layout)
@@ -146,9 +144,7 @@ def test_read_audio_errors_name_the_file(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_gives_what_is_there(tmp_path: Path) -> None:
-    path = write_sound(
-        tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32), 16000
-    )
+    path = write_sound(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32), 16000)
     path.write_bytes(path.read_bytes()[:30000])
     assert 4000 < len(read_audio(path)) < 32000
 
@@ -156,9 +152,7 @@ def test_a_truncated_file_gives_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "rate", "layout"), [(3200, 16000, "mono"), (132377, 44100, "stereo"), (9601, 8000, "5.1")]
 )
-def test_writer_makes_exact_h264_with_the_original_sound(
-    tmp_path: Path, samples: int, rate: int, layout: str
-) -> None:
+def test_writer_makes_exact_h264_with_the_original_sound(tmp_path: Path, samples: int, rate: int, layout: str) -> None:
     source = write_sound(tmp_path / "a.wav", tone(samples / rate, rate), rate, layout)
     waveform = read_audio(source)
     frames = -(-len(waveform) // 640)
@@ -187,9 +181,7 @@ def test_writer_makes_exact_h264_with_the_original_sound(
     error = np.stack(shown).astype(float) - np.stack([picture(frame, (64, 96)) for frame in range(frames)])
     assert np.abs(error.mean(axis=(0, 1, 2))).max() < 3, "no colour shift"
     length = min(len(waveform), len(clip.waveform))
-    assert np.corrcoef(waveform[:length], clip.waveform[:length])[0, 1] > 0.99, (
-        "sound is in place to the sample"
-    )
+    assert np.corrcoef(waveform[:length], clip.waveform[:length])[0, 1] > 0.99, "sound is in place to the sample"
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 """What tests stream with: the smallest model, of random weights."""
+
 import dataclasses
 
 import torch
@@ -10,7 +11,9 @@ MASKED_AR = dataclasses.replace(TINY, emission="masked_ar")
 
 
 def tiny_model(config: ModelConfig = TINY) -> TalkingHeadModel:
-    """Random weights of which every one counts, none hidden behind a zero initialisation, so that every control changes the picture."""
+    """Random weights of which every one counts, none hidden behind a zero initialisation, so that every control changes
+    the picture.
+    """
     torch.manual_seed(0)
     model = TalkingHeadModel(config).eval().requires_grad_(False)
     for parameter in model.parameters():

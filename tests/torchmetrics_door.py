@@ -2,8 +2,8 @@
 
 torchmetrics imports torchvision when one is installed. A torchvision wheel built for CUDA beside a CPU torch (the usual
 accident of `pip install lpips`) cannot register its operators, and its import fails on `torchvision::nms does not
-exist`, taking torchmetrics with it. Declaring the two operators that it asks for, without any code behind them, lets the
-import pass; nothing here calls them.
+exist`, taking torchmetrics with it. Declaring the two operators that it asks for, without any code behind them, lets
+the import pass; nothing here calls them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 """What the emission heads learn in their tests: frames of a few tokens, of two classes, each with two narrow modes."""
+
 import torch
 from torch import Tensor
 

@@ -2,6 +2,7 @@
 
 No frame is left out after a step: the gate of one frame's latency makes a grace period a contradiction.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -39,16 +40,26 @@ LARGEST_SMILE_ERROR = 0.25  # of the reader; half of the smallest smile asked fo
 
 
 def blind_to(track: str, accuracy: dict[str, float]) -> str:
-    """Why the reader cannot judge a track: its own error on held-out rendered heads already misses the gate. Empty when it can."""
+    """Why the reader cannot judge a track: its own error on held-out rendered heads already misses the gate. Empty when
+    it can.
+    """
     if track in FOLLOWED_TRACKS + ("emotion",):
-        key, gate = {"blink": ("blink_side", 0.9), "smile": ("smile", LARGEST_SMILE_ERROR), "emotion": ("emotion_recognised", 0.8)}[track]
+        key, gate = {
+            "blink": ("blink_side", 0.9),
+            "smile": ("smile", LARGEST_SMILE_ERROR),
+            "emotion": ("emotion_recognised", 0.8),
+        }[track]
         value = accuracy.get(key, math.nan)
         able = value <= gate if track == "smile" else value >= gate
     else:
         key, gate = track, ALL_GATES[f"control_{track}_deg"].high
         value = accuracy.get(key, math.nan)
         able = value <= gate
-    return "" if able else f"the face reader cannot see it: its own {key} on held-out heads is {value:g}, {gate:g} is needed"
+    return (
+        ""
+        if able
+        else f"the face reader cannot see it: its own {key} on held-out heads is {value:g}, {gate:g} is needed"
+    )
 
 
 def reader_hash() -> str:
@@ -65,7 +76,9 @@ def missed_by_truth() -> dict[str, str]:
     if ceiling["face_reader_sha256"] != reader_hash():
         return {}
     return {
-        row["name"]: f"the truth misses it as well with this face reader ({row['value'] if row['value'] is not None else row['reason']})"
+        row[
+            "name"
+        ]: f"the truth misses it as well with this face reader ({row['value'] if row['value'] is not None else row['reason']})"
         for row in ceiling["gates"]
         if not row["passed"]
     }
@@ -104,8 +117,8 @@ def schedule_of(track: str, asked: np.ndarray) -> Schedule:
 def measure_control(
     context: Context, tracks: tuple[str, ...] = LATENCY_TRACKS, missed: dict[str, str] | None = None
 ) -> list[GateRow]:
-    """These tracks on all portraits of the suite; the floor is the same portrait and voice with the track released. Gates in
-    `missed` (default: `missed_by_truth`) are not judged, for the reason given there."""
+    """These tracks on all portraits of the suite; the floor is the same portrait and voice with the track released.
+    Gates in `missed` (default: `missed_by_truth`) are not judged, for the reason given there."""
     suite = context.suite
     try:
         portraits, _ = context.material.portraits(), context.reader
@@ -115,7 +128,9 @@ def measure_control(
         return [unavailable(name, str(error)) for name in GATES["control"] if track_of(name) in tracks]
     followed: dict[str, list[Followed]] = {track: [] for track in tracks}
     shown: dict[str, list[list[np.ndarray]]] = {track: [] for track in tracks}
-    with tqdm(total=len(portraits) * (1 + len(tracks)), unit="stream", desc="control", mininterval=2, leave=False) as bar:
+    with tqdm(
+        total=len(portraits) * (1 + len(tracks)), unit="stream", desc="control", mininterval=2, leave=False
+    ) as bar:
         for index, (portrait, voice) in enumerate(zip(portraits, voices, strict=True)):
             released = context.watch(context.start(portrait), voice)
             bar.update()
@@ -141,7 +156,8 @@ def track_of(name: str) -> str:
 
 
 def _unless_blind(row: GateRow, blind: dict[str, str], missed: dict[str, str]) -> GateRow:
-    """A row that the reader cannot judge is not measured; the number that it would have given stays beside it. One that is
+    """A row that the reader cannot judge is not measured; the number that it would have given stays beside it. One that
+    is
     passed where the truth misses is passed: an error of the reader makes it harder, not easier."""
     reason = blind[track_of(row.name)] or ("" if row.passed else missed.get(row.name, ""))
     if not reason:
@@ -162,7 +178,9 @@ def _fidelity(context: Context, followed: dict[str, list[Followed]]) -> list[Gat
         rows.append(judge(f"control_{track}_deg", value, count, "frames", floor,
                           "" if coverage >= 0.8 else f"the eyes are open in only {coverage:.0%} of the frames",
                           coverage=round(coverage, 3), reader_error=context.reader.accuracy.get(track)))  # fmt: skip
-    names = {track: f"control_{track}_followed" for track in FOLLOWED_TRACKS} | {"emotion": "control_emotion_recognised"}
+    names = {track: f"control_{track}_followed" for track in FOLLOWED_TRACKS} | {
+        "emotion": "control_emotion_recognised"
+    }
     for track, name in ((track, name) for track, name in names.items() if track in followed):
         value, floor = (
             float(np.concatenate([hits(track, one.asked, getattr(one, kind)) for one in followed[track]]).mean())
@@ -171,7 +189,9 @@ def _fidelity(context: Context, followed: dict[str, list[Followed]]) -> list[Gat
         reader = {"blink": "blink_side", "smile": "smile", "emotion": "emotion_recognised"}[track]
         count = sum(len(one.asked) for one in followed[track])
         extra = {"by_emotion": _by_emotion(followed[track])} if track == "emotion" else {}
-        rows.append(judge(name, value, count, "frames", floor, reader_accuracy=context.reader.accuracy.get(reader), **extra))
+        rows.append(
+            judge(name, value, count, "frames", floor, reader_accuracy=context.reader.accuracy.get(reader), **extra)
+        )
     return rows
 
 

@@ -1,4 +1,5 @@
 """What the gates are measured on: held-out identities, voices and texts, made once and kept in data/quality."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ class Material:
         except Unavailable:
             pass  # the example alone; the row's n tells
         if not found:
-            raise Unavailable(f"no recorded speech: {EXAMPLE_SPEECH.relative_to(ROOT)} is missing, the corpus has no prompts")
+            raise Unavailable(
+                f"no recorded speech: {EXAMPLE_SPEECH.relative_to(ROOT)} is missing, the corpus has no prompts"
+            )
         return [voice[: LONGEST_RECORDING * SAMPLE_RATE] for voice in found[: self.suite.real_utterances]]
 
     def _waveforms(self, real: bool) -> list[np.ndarray]:
@@ -138,7 +141,9 @@ class Material:
                 raise Unavailable(f"{folder}: no clips here")
             clips = [load_file(path) for path in paths]
             if clips[0]["frames"].shape[1] != self.size:
-                raise Unavailable(f"{folder}: clips of {clips[0]['frames'].shape[1]} pixels, the model takes {self.size}")
+                raise Unavailable(
+                    f"{folder}: clips of {clips[0]['frames'].shape[1]} pixels, the model takes {self.size}"
+                )
             self._loaded[kind] = clips
         return self._loaded[kind]
 

@@ -1,4 +1,5 @@
 """Gates of the frame autoencoder and of next-frame prediction."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -138,22 +139,27 @@ def _photographs(context: Context) -> list[GateRow]:
 def measure_next_frame(context: Context) -> list[GateRow]:
     """Each frame predicted from the true one before it with the streaming step, against copying that one.
 
-    The value is error / error of the copy. Frames are read from pixels, predictions and copies are decoded by the same decoder;
-    controls are released, so only the voice can help. Beside it is told: with all controls given; and `exact`, the same between
-    the codes of the clips' labels, which no reading has blurred.
+    The value is error / error of the copy. Frames are read from pixels, predictions and copies are decoded by the same
+    decoder; controls are released, so only the voice can help. Beside it is told: with all controls given; and `exact`,
+    the same between the codes of the clips' labels, which no reading has blurred.
     """
     names = ("next_frame_latent", "next_frame_pixel")
     try:
         clips = context.material.clips()
     except Unavailable as error:
         return [unavailable(name, str(error)) for name in names]
-    totals = {key: 0.0 for key in ("latent", "latent_given", "latent_copy", "exact", "exact_copy", "pixel", "pixel_copy")}
+    totals = {
+        key: 0.0 for key in ("latent", "latent_given", "latent_copy", "exact", "exact_copy", "pixel", "pixel_copy")
+    }
     frames = pixels = 0
     for clip in tqdm(clips, unit="clip", desc="next frame", mininterval=2, leave=False):
         counts = _predict_clip(context, clip, totals)
         frames, pixels = frames + counts[0], pixels + counts[1]
     latent, pixel = totals["latent"] / totals["latent_copy"], totals["pixel"] / totals["pixel_copy"]
-    ratios = {name: round(totals[name] / totals[copy], 4) for name, copy in (("latent_given", "latent_copy"), ("exact", "exact_copy"))}
+    ratios = {
+        name: round(totals[name] / totals[copy], 4)
+        for name, copy in (("latent_given", "latent_copy"), ("exact", "exact_copy"))
+    }
     extra = {key: round(value / (pixels if key.startswith("pixel") else frames), 6) for key, value in totals.items()}
     return [
         judge(names[0], latent, frames, "frames", 1.0, **ratios, errors=extra),
@@ -171,7 +177,9 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
     audio = model.audio_encoder(torch.from_numpy(clip["waveform"])[None])[0]
     features = reference.pyramid[-1].flatten(2).transpose(1, 2)
     initial = reference.latents
-    exact = autoencoder.from_motion(clip_motion({name: torch.from_numpy(value) for name, value in clip.items()}))[:, None]  # (T, 1, N, C)
+    exact = autoencoder.from_motion(clip_motion({name: torch.from_numpy(value) for name, value in clip.items()}))[
+        :, None
+    ]  # (T, 1, N, C)
     released, given, labelled = (model.prefill(initial, features) for _ in range(3))
     released_controls, true_controls = ControlBatch.released(1, 1), _true_controls(clip)
     generator = torch.Generator().manual_seed(context.seed)
@@ -182,7 +190,9 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
         released.previous = given.previous = before
         exact_before = labelled.previous = exact[index - 1] if index else initial
         model.step(audio[None, index], released_controls, noise, released)
-        guess = released.previous  # as foretold: what is shown is stretched to the spread that a stream of its own lacks
+        guess = (
+            released.previous
+        )  # as foretold: what is shown is stretched to the spread that a stream of its own lacks
         informed = model.step(audio[None, index], true_controls[index], noise, given)
         for key, value in (("latent", guess), ("latent_given", informed), ("latent_copy", before)):
             totals[key] += float((value - truth[index]).square().mean())
@@ -200,10 +210,12 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
 def _true_controls(clip: dict[str, np.ndarray]) -> list[ControlBatch]:
     """All of a clip's own control values, one batch per frame."""
     prefix = "labels."
-    labels = {name[len(prefix):]: torch.from_numpy(value) for name, value in clip.items() if name.startswith(prefix)}
+    labels = {name[len(prefix) :]: torch.from_numpy(value) for name, value in clip.items() if name.startswith(prefix)}
     values, intensity = control_values(labels), labels["emotion_intensity"].float()
     given = torch.ones(1, 1, values.shape[1] + 1, dtype=torch.bool)
     return [
-        ControlBatch(values[None, i : i + 1], labels["emotion"][None, i : i + 1].long(), intensity[None, i : i + 1], given)
+        ControlBatch(
+            values[None, i : i + 1], labels["emotion"][None, i : i + 1].long(), intensity[None, i : i + 1], given
+        )
         for i in range(len(values))
     ]

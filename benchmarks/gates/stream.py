@@ -1,4 +1,5 @@
 """Gates of long streams: identity over ten seconds, drift over minutes, speed."""
+
 from __future__ import annotations
 
 import math
@@ -134,7 +135,9 @@ def _drift_rows(context: Context, records: list[StreamRecord], seconds: int) -> 
             continue
         short = f"{len(values)} of {len(records)} streams show a face" if len(values) < len(records) else ""
         unless = (reason or short) if what == "identity" else ""
-        rows.append(judge(name, max(values), len(values), "streams", None, unless, first_and_last=[b[what] for b in bins]))
+        rows.append(
+            judge(name, max(values), len(values), "streams", None, unless, first_and_last=[b[what] for b in bins])
+        )
     return rows
 
 
@@ -148,7 +151,10 @@ def measure_speed(context: Context) -> list[GateRow]:
     portrait = EXAMPLE_PHOTO if EXAMPLE_PHOTO.is_file() else context.material.portraits()[0]
     result = stream_latency.measure(context.model, portrait, voice, crop=crop)
     frames = result["frames"]
-    rest = {key: result[key] for key in ("frame_ms_p50", "frame_ms_p95", "frame_ms_p99", "deadline_misses", "stage_ms", "peak_mem_mb")}
+    rest = {
+        key: result[key]
+        for key in ("frame_ms_p50", "frame_ms_p95", "frame_ms_p99", "deadline_misses", "stage_ms", "peak_mem_mb")
+    }
     return [
         judge("speed_fps", result["fps"], frames, "frames", **rest),
         judge("speed_ttff_ms", result["ttff_ms"], stream_latency.LIVE_STARTS, "starts", worst=result["ttff_ms_worst"]),

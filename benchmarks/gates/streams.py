@@ -1,4 +1,5 @@
 """Streams that are watched: drive a StreamSession and keep what the gates need, never the whole video."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -83,7 +84,12 @@ class Context:
         return StreamSession(self.model, portrait, seed=self.seed, crop=crop)
 
     def watch(
-        self, session: StreamSession, waveform: np.ndarray, schedule: Schedule | None = None, read: bool = True, title: str = ""
+        self,
+        session: StreamSession,
+        waveform: np.ndarray,
+        schedule: Schedule | None = None,
+        read: bool = True,
+        title: str = "",
     ) -> StreamRecord:
         """Run the stream over the waveform to its end, with the controls of the schedule from frame to frame."""
         reader = self.reader if read else None

@@ -3,6 +3,7 @@
 A gate passes only with a finite value inside its limits that also beats its floor, where it has one. A gate that cannot
 be computed has the value null and the reason, and never passes.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -76,7 +77,9 @@ GATES: dict[str, dict[str, Gate]] = {
         "identity_photo": _at_most(0.50, "another person's portrait"),
     },
     "drift": {
-        f"drift_{seconds}s_{what}": _at_most(0.10) for seconds in DRIFT_SECONDS for what in ("identity", "sharpness", "colour")
+        f"drift_{seconds}s_{what}": _at_most(0.10)
+        for seconds in DRIFT_SECONDS
+        for what in ("identity", "sharpness", "colour")
     },
     "control": {
         **{f"control_{track}_deg": _at_most(4, _RELEASED) for track in POSE_TRACKS},
@@ -85,7 +88,11 @@ GATES: dict[str, dict[str, Gate]] = {
         "control_emotion_recognised": _at_least(0.8, _RELEASED),
         **{f"control_latency_{track}_frames": _at_most(1) for track in LATENCY_TRACKS},
     },
-    "speed": {"speed_fps": Gate(low=25, better="within"), "speed_ttff_ms": _at_most(200), "speed_rss_growth_mb": _at_most(16)},
+    "speed": {
+        "speed_fps": Gate(low=25, better="within"),
+        "speed_ttff_ms": _at_most(200),
+        "speed_rss_growth_mb": _at_most(16),
+    },
 }
 ALL_GATES: dict[str, Gate] = {name: gate for group in GATES.values() for name, gate in group.items()}
 
@@ -111,7 +118,9 @@ def judge(
     """The row of a measured value. `unless` is a reason to fail whatever the value (a lag, a low coverage)."""
     gate = ALL_GATES[name]
     if not math.isfinite(value):
-        return GateRow(name, None, gate.text, _rounded(floor), False, n, of, unless or "the value is not a finite number", extra)
+        return GateRow(
+            name, None, gate.text, _rounded(floor), False, n, of, unless or "the value is not a finite number", extra
+        )
     passed = gate.passes(value, floor) and not unless and n > 0
     reason = unless
     if not passed and not reason and gate.passes(value, None):

@@ -1,4 +1,5 @@
 """Gates of the mouth: in time with the voice, also with a recorded human one, and closed in silence."""
+
 from __future__ import annotations
 
 import math
@@ -112,9 +113,19 @@ def measure_silence(context: Context) -> list[GateRow]:
         rows.append([record.portrait, *spread(record.sampled, 10)])
     context.pictures["silence"] = strip(rows[:6])
     unless = "" if np.mean(louds) >= SMALLEST_OPENING else "the mouth hardly opens in speech"
-    extra = {"opening_in_speech": [round(value, 4) for value in louds], "opening_in_silence": [round(value, 4) for value in quiets]}
+    extra = {
+        "opening_in_speech": [round(value, 4) for value in louds],
+        "opening_in_silence": [round(value, 4) for value in quiets],
+    }
     row = judge(
-        name, float(np.mean(ratios)), len(ratios), "portraits", None, unless, by_portrait=[round(r, 3) for r in ratios], **extra
+        name,
+        float(np.mean(ratios)),
+        len(ratios),
+        "portraits",
+        None,
+        unless,
+        by_portrait=[round(r, 3) for r in ratios],
+        **extra,
     )
     return [row]
 

@@ -1,9 +1,11 @@
-"""How fast one method is, in a process of its own: `python -m benchmarks.leaderboard.method_latency --method NAME --testset DIR`.
+"""How fast one method is, in a process of its own: `python -m benchmarks.leaderboard.method_latency --method NAME
+--testset DIR`.
 
-The same for every method. Live: sound arrives in pieces of 40 ms as it is recorded, and the clock runs from the first sample to
-the first frame, the portrait's preparation included. Flat out: all the sound is there, and everything is inside the clock,
-from the portrait to H.264 on disk. The last line printed is JSON.
+The same for every method. Live: sound arrives in pieces of 40 ms as it is recorded, and the clock runs from the first
+sample to the first frame, the portrait's preparation included. Flat out: all the sound is there, and everything is
+inside the clock, from the portrait to H.264 on disk. The last line printed is JSON.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -88,7 +90,9 @@ def sized(request: Request, voice: np.ndarray) -> Request:
 def peak_memory_mb() -> float:
     """Of this process, and of the largest that it started."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    own, children = (resource.getrusage(who).ru_maxrss / unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, children = (
+        resource.getrusage(who).ru_maxrss / unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     try:  # Linux lets ru_maxrss of a new process begin at that of the program which started it
         status = Path("/proc/self/status").read_text(encoding="ascii")
         own = int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) / 2**10
@@ -98,7 +102,9 @@ def peak_memory_mb() -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.leaderboard.method_latency", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.leaderboard.method_latency", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--method", default="", help="built-in name or NAME=CHECKPOINT")
     parser.add_argument("--external", type=Path, help="description of an external method instead")
     parser.add_argument("--testset", type=Path, required=True)
@@ -108,7 +114,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     try:
-        (method,) = choose([args.method] if args.method else [], [args.external] if args.external else [], args.checkpoint)
+        (method,) = choose(
+            [args.method] if args.method else [], [args.external] if args.external else [], args.checkpoint
+        )
         method.prepare()
         cold = time.time() - psutil.Process().create_time()
         requests, voices = load_requests(args.testset)

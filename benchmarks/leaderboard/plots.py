@@ -1,8 +1,9 @@
 """Plots of the leaderboard: quality against latency, drift over time, SyncNet's curve over offsets.
 
-A method has one colour in all plots. References (the truth, a still portrait ...) are grey and dashed: ends of the scale, no
-contestants.
+A method has one colour in all plots. References (the truth, a still portrait ...) are grey and dashed: ends of the
+scale, no contestants.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,7 +22,9 @@ DASHES = ((0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (1, 3)))  # one for e
 MARKERS = {"ours": "*", "ablation": "^", "baseline": "s", "external": "D"}
 
 
-def draw(rows: list[Row], suite: str, clips: dict[str, list[dict[str, Any]]], folder: Path, bin_seconds: float) -> list[Path]:
+def draw(
+    rows: list[Row], suite: str, clips: dict[str, list[dict[str, Any]]], folder: Path, bin_seconds: float
+) -> list[Path]:
     """PNGs into `folder`; `clips`: per method the per-clip rows of `eval.run.score`. A plot without data is left out.
 
     Raises:
@@ -88,16 +91,34 @@ def _quality_latency(pyplot: Any, rows: list[Row], clips: Any, bin_seconds: floa
                 axis.axhline(row[quality], linewidth=1.2, label=row["method"], **style)
             else:
                 low, high = row.get(f"{quality}_ci_low"), row.get(f"{quality}_ci_high")
-                spread = None if low is None or high is None else [[max(row[quality] - low, 0)], [max(high - row[quality], 0)]]
+                spread = (
+                    None
+                    if low is None or high is None
+                    else [[max(row[quality] - low, 0)], [max(high - row[quality], 0)]]
+                )
                 look = {"marker": MARKERS.get(row.get("kind"), "o"), "markersize": 7, "capsize": 2, "linewidth": 1}
-                axis.errorbar(row["ttff_ms"], row[quality], spread, label=row["method"], linestyle="", color=style["color"], **look)
+                axis.errorbar(
+                    row["ttff_ms"],
+                    row[quality],
+                    spread,
+                    label=row["method"],
+                    linestyle="",
+                    color=style["color"],
+                    **look,
+                )
         direction = next((row[f"{quality}_direction"] for row in measured if row.get(f"{quality}_direction")), "")
-        axis.set(xscale="log", xlabel="first frame, ms (live sound, everything included)", ylabel=_label(quality, direction))
+        axis.set(
+            xscale="log", xlabel="first frame, ms (live sound, everything included)", ylabel=_label(quality, direction)
+        )
         axis.grid(alpha=0.3, which="both")
     handles = {name: handle for axis in axes[0] for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     ordered = [row["method"] for row in rows if row["method"] in handles]  # best in time with the voice first
-    axes[0][-1].legend([handles[name] for name in ordered], ordered, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.suptitle("Quality against latency; bars: 95 % over videos; lines: references that have no latency", fontsize=10)
+    axes[0][-1].legend(
+        [handles[name] for name in ordered], ordered, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5)
+    )
+    figure.suptitle(
+        "Quality against latency; bars: 95 % over videos; lines: references that have no latency", fontsize=10
+    )
     return figure
 
 
@@ -105,7 +126,9 @@ def _label(metric: str, direction: str) -> str:
     return f"{metric} ({BETTER[direction]})" if direction in BETTER else metric
 
 
-def _sync_offsets(pyplot: Any, rows: list[Row], clips: dict[str, list[dict[str, Any]]], bin_seconds: float, styles: dict[str, Any]) -> Any:
+def _sync_offsets(
+    pyplot: Any, rows: list[Row], clips: dict[str, list[dict[str, Any]]], bin_seconds: float, styles: dict[str, Any]
+) -> Any:
     curves = offset_curves(clips)
     if not curves:
         return None
@@ -121,7 +144,9 @@ def _sync_offsets(pyplot: Any, rows: list[Row], clips: dict[str, list[dict[str, 
     return figure
 
 
-def _drift(pyplot: Any, rows: list[Row], clips: dict[str, list[dict[str, Any]]], bin_seconds: float, styles: dict[str, Any]) -> Any:
+def _drift(
+    pyplot: Any, rows: list[Row], clips: dict[str, list[dict[str, Any]]], bin_seconds: float, styles: dict[str, Any]
+) -> Any:
     lines = {
         (method, row["metric"]): row["bins"]
         for method, clip_rows in clips.items()

@@ -1,4 +1,5 @@
 """From a test set on disk to what methods are asked for."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,7 +14,8 @@ from eval.testset import read_manifest
 
 
 def load_requests(testset: Path, seed: int = 0) -> tuple[list[Request], list[np.ndarray]]:
-    """One request per clip of the set and its voice, float mono at 16 kHz; each borrows the next clip's voice as the other one.
+    """One request per clip of the set and its voice, float mono at 16 kHz; each borrows the next clip's voice as the
+    other one.
 
     Raises:
         InputError: the set, or a file of it, cannot be used.
@@ -23,8 +25,15 @@ def load_requests(testset: Path, seed: int = 0) -> tuple[list[Request], list[np.
     others = voices[1:] + voices[:1] if len(voices) > 1 else [None]
     requests = [
         Request(
-            clip.name, load_portrait(clip.portrait), num_frames(voice), None if clip.controls is None else Controls.load(clip.controls),
-            seed, clip.ref, other, clip.portrait, clip.audio,
+            clip.name,
+            load_portrait(clip.portrait),
+            num_frames(voice),
+            None if clip.controls is None else Controls.load(clip.controls),
+            seed,
+            clip.ref,
+            other,
+            clip.portrait,
+            clip.audio,
         )  # fmt: skip
         for clip, voice, other in zip(clips, voices, others, strict=True)
     ]

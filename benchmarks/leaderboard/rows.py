@@ -1,7 +1,9 @@
-"""The leaderboard's file: one row per method and test set, every metric with its company. Written, read back, shown, drawn.
+"""The leaderboard's file: one row per method and test set, every metric with its company. Written, read back, shown,
+drawn.
 
 `LEADERBOARD.md` documents the columns for people who submit a row.
 """
+
 from __future__ import annotations
 
 import csv
@@ -25,7 +27,9 @@ ABOUT = (
 COMPANY = ("ci_low", "ci_high", "n_videos", "n_frames", "coverage", "direction", "network", "tier", "note")
 METRICS = tuple(NAMES)
 NUMBERS = {*METRICS, *LATENCY_KEYS, "clips", "seed", "latency_load"}
-NUMBERS |= {f"{metric}_{part}" for metric in METRICS for part in ("ci_low", "ci_high", "n_videos", "n_frames", "coverage")}
+NUMBERS |= {
+    f"{metric}_{part}" for metric in METRICS for part in ("ci_low", "ci_high", "n_videos", "n_frames", "coverage")
+}
 MEASURED, PAPER = "measured", "paper"
 SHOWN = (
     "sync_c_synthtalk", "sync_d_synthtalk", "av_offset_synthtalk", "fid_lite0", "fvd_lite0", "perceptual_lite0", "csim_dlib",
@@ -64,7 +68,13 @@ def paper_rows() -> list[Row]:
     """Figures that authors report, each with its citation; they are never ranked with measured ones."""
     rows = []
     for entry in json.loads(PAPER_ROWS.read_text(encoding="utf-8")):
-        about = {"method": entry["method"], "kind": PAPER, "source": PAPER, "citation": entry["citation"], "suite": "the authors'"}
+        about = {
+            "method": entry["method"],
+            "kind": PAPER,
+            "source": PAPER,
+            "citation": entry["citation"],
+            "suite": "the authors'",
+        }
         about |= {"hardware": entry.get("hardware", ""), "note": "not comparable with measured rows"}
         values = entry["values"]
         rows.append(about | {key: values[key] for key in values if key not in LATENCY_KEYS} | latency_cells(values))
@@ -108,7 +118,9 @@ def read_csv(path: Path) -> list[Row]:
         raise InputError(path, os_cause(error)) from None
     if set(given) != set(columns()):
         missing, unknown = set(columns()) - set(given), set(given) - set(columns())
-        raise InputError(path, f"not a leaderboard: {len(missing)} columns missing, unknown: {', '.join(sorted(unknown)) or 'none'}")
+        raise InputError(
+            path, f"not a leaderboard: {len(missing)} columns missing, unknown: {', '.join(sorted(unknown)) or 'none'}"
+        )
     return [_parsed(path, number, line) for number, line in enumerate(lines, start=2)]
 
 
@@ -172,7 +184,10 @@ def markdown(rows: list[Row]) -> str:
 
 
 def _table(rows: list[Row], about: list[str], metrics: list[str], with_interval: bool) -> list[str]:
-    directions = {metric: next((row[f"{metric}_direction"] for row in rows if row.get(f"{metric}_direction")), "") for metric in metrics}
+    directions = {
+        metric: next((row[f"{metric}_direction"] for row in rows if row.get(f"{metric}_direction")), "")
+        for metric in metrics
+    }
     header = [*about, *(f"{metric} {ARROWS[directions[metric]]}".strip() for metric in metrics)]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for row in rows:

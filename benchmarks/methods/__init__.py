@@ -1,4 +1,7 @@
-"""Methods of the comparison, one small adapter each: `built_in` makes them all, `choose` those that a command line names."""
+"""Methods of the comparison, one small adapter each: `built_in` makes them all, `choose` those that a command line
+names.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,7 +25,8 @@ def built_in(checkpoint: str = DEFAULT_CHECKPOINT) -> dict[str, Method]:
 
 
 def choose(names: list[str], externals: list[Path], checkpoint: str = DEFAULT_CHECKPOINT) -> list[Method]:
-    """The named methods: built-in names, "all" of them, or NAME=CHECKPOINT for another model of ours; and the external ones.
+    """The named methods: built-in names, "all" of them, or NAME=CHECKPOINT for another model of ours; and the external
+    ones.
 
     Raises:
         ValueError: an unknown name, or one name twice.

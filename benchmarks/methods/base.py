@@ -3,6 +3,7 @@
 The sound comes as an iterator of pieces of one frame (640 samples), so the same code serves files and live streams: a
 method that needs more sound before it can show a frame simply takes more pieces, and the clock sees it.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -27,8 +28,9 @@ class NotReady(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One video to make. portrait (S, S, 3) uint8, framed; truth: the true video, for methods that are made of it; other_voice:
-    the sound of another clip of the set; source: where portrait and sound lie as files, for programs that read files."""
+    """One video to make. portrait (S, S, 3) uint8, framed; truth: the true video, for methods that are made of it;
+    other_voice: the sound of another clip of the set; source: where portrait and sound lie as files, for programs that
+    read files."""
 
     name: str
     portrait: np.ndarray
@@ -44,8 +46,8 @@ class Request:
 class Method(ABC):
     """A talking-head system under comparison.
 
-    `name` is its row in the leaderboard, `kind` one of KINDS, `about` a line on what it is. `measurable`: whether timing it
-    says anything; `streams`: whether it can start before the sound is complete.
+    `name` is its row in the leaderboard, `kind` one of KINDS, `about` a line on what it is. `measurable`: whether
+    timing it says anything; `streams`: whether it can start before the sound is complete.
     """
 
     kind: ClassVar[str] = "baseline"
@@ -67,8 +69,8 @@ class Method(ABC):
 
 @dataclass
 class Sound:
-    """A waveform as pieces of one frame, the last filled up with silence; counts what was taken. `live`: each piece is handed
-    out only when its last sample would have been recorded."""
+    """A waveform as pieces of one frame, the last filled up with silence; counts what was taken. `live`: each piece is
+    handed out only when its last sample would have been recorded."""
 
     waveform: np.ndarray
     live: bool = False

@@ -1,16 +1,19 @@
-"""The like-for-like diffusion baseline: clip by clip, over the same latents, the same portrait and the same ears as ours.
+"""The like-for-like diffusion baseline: clip by clip, over the same latents, the same portrait and the same ears as
+ours.
 
-A bidirectional transformer denoises a window of 16 frames in many steps; it sees the sound of the whole window, the portrait,
-and the last frames of the window before as they are (the overlap), so windows join. Trained by
+A bidirectional transformer denoises a window of 16 frames in many steps; it sees the sound of the whole window, the
+portrait, and the last frames of the window before as they are (the overlap), so windows join. Trained by
 `python -m benchmarks.methods.train_clip_diffusion`.
 
 Notation: B batch, T = 16 frames, P tokens a frame, N latents of C channels, D width. x_0 is noise, x_1 data,
 x_t = (1 - t) x_0 + t x_1.
 
-The network answers with x_1, not with the velocity x_1 - x_0. Motion fills some 40 of a frame's 256 latent dimensions, noise
+The network answers with x_1, not with the velocity x_1 - x_0. Motion fills some 40 of a frame's 256 latent dimensions,
+noise
 fills all of them: a network that must give the velocity spends itself on passing on noise (after 725 steps of it, its
 samples were further from the truth than the mean frame). For the same reason a frame is one token.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -29,13 +32,16 @@ from eartalking.modules.transformer import MODULATION_PARTS, Block, zero_init
 WINDOW = 16  # frames
 OVERLAP = 4  # of them, those that the window before has shown already
 NUM_STEPS = 50
-# Mean of logit(t) in training. Below 0: frames of a window are much alike, so half noise hides little and is little to learn from.
+# Mean of logit(t) in training. Below 0: frames of a window are much alike, so half noise hides little and is little to
+# learn from.
 NOISE_LEVEL = -0.8
 
 
 @dataclass(frozen=True)
 class ClipSizes:
-    """latents (N, C) of a frame, of which `latents_per_token` make a token; `audio_dim` features of the ears a frame."""
+    """latents (N, C) of a frame, of which `latents_per_token` make a token; `audio_dim` features of the ears a
+    frame.
+    """
 
     num_latents: int
     latent_channels: int
@@ -61,13 +67,15 @@ class ClipDenoiser(nn.Module):
         self.frame_embedding = nn.Parameter(0.1 * torch.randn(WINDOW, 1, dim))
         self.token_embedding = nn.Parameter(0.1 * torch.randn(self.num_tokens, dim))
         self.known_embedding = nn.Parameter(0.1 * torch.randn(dim))
-        self.blocks = nn.ModuleList(Block(dim, sizes.num_heads, residual_scale=(2 * sizes.depth) ** -0.5) for _ in range(sizes.depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, sizes.num_heads, residual_scale=(2 * sizes.depth) ** -0.5) for _ in range(sizes.depth)
+        )
         self.to_modulation = zero_init(nn.Linear(dim, MODULATION_PARTS * dim))
         self.to_latents = zero_init(nn.Linear(dim, channels))
 
     def forward(self, x_t: Tensor, t: Tensor, known: Tensor, audio: Tensor, portrait: Tensor) -> Tensor:
-        """x_t (B, T, N, C), in which the frames `known` (B, T) bool are as they are; t (B,); audio (B, T, A); portrait (B, N, C)
-        -> the expected x_1 (B, T, N, C)."""
+        """x_t (B, T, N, C), in which the frames `known` (B, T) bool are as they are; t (B,); audio (B, T, A); portrait
+        (B, N, C) -> the expected x_1 (B, T, N, C)."""
         per_token = self.sizes.latents_per_token
         tokens = self.from_latents(x_t.unflatten(2, (-1, per_token)).flatten(3))  # (B, T, P, D)
         tokens = tokens + self.from_audio(audio)[:, :, None] + self.frame_embedding + self.token_embedding
@@ -82,15 +90,21 @@ class ClipDenoiser(nn.Module):
         return latents.unflatten(-1, (per_token, -1)).flatten(2, 3)
 
     def loss(self, latents: Tensor, audio: Tensor, portrait: Tensor, known_frames: Tensor) -> Tensor:
-        """Squared error of x_1 on true windows (B, T, N, C); the first `known_frames` (B,) of each are given as they are."""
+        """Squared error of x_1 on true windows (B, T, N, C); the first `known_frames` (B,) of each are given as they
+        are.
+        """
         known = torch.arange(WINDOW) < known_frames[:, None]
         t = torch.sigmoid(torch.randn(len(latents)) + NOISE_LEVEL)
-        x_t = torch.where(known[:, :, None, None], latents, torch.lerp(torch.randn_like(latents), latents, t[:, None, None, None]))
+        x_t = torch.where(
+            known[:, :, None, None], latents, torch.lerp(torch.randn_like(latents), latents, t[:, None, None, None])
+        )
         error = (self(x_t, t, known, audio, portrait).float() - latents).square().mean((2, 3))
         return (error * ~known).sum() / (~known).sum()
 
     @torch.no_grad()
-    def sample(self, audio: Tensor, portrait: Tensor, before: Tensor | None, noise: Tensor, num_steps: int = NUM_STEPS) -> Tensor:
+    def sample(
+        self, audio: Tensor, portrait: Tensor, before: Tensor | None, noise: Tensor, num_steps: int = NUM_STEPS
+    ) -> Tensor:
         """Windows (B, T, N, C) from noise of that shape; `before` (B, OVERLAP, N, C): the end of the window before."""
         x = noise.clone()
         known = torch.zeros(len(x), WINDOW, dtype=torch.bool)

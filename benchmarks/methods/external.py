@@ -3,13 +3,15 @@
 Described by a small JSON file, given to `benchmarks.compare --external FILE`:
 
     {"name": "sadtalker", "about": "SadTalker 0.0.2, commit cd4c046", "command":
-     "python inference.py --source_image {portrait} --driven_audio {audio} --result_video {output}", "folder": "/opt/SadTalker"}
+     "python inference.py --source_image {portrait} --driven_audio {audio} --result_video {output}", "folder":
+     "/opt/SadTalker"}
     {"name": "hallo2", "about": "Hallo2, videos made on an A100", "videos": "their/videos"}
 
-`command` runs in `folder` (default: where compare was started) with {portrait} (a PNG of the framed face), {audio} (a 16 kHz
-WAV) and {output} (an .mp4 to write) filled in, and must end with status 0. `videos` holds one file per clip of the test
-set's manifest, `NAME.mp4` for the clip NAME, as long as its sound, the face framed as in the portrait.
+`command` runs in `folder` (default: where compare was started) with {portrait} (a PNG of the framed face), {audio} (a
+16 kHz WAV) and {output} (an .mp4 to write) filled in, and must end with status 0. `videos` holds one file per clip of
+the test set's manifest, `NAME.mp4` for the clip NAME, as long as its sound, the face framed as in the portrait.
 """
+
 from __future__ import annotations
 
 import json
@@ -39,8 +41,15 @@ class External(Method):
             values = json.loads(Path(description).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(description, f"not a method's description ({error})") from None
-        if not isinstance(values, dict) or set(values) - _KEYS or not values.get("name") or ("command" in values) == ("videos" in values):
-            raise InputError(description, f"needs a name, and either a command or videos; known keys: {', '.join(sorted(_KEYS))}")
+        if (
+            not isinstance(values, dict)
+            or set(values) - _KEYS
+            or not values.get("name")
+            or ("command" in values) == ("videos" in values)
+        ):
+            raise InputError(
+                description, f"needs a name, and either a command or videos; known keys: {', '.join(sorted(_KEYS))}"
+            )
         if "command" in values and "{output}" not in values["command"]:
             raise InputError(description, "the command must say {output}, or its video cannot be found")
         self.description = Path(description)

@@ -1,8 +1,10 @@
 """What the trained baselines share: ears, the portrait as latents, pictures from latents, their weights and their data.
 
-A baseline makes the same latents as ours and they are decoded by the same checkpoint. Its ears are the trunk of the audio
-stage (eartalking.training.audio), frozen and kept with it, so that it does not depend on what later training does to ours.
+A baseline makes the same latents as ours and they are decoded by the same checkpoint. Its ears are the trunk of the
+audio stage (eartalking.training.audio), frozen and kept with it, so that it does not depend on what later training does
+to ours.
 """
+
 from __future__ import annotations
 
 import json
@@ -131,7 +133,9 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 
 def load_decoder(checkpoint: str, latent_shape: tuple[int, int]) -> TalkingHeadModel:
-    """The checkpoint whose autoencoder decodes. Raises NotReady when there is none or its latents have another shape."""
+    """The checkpoint whose autoencoder decodes. Raises NotReady when there is none or its latents have another
+    shape.
+    """
     try:
         model = load_model(checkpoint)
     except InputError as error:
@@ -139,7 +143,9 @@ def load_decoder(checkpoint: str, latent_shape: tuple[int, int]) -> TalkingHeadM
     autoencoder = model.config.autoencoder
     if (autoencoder.num_latent_tokens, autoencoder.latent_channels) != tuple(latent_shape):
         name = Path(checkpoint).name
-        raise NotReady(f"the baseline was trained on latents of shape {tuple(latent_shape)}, those of {name} are others: train it again")
+        raise NotReady(
+            f"the baseline was trained on latents of shape {tuple(latent_shape)}, those of {name} are others: train it again"
+        )
     return model
 
 
@@ -154,10 +160,11 @@ def baseline_version(weights: Path, checkpoint: str, *more: str) -> str:
 
 
 class LatentBaseline(Method):
-    """A trained baseline: its net, the ears that it was trained with, and the model whose autoencoder decodes its latents.
+    """A trained baseline: its net, the ears that it was trained with, and the model whose autoencoder decodes its
+    latents.
 
-    A class says its `name`, `about`, the command that trains it (`train`), what else changes its videos (`settings`), and makes
-    its net from the sizes beside the weights.
+    A class says its `name`, `about`, the command that trains it (`train`), what else changes its videos (`settings`),
+    and makes its net from the sizes beside the weights.
     """
 
     train: ClassVar[str]
@@ -187,4 +194,6 @@ def training_record(run: Path, clips: int) -> dict[str, object]:
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     evaluations = [row for row in rows if any(key.startswith("eval_") for key in row)]
     last = {key: value for key, value in (evaluations[-1] if evaluations else {}).items() if key.startswith("eval_")}
-    return {"trained": {"clips": clips, "steps": rows[-1]["step"], "minutes": round(rows[-1]["seconds"] / 60, 1), **last}}
+    return {
+        "trained": {"clips": clips, "steps": rows[-1]["step"], "minutes": round(rows[-1]["seconds"] / 60, 1), **last}
+    }

@@ -1,12 +1,14 @@
-"""The like-for-like of earlier autoregressive systems: frame by frame over an intermediate representation, then a warping decoder.
+"""The like-for-like of earlier autoregressive systems: frame by frame over an intermediate representation, then a
+warping decoder.
 
-The representation is SynthTalk's motion vector itself (52 face units, head pose, gaze, translation: what others take from a
-3DMM), predicted from the voice and its own past; the checkpoint's motion code turns it into latents and the decoder warps the
-portrait by them. Pose and gaze can be set exactly, because they are columns of the representation; other controls it
-does not have. Trained by `python -m benchmarks.methods.train_motion_ar`.
+The representation is SynthTalk's motion vector itself (52 face units, head pose, gaze, translation: what others take
+from a 3DMM), predicted from the voice and its own past; the checkpoint's motion code turns it into latents and the
+decoder warps the portrait by them. Pose and gaze can be set exactly, because they are columns of the representation;
+other controls it does not have. Trained by `python -m benchmarks.methods.train_motion_ar`.
 
 Notation: B batch, T frames, L = 60 columns of the motion vector, D width.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -33,7 +35,9 @@ _UNITS = slice(0, 52)
 
 @dataclass(frozen=True)
 class MotionSizes:
-    """`audio_dim` features of the ears a frame; `window_size` frames of its own past, the one in the making included."""
+    """`audio_dim` features of the ears a frame; `window_size` frames of its own past, the one in the making
+    included.
+    """
 
     num_latents: int
     latent_channels: int
@@ -76,7 +80,9 @@ class MotionModel(nn.Module):
         x = torch.cat([self.sink_block(portrait), self.frame_block(audio, previous, level)], dim=1)
         sink = self.to_sink(portrait)
         cond = self.backbone(x, sink)[:, 1:, 1]  # (B, T, D)
-        return self.head.loss(motion.flatten(0, 1)[:, None], cond.flatten(0, 1)[:, None], sink.repeat_interleave(motion.shape[1], 0))
+        return self.head.loss(
+            motion.flatten(0, 1)[:, None], cond.flatten(0, 1)[:, None], sink.repeat_interleave(motion.shape[1], 0)
+        )
 
     @torch.no_grad()
     def start(self, portrait: Tensor) -> MotionState:
@@ -88,7 +94,9 @@ class MotionModel(nn.Module):
 
     @torch.no_grad()
     def step(self, audio: Tensor, noise: Tensor, state: MotionState) -> Tensor:
-        """audio (B, A), noise (B, L) -> motion (B, L) of the next frame; the caller puts what is shown into `state.previous`."""
+        """audio (B, A), noise (B, L) -> motion (B, L) of the next frame; the caller puts what is shown into
+        `state.previous`.
+        """
         block = self.frame_block(audio[:, None], state.previous[:, None], state.previous.new_zeros(len(audio), 1))
         state.frame_index += 1
         cond = self.backbone(block, state.sink, state.backbone, state.frame_index)[:, 0, 1:]
@@ -111,7 +119,9 @@ class MotionAr(LatentBaseline):
     name = "motion_ar"
     about = "autoregressive over face units and pose, then the same warping decoder"
 
-    train = "python -m benchmarks.methods.train_motion_ar --data DIR --checkpoint CHECKPOINT --audio CHECKPOINT --out RUN"
+    train = (
+        "python -m benchmarks.methods.train_motion_ar --data DIR --checkpoint CHECKPOINT --audio CHECKPOINT --out RUN"
+    )
     settings = f"{NUM_STEPS} {TEMPERATURE}"
 
     def make_net(self, config: dict[str, int]) -> MotionModel:

@@ -1,9 +1,10 @@
 """Our model through its StreamSession, and changes to it at inference.
 
-The ablations here use the shipped weights, which were trained *with* what is taken away: they say how much the trained model
-leans on a part, not how a model trained without it would do. A model retrained without it is a checkpoint like any other:
-`benchmarks.compare --methods NAME=CHECKPOINT`.
+The ablations here use the shipped weights, which were trained *with* what is taken away: they say how much the trained
+model leans on a part, not how a model trained without it would do. A model retrained without it is a checkpoint like
+any other: `benchmarks.compare --methods NAME=CHECKPOINT`.
 """
+
 from __future__ import annotations
 
 import dataclasses

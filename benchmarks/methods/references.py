@@ -1,4 +1,7 @@
-"""Methods made of what is given: the truth, the truth one frame late, the portrait. They mark the ends of every scale."""
+"""Methods made of what is given: the truth, the truth one frame late, the portrait. They mark the ends of every
+scale.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator

@@ -3,10 +3,12 @@
     python -m benchmarks.methods.train_clip_diffusion --data data/latents --checkpoint data/latents/checkpoint \\
         --audio runs/audio/checkpoint --out runs/clip_diffusion
 
-The same latents, voices and portraits as ours (eartalking.training.encode). What the ears hear is computed once and kept in the
-run's folder. Resumes; `--max-minutes` cuts it into slices. The weights go to benchmarks/methods/weights, with steps and
-minutes beside them. Without `--audio` the ears are those that lie there already, which the other baseline was trained with.
+The same latents, voices and portraits as ours (eartalking.training.encode). What the ears hear is computed once and
+kept in the run's folder. Resumes; `--max-minutes` cuts it into slices. The weights go to benchmarks/methods/weights,
+with steps and minutes beside them. Without `--audio` the ears are those that lie there already, which the other
+baseline was trained with.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -96,9 +98,9 @@ def make_losses(generator: torch.Generator):  # noqa: ANN201 (a closure)
 def evaluate(net: ClipDenoiser, autoencoder: FrameAutoencoder, windows: Windows) -> dict[str, float]:
     """What is held out, with the right sound and with another clip's (`shuffled`).
 
-    error: of the window expected from noise alone, beside that of the mean of all frames. A *sample* is not the expectation: one
-    drawn from the true distribution would be off by twice what cannot be known. Hence jaw: correlation over time of the samples'
-    jaws with the truth's, which is what lips are judged by.
+    error: of the window expected from noise alone, beside that of the mean of all frames. A *sample* is not the
+    expectation: one drawn from the true distribution would be off by twice what cannot be known. Hence jaw: correlation
+    over time of the samples' jaws with the truth's, which is what lips are judged by.
     """
     noise = torch.randn(windows.latents.shape, generator=torch.Generator().manual_seed(0))
     nothing, start = torch.zeros(windows.latents.shape[:2], dtype=torch.bool), torch.zeros(len(noise))
@@ -115,12 +117,20 @@ def evaluate(net: ClipDenoiser, autoencoder: FrameAutoencoder, windows: Windows)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods.train_clip_diffusion", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.methods.train_clip_diffusion", description=__doc__.split("\n")[0]
+    )
     RunOptions.add_arguments(parser, steps=3000, batch_size=64, learning_rate=1e-3, warmup_steps=WARMUP_STEPS)
     parser.add_argument("--data", type=Path, required=True, help="folder made by eartalking.training.encode")
-    parser.add_argument("--checkpoint", required=True, help="checkpoint whose motion code reads the latents, for the evaluation")
-    parser.add_argument("--audio", help="checkpoint whose audio encoder becomes the ears (default: those beside --weights)")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS / "clip_diffusion.safetensors", help="where the result goes")
+    parser.add_argument(
+        "--checkpoint", required=True, help="checkpoint whose motion code reads the latents, for the evaluation"
+    )
+    parser.add_argument(
+        "--audio", help="checkpoint whose audio encoder becomes the ears (default: those beside --weights)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS / "clip_diffusion.safetensors", help="where the result goes"
+    )
     args = parser.parse_args(argv)
     if args.audio is None and not args.weights.with_name(EARS_NAME).is_file():
         parser.error(f"there are no ears in {args.weights.parent}: name a checkpoint by --audio")
@@ -128,7 +138,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(options.seed)
     ears = load_ears(args.weights) if args.audio is None else make_ears(load_model(args.audio).audio_encoder)
     clips, held_out = (
-        HeardClips(LatentClips(args.data / f"{split}.safetensors"), ears, options.out, split) for split in ("train", "val")
+        HeardClips(LatentClips(args.data / f"{split}.safetensors"), ears, options.out, split)
+        for split in ("train", "val")
     )
     num_latents, channels = clips.clips.tensors["latents"].shape[1:]
     sizes = ClipSizes(num_latents, channels, ears.dim)
@@ -140,7 +151,9 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     if args.audio is not None:
         save_ears(ears, args.weights)
-    save_weights(net, args.weights, {"config": dataclasses.asdict(sizes), **training_record(options.out, len(clips.clips))})
+    save_weights(
+        net, args.weights, {"config": dataclasses.asdict(sizes), **training_record(options.out, len(clips.clips))}
+    )
     return 0
 
 

@@ -3,9 +3,11 @@
     python -m benchmarks.methods.train_motion_ar --data data/latents --checkpoint data/latents/checkpoint \\
         --audio runs/audio/checkpoint --out runs/motion_ar
 
-The same voices and labels as ours (eartalking.training.encode), the same cure against copying: the past is noised, in a third of
-the windows altogether. Resumes; `--max-minutes` cuts it into slices. The weights go to benchmarks/methods/weights.
+The same voices and labels as ours (eartalking.training.encode), the same cure against copying: the past is noised, in a
+third of the windows altogether. Resumes; `--max-minutes` cuts it into slices. The weights go to
+benchmarks/methods/weights.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -56,7 +58,9 @@ class Teacher:
     def noised(self, history: Tensor) -> tuple[Tensor, Tensor]:
         """History (B, T, L) with noise, and its level (B, T): half of the frames a little, some windows altogether."""
         batch, length = history.shape[:2]
-        level = torch.rand(batch, length, generator=self.generator) * (torch.rand(batch, length, generator=self.generator) < 0.5)
+        level = torch.rand(batch, length, generator=self.generator) * (
+            torch.rand(batch, length, generator=self.generator) < 0.5
+        )
         level[torch.rand(batch, generator=self.generator) < NO_HISTORY_SHARE] = 1.0
         noise = torch.randn(history.shape, generator=self.generator)
         return torch.lerp(history, noise, level[..., None]), level
@@ -71,7 +75,9 @@ class Teacher:
             state = net.start(portrait)
             generator, made = torch.Generator().manual_seed(0), []
             for index in range(features.shape[1]):
-                state.previous = net.step(features[:, index], torch.randn((len(features), NUM_MOTION_LABELS), generator=generator), state)
+                state.previous = net.step(
+                    features[:, index], torch.randn((len(features), NUM_MOTION_LABELS), generator=generator), state
+                )
                 made.append(state.previous[:, jaw])
             pairs = zip(torch.stack(made, 1).numpy(), sequence.labels[..., jaw].numpy(), strict=True)
             return float(np.nanmean([correlation(one, truth) for one, truth in pairs]))
@@ -80,11 +86,15 @@ class Teacher:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods.train_motion_ar", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.methods.train_motion_ar", description=__doc__.split("\n")[0]
+    )
     RunOptions.add_arguments(parser, steps=3000, batch_size=32, learning_rate=1e-3, warmup_steps=WARMUP_STEPS)
     parser.add_argument("--data", type=Path, required=True, help="folder made by eartalking.training.encode")
     parser.add_argument("--checkpoint", required=True, help="checkpoint whose motion code reads the portraits' latents")
-    parser.add_argument("--audio", required=True, help="checkpoint whose audio encoder becomes the ears (training.audio)")
+    parser.add_argument(
+        "--audio", required=True, help="checkpoint whose audio encoder becomes the ears (training.audio)"
+    )
     parser.add_argument("--weights", type=Path, default=WEIGHTS / "motion_ar.safetensors", help="where the result goes")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)

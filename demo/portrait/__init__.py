@@ -1,4 +1,5 @@
 """The portrait's two components: an image input that never decodes what it is given, and the face crop over it."""
+
 from __future__ import annotations
 
 import base64
@@ -17,8 +18,8 @@ _SHOWN_SIDE = 640  # of the copy that the browser gets for adjusting the crop
 
 
 class PortraitInput(gr.Image):
-    """`gr.Image` that hands over the path of the upload as it is. The original opens the picture on the way, so that a damaged
-    or huge one fails inside Gradio, before it could be refused with a useful sentence."""
+    """`gr.Image` that hands over the path of the upload as it is. The original opens the picture on the way, so that a
+    damaged or huge one fails inside Gradio, before it could be refused with a useful sentence."""
 
     is_template = True  # drawn by gr.Image's own frontend
 
@@ -27,7 +28,9 @@ class PortraitInput(gr.Image):
 
 
 def portrait_crop(**kwargs: Any) -> gr.HTML:
-    """The component. Its value is None for the automatic crop or {"box": [left, top, side]}; `shown` makes its update."""
+    """The component. Its value is None for the automatic crop or {"box": [left, top, side]}; `shown` makes its
+    update.
+    """
     return component(_HERE, "crop", picture={}, **kwargs)
 
 

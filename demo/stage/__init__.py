@@ -1,4 +1,7 @@
-"""The stage: a canvas that plays the running take, with transport, meters and results. Its value is the ticket of a take."""
+"""The stage: a canvas that plays the running take, with transport, meters and results. Its value is the ticket of a
+take.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path

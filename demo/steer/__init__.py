@@ -1,4 +1,5 @@
 """Sliders and an emotion pad that steer the running take straight through the player, without a detour over Gradio."""
+
 from __future__ import annotations
 
 import json
@@ -30,7 +31,7 @@ def steering(**kwargs: Any) -> gr.HTML:
 def _html() -> str:
     tracks = {track["name"]: track for track in track_table()}
     groups = "".join(
-        f'<fieldset><legend>{name}</legend>{"".join(_row(tracks[track]) for track in members)}</fieldset>'
+        f"<fieldset><legend>{name}</legend>{''.join(_row(tracks[track]) for track in members)}</fieldset>"
         for name, members in _GROUPS.items()
     )
     feelings = [name for name in EMOTIONS if name != "neutral"]

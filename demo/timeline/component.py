@@ -22,7 +22,9 @@ SCRIPTS = ("curves", "presets", "store", "draw", "panel", "view", "pointer", "ke
 
 
 def script(elem_id: str, label: str) -> str:
-    """The component's `js_on_load`: constants, among them the ranges of `eartalking.controls`, then the files of `web/`."""
+    """The component's `js_on_load`: constants, among them the ranges of `eartalking.controls`, then the files of
+    `web/`.
+    """
     # In the script, and not template props: Gradio loses those when a hidden component is shown again.
     constants = {"FPS": FPS, "EMOTIONS": EMOTIONS, "TRACKS": track_table(), "TIMELINE_ID": elem_id, "LABEL": label}
     head = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
@@ -54,8 +56,9 @@ def empty_value(duration: float = 10.0) -> dict[str, Any]:
     return {"fps": FPS, "duration": duration, "waveform": [], "tracks": {}, "applied": {}, "playhead": 0}
 
 
-def control_timeline(label: str = "Control timeline", elem_id: str = "timeline", value: dict[str, Any] | None = None,
-                     **kwargs: Any) -> gr.HTML:
+def control_timeline(
+    label: str = "Control timeline", elem_id: str = "timeline", value: dict[str, Any] | None = None, **kwargs: Any
+) -> gr.HTML:
     """A control timeline inside the current `gr.Blocks`; `kwargs` as for `gr.HTML` (`visible`, `scale`, ...).
 
     See `demo.timeline` for its value, its events and its interface in the browser.

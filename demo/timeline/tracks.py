@@ -1,4 +1,6 @@
-"""What the page says about each control track: its words, its lane and its steps. Ranges come from `eartalking.controls`."""
+"""What the page says about each control track: its words, its lane and its steps. Ranges come from
+`eartalking.controls`.
+"""
 
 from __future__ import annotations
 

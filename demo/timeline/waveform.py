@@ -8,7 +8,9 @@ PEAKS_PER_SECOND = 50
 
 
 def waveform_peaks(waveform: np.ndarray, sample_rate: int = 16000) -> list[float]:
-    """Peaks 0..1 of a mono waveform (samples,), 50 a second, scaled so that the loudest is 1; empty for silence of no length."""
+    """Peaks 0..1 of a mono waveform (samples,), 50 a second, scaled so that the loudest is 1; empty for silence of no
+    length.
+    """
     samples = np.abs(np.asarray(waveform, np.float32)).reshape(-1)
     if not samples.size:
         return []

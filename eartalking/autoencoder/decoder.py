@@ -1,4 +1,5 @@
 """The decoder: a motion on a portrait -> pixels."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -15,8 +16,8 @@ from eartalking.modules.warp import warp_image
 
 
 class Geometry(NamedTuple):
-    """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the last level's features (B, D, h, w),
-    which the painting goes on from; where the person may be (B, 1, h, w)."""
+    """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the last level's features
+    (B, D, h, w), which the painting goes on from; where the person may be (B, 1, h, w)."""
 
     warps: list[Tensor]
     visibility: Tensor
@@ -27,9 +28,9 @@ class Geometry(NamedTuple):
 class Decoded(NamedTuple):
     """A decoded frame and what it was blended from.
 
-    image (B, 3, H, W), the blend, with eyes and mouth refined if `FrameAutoencoder` made it; warped (B, 3, H, W), the warped person
-    before the background; painted (B, 3, H, W); blend (B, 1, H, W) in 0..1, the share of `warped`; warps, one (B, 2, h, w) per level,
-    coarse to fine; visibility (B, 1, h, w) logits.
+    image (B, 3, H, W), the blend, with eyes and mouth refined if `FrameAutoencoder` made it; warped (B, 3, H, W), the
+    warped person before the background; painted (B, 3, H, W); blend (B, 1, H, W) in 0..1, the share of `warped`; warps,
+    one (B, 2, h, w) per level, coarse to fine; visibility (B, 1, h, w) logits.
     """
 
     image: Tensor
@@ -48,8 +49,8 @@ class Decoded(NamedTuple):
 class WarpHead(nn.Module):
     """Features -> displacement (B, 2, h, w) in float32, zero at first.
 
-    Normalised features, a pointwise convolution and a small unit: one optimizer step must not be able to throw the whole
-    picture about. With a plain 3x3 convolution it could, by ten map pixels, and the warp never settled.
+    Normalised features, a pointwise convolution and a small unit: one optimizer step must not be able to throw the
+    whole picture about. With a plain 3x3 convolution it could, by ten map pixels, and the warp never settled.
     """
 
     UNIT = 0.1
@@ -66,8 +67,8 @@ class WarpHead(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """(motion, portrait) -> Decoded; the warp that the portrait's surface gives is corrected level by level, coarse to fine, and
-    the blend is made at the finest."""
+    """(motion, portrait) -> Decoded; the warp that the portrait's surface gives is corrected level by level, coarse to
+    fine, and the blend is made at the finest."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -75,7 +76,9 @@ class FrameDecoder(nn.Module):
         self.stem = config.stem
         cond_dim = widths[-1]
         # The frame's coordinates, and how they differ from the portrait's: no difference, no warp.
-        self.motion = nn.Sequential(nn.Linear(2 * config.motion_size, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
+        self.motion = nn.Sequential(
+            nn.Linear(2 * config.motion_size, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim)
+        )
         self.blocks = nn.ModuleList()
         self.ups = nn.ModuleList()
         self.warp_heads = nn.ModuleList()
@@ -91,8 +94,8 @@ class FrameDecoder(nn.Module):
         self.conv_out = nn.Conv2d(finest, 4 * config.stem**2, 3, padding=1)
 
     def geometry(self, motion: Tensor, reference_motion: Tensor, pyramid: list[Tensor], base: Base) -> Geometry:
-        """Coordinates of the frame and of the portrait (B, L), the portrait's pyramid and what its surface says -> warps and
-        visibility."""
+        """Coordinates of the frame and of the portrait (B, L), the portrait's pyramid and what its surface says ->
+        warps and visibility."""
         cond = F.silu(self.motion(torch.cat([motion, motion - reference_motion], dim=1)))
         warps: list[Tensor] = []
         hidden = correction = None
@@ -116,8 +119,9 @@ class FrameDecoder(nn.Module):
     def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
         """The warped person before the background, blended with what neither can show."""
         warps, visibility, hidden, reach = geometry
-        # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %. (Bilinear sampling of a
-        # portrait of three times the size keeps as much, and takes as long: its pixels no longer fit into the cache.)
+        # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %.
+        # (Bilinear sampling of a portrait of three times the size keeps as much, and takes as long: its pixels no
+        # longer fit into the cache.)
         person, matte = warp_image(reference.person, upsample(warps[-1], self.stem), "bicubic").split([3, 1], dim=1)
         matte = matte.clamp(0, 1) * upsample(reach, self.stem)
         warped = torch.lerp(reference.plate, person, matte)  # (B, 3, H, W)

@@ -1,9 +1,10 @@
 """Frame autoencoder relative to a portrait: one frame <-> a small grid of motion latents.
 
-Latents are a fixed linear code of motion (`MotionCode`): what the face does, in coordinates of unit spread, spread over the
-grid. The encoder reads the frame's code from pixels. The decoder has the portrait's feature pyramid and the portrait's own
-code (both computed once per stream), corrects the warp that follows from the portrait's surface (`eartalking.autoencoder.surface`), and blends
-the warped portrait with what it paints itself. Texture and identity therefore come from the portrait.
+Latents are a fixed linear code of motion (`MotionCode`): what the face does, in coordinates of unit spread, spread over
+the grid. The encoder reads the frame's code from pixels. The decoder has the portrait's feature pyramid and the
+portrait's own code (both computed once per stream), corrects the warp that follows from the portrait's surface
+(`eartalking.autoencoder.surface`), and blends the warped portrait with what it paints itself. Texture and identity
+therefore come from the portrait.
 
 Nothing is convolved at full resolution: a pixel-unshuffle stem goes in, a pixel-shuffle comes out.
 
@@ -11,6 +12,7 @@ Notation: B batch, H W pixels, h w grid of a level, C latent channels, N = laten
 A warp is a displacement in normalised coordinates: position (x, y) in [-1, 1] of the output is sampled from the
 portrait at (x, y) + warp (`grid_sample`, align_corners=False).
 """
+
 from __future__ import annotations
 
 import torch
@@ -49,10 +51,19 @@ class FrameAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, frame: Tensor, reference: Reference) -> Tensor:
-        """Frames (B, 3, H, W) of people whose portraits are given -> normalised latents (B, N, C): read, then fitted to the pixels."""
+        """Frames (B, 3, H, W) of people whose portraits are given -> normalised latents (B, N, C): read, then fitted to
+        the pixels.
+        """
         read = self.encoder(frame, reference.image).float()
         fitted = fit_motion(
-            self.surface, reference.surface, reference.home, self.code.motion, frame, reference.image, read, self.encoder.error
+            self.surface,
+            reference.surface,
+            reference.home,
+            self.code.motion,
+            frame,
+            reference.image,
+            read,
+            self.encoder.error,
         )
         return self.normalise(self.code.spread(fitted))
 

@@ -1,14 +1,16 @@
 """Motion fitted to pixels: from what the frame encoder reads to what makes the portrait lie on the frame.
 
-A reading is right to a few degrees; but the portrait's surface (`eartalking.autoencoder.surface`) says where each pixel of the portrait goes
-under a motion, and the frame says whether it went there. So the coordinates are moved by Gauss-Newton steps until the frame, sampled
-where the portrait's pixels land, looks like the portrait: Lucas and Kanade's image alignment with a head for its warp, coarse to
-fine. The encoder's own errors say how far each coordinate may go (a Gaussian prior about the reading), and pixels that do not fit,
-like a mouth's inside or what is hidden, lose their say. A misread portrait is made up for, too: what is fitted is the movement.
+A reading is right to a few degrees; but the portrait's surface (`eartalking.autoencoder.surface`) says where each pixel
+of the portrait goes under a motion, and the frame says whether it went there. So the coordinates are moved by
+Gauss-Newton steps until the frame, sampled where the portrait's pixels land, looks like the portrait: Lucas and
+Kanade's image alignment with a head for its warp, coarse to fine. The encoder's own errors say how far each coordinate
+may go (a Gaussian prior about the reading), and pixels that do not fit, like a mouth's inside or what is hidden, lose
+their say. A misread portrait is made up for, too: what is fitted is the movement.
 
-Notation: B batch, H W pixels of a frame, S pixels a side of the surface, M points of it, L coordinates of the motion code. Images
-are in [-1, 1].
+Notation: B batch, H W pixels of a frame, S pixels a side of the surface, M points of it, L coordinates of the motion
+code. Images are in [-1, 1].
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -38,7 +40,9 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def contrast(images: Tensor, sigma: float) -> Tensor:
-    """How pixels differ from what is around them, in units of how much pixels do around there: light and shade drop out."""
+    """How pixels differ from what is around them, in units of how much pixels do around there: light and shade drop
+    out.
+    """
     around = 4 * sigma + 2
     detail = blur(images, sigma) - blur(images, around)
     return detail / (blur(detail.square().mean(1, keepdim=True), around).sqrt() + 0.03)
@@ -89,11 +93,19 @@ def fit_motion(
         place = start + surface.place(points, surface.moved(points, motion), motion)[0]
         seen = F.grid_sample(target, place.transpose(1, 2)[:, None], align_corners=False)[:, :, 0]  # (B, 9, M)
         residual = seen[:, :3] - goal
-        return residual, seen[:, 3:].unflatten(1, (2, 3)), shown * (place.abs().amax(1) < 1) / (1 + residual.square().sum(1))
+        return (
+            residual,
+            seen[:, 3:].unflatten(1, (2, 3)),
+            shown * (place.abs().amax(1) < 1) / (1 + residual.square().sum(1)),
+        )
 
     read = found = read.float()
-    unit = to_motion(torch.ones_like(error)) - to_motion(torch.zeros_like(error))  # of a coordinate, in its column of the motion vector
-    shapes = torch.einsum("kmc,bkn->bmcn", surface.basis, points.components.flatten(2))  # what each mover does to each point
+    unit = to_motion(torch.ones_like(error)) - to_motion(
+        torch.zeros_like(error)
+    )  # of a coordinate, in its column of the motion vector
+    shapes = torch.einsum(
+        "kmc,bkn->bmcn", surface.basis, points.components.flatten(2)
+    )  # what each mover does to each point
 
     def moves_of(motion: Tensor) -> Tensor:
         """How far points go in the picture per unit of each column of the motion vectors: (B, 2, M, L)."""
@@ -103,7 +115,9 @@ def fit_motion(
             return jvp(function, (at,), (way.expand_as(at),))[1]
 
         ways = torch.eye(3, device=motion.device)[:, None, :, None]
-        by_point = torch.stack([slope(lambda r: surface.place(points, r, motion)[0], rest, way) for way in ways], dim=2)  # (B, 2, 3, M)
+        by_point = torch.stack(
+            [slope(lambda r: surface.place(points, r, motion)[0], rest, way) for way in ways], dim=2
+        )  # (B, 2, 3, M)
         by_mover = torch.einsum("bkcn,bmcn->bknm", by_point, shapes)
         moves = by_mover @ vmap(jacfwd(lambda one: movers(one[None])[0]))(motion)[:, None]
         for column in (*range(HEAD_POSE.start, HEAD_POSE.stop), *range(TRANSLATION.start, TRANSLATION.stop)):
@@ -122,7 +136,7 @@ def fit_motion(
             normal = torch.einsum("bcml,bcmk->blk", weighted, jacobian) + certainty
             slope = torch.einsum("bcml,bcm->bl", weighted, residual) + (found - read) @ certainty
             found = found - torch.linalg.solve(normal, slope)
-    # Steps may lead astray where a face is hardly seen: what explains the frame no better than the reading is dropped. A point counts
-    # for 1 where it does not fit at all, 0 where it does.
+    # Steps may lead astray where a face is hardly seen: what explains the frame no better than the reading is dropped.
+    # A point counts for 1 where it does not fit at all, 0 where it does.
     misfit = [(shown - compare(coordinates, target, goal)[2]).sum(1) for coordinates in (read, found)]
     return torch.where((misfit[1] < misfit[0])[:, None], found, read)

@@ -1,13 +1,15 @@
 """Part refiner: eyes and mouth, drawn once more at full resolution.
 
-The decoder moves and paints a face on a grid of a quarter of the resolution: an eye is six of its cells wide, a lid less than
-one high. What people look at is therefore cut out of the decoded frame and of the portrait, at whole pixels, and a small
-network draws what is missing: lids that close, irises that turn, lips and teeth. What it adds fades out towards the edge of
-the cut, so nothing can be seen of it there. Where the parts are in the frame follows from where they are in the portrait and
-from the motion, so nothing is detected while streaming.
+The decoder moves and paints a face on a grid of a quarter of the resolution: an eye is six of its cells wide, a lid
+less than one high. What people look at is therefore cut out of the decoded frame and of the portrait, at whole pixels,
+and a small
+network draws what is missing: lids that close, irises that turn, lips and teeth. What it adds fades out towards the
+edge of the cut, so nothing can be seen of it there. Where the parts are in the frame follows from where they are in the
+portrait and from the motion, so nothing is detected while streaming.
 
 Notation: B batch, H W pixels of a frame, h w of a cut, L coordinates of the motion code. Images are in [-1, 1].
 """
+
 from __future__ import annotations
 
 import functools
@@ -19,7 +21,10 @@ from torch import Tensor, nn
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 
-EYE, MOUTH = (0.1875, 0.15625), (0.28125, 0.25)  # width and height of the cuts in fractions of the frame: 48 x 40, 72 x 64 of 256
+EYE, MOUTH = (
+    (0.1875, 0.15625),
+    (0.28125, 0.25),
+)  # width and height of the cuts in fractions of the frame: 48 x 40, 72 x 64 of 256
 FADE = 1 / 8  # of a cut's height: how wide its edge is
 COND_DIM = 128
 WIDTHS = (24, 48)
@@ -36,7 +41,9 @@ def corners(landmarks: Tensor, size: tuple[int, int], image_size: int) -> list[t
     """Top and left pixel of the cut around each of the points (B, 2); cuts stay inside the frame."""
     points = (landmarks.detach() * image_size).nan_to_num(0.0).tolist()
     return [
-        tuple(min(max(round(middle - side / 2), 0), image_size - side) for middle, side in zip((y, x), size, strict=True))
+        tuple(
+            min(max(round(middle - side / 2), 0), image_size - side) for middle, side in zip((y, x), size, strict=True)
+        )
         for x, y in points
     ]
 
@@ -44,7 +51,9 @@ def corners(landmarks: Tensor, size: tuple[int, int], image_size: int) -> list[t
 def cut(images: Tensor, places: list[tuple[int, int]], size: tuple[int, int]) -> Tensor:
     """(B, C, H, W) -> (B, C, h, w)."""
     height, width = size
-    return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in zip(images, places, strict=True)])
+    return torch.stack(
+        [image[:, top : top + height, left : left + width] for image, (top, left) in zip(images, places, strict=True)]
+    )
 
 
 @functools.cache  # needed for every frame, and always the same
@@ -62,7 +71,9 @@ def fade(size: tuple[int, int], device: torch.device | None = None) -> Tensor:
 
 
 class PartNet(nn.Module):
-    """A part as decoded and as in the portrait (B, 3, h, w) each, and a condition (B, D) -> what to add (B, 3, h, w)."""
+    """A part as decoded and as in the portrait (B, 3, h, w) each, and a condition (B, D) -> what to add (B, 3, h,
+    w).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +96,9 @@ class PartNet(nn.Module):
         for block in self.coarse:
             hidden = block(hidden, cond)
         x = x + upsample(self.up(hidden))
-        add, erase = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(self.last(x, cond)))), 2).float().split([3, 1], dim=1)
+        add, erase = (
+            F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(self.last(x, cond)))), 2).float().split([3, 1], dim=1)
+        )
         # Erasing is told apart: to shut an eye by adding alone, every detail of it would have to be met exactly.
         return add - erase * decoded
 
@@ -107,16 +120,16 @@ class PartRefiner(nn.Module):
         self.eye, self.mouth = PartNet(), PartNet()
 
     def landmarks(self, motion: Tensor, reference_motion: Tensor, reference_landmarks: Tensor) -> Tensor:
-        """Where the parts are, in fractions of the frame (B, 3, 2): from coordinates of the frame and of the portrait (B, L) and
-        the portrait's landmarks (B, 3, 2)."""
+        """Where the parts are, in fractions of the frame (B, 3, 2): from coordinates of the frame and of the portrait
+        (B, L) and the portrait's landmarks (B, 3, 2)."""
         known = [motion, motion - reference_motion, (reference_landmarks.flatten(1) - 0.5) / MOVE_UNIT]
         return reference_landmarks + MOVE_UNIT * self.move(torch.cat(known, dim=1)).float().unflatten(1, (3, 2))
 
     def additions(
         self, motion: Tensor, reference_motion: Tensor, eyes: tuple[Tensor, Tensor], mouth: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What to add to the cuts: eyes (B, 2, 3, h, w), mouth (B, 3, h, w); of each the decoded and the portrait's cut are given,
-        the second eye mirrored."""
+        """What to add to the cuts: eyes (B, 2, 3, h, w), mouth (B, 3, h, w); of each the decoded and the portrait's cut
+        are given, the second eye mirrored."""
         cond = self.cond(torch.cat([motion, motion - reference_motion], dim=1))
         sided = self.mix(cond[:, None] + self.side).flatten(0, 1)
         return (
@@ -127,7 +140,9 @@ class PartRefiner(nn.Module):
     def forward(
         self, image: Tensor, portrait: Tensor, motion: Tensor, reference_motion: Tensor, reference_landmarks: Tensor
     ) -> Tensor:
-        """Decoded frames and portraits (B, 3, H, W), coordinates (B, L), the portrait's landmarks -> frames (B, 3, H, W)."""
+        """Decoded frames and portraits (B, 3, H, W), coordinates (B, L), the portrait's landmarks -> frames (B, 3, H,
+        W).
+        """
         size = image.shape[-1]
         here = self.landmarks(motion, reference_motion, reference_landmarks)
         eye_size, mouth_size = cut_size(EYE, size), cut_size(MOUTH, size)

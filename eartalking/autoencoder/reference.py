@@ -1,4 +1,5 @@
 """What is made of a portrait once per stream: its feature pyramid, and everything else that decoding needs of it."""
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -13,10 +14,10 @@ from eartalking.modules.res_block import ResBlock
 
 
 class Reference(NamedTuple):
-    """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and where that is
-    before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H, W) and the background without
-    the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself; and where its eyes and its mouth are (B, 3, 2), in
-    fractions of the frame."""
+    """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and
+    where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
+    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself; and
+    where its eyes and its mouth are (B, 3, 2), in fractions of the frame."""
 
     image: Tensor
     pyramid: list[Tensor]

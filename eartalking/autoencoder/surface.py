@@ -1,14 +1,16 @@
 """The portrait's surface: where each of its pixels lies on the head, and so where it goes when the head moves.
 
-Motion is known exactly (the latents are a code of face units, pose and gaze), and a head is a solid thing: what has to be learnt
-of a portrait is only *which point of which head* each pixel shows. `SurfaceEncoder` reads that once per stream: a point in head
-space, how much of the head's rotation it takes, and how the face units move it (a few components per pixel). Everything after
-that is geometry. `SurfaceEncoder.displace` moves the points, `splat` turns their movement round into a warp, with what is in
-front hiding what is behind. The decoder starts from this warp and corrects it.
+Motion is known exactly (the latents are a code of face units, pose and gaze), and a head is a solid thing: what has to
+be learnt of a portrait is only *which point of which head* each pixel shows. `SurfaceEncoder` reads that once per
+stream: a point in head space, how much of the head's rotation it takes, and how the face units move it (a few
+components per pixel). Everything after that is geometry. `SurfaceEncoder.displace` moves the points, `splat` turns
+their movement round into a warp, with what is in front hiding what is behind. The decoder starts from this warp and
+corrects it.
 
-Head space is SynthTalk's (`eartalking.motion.head_space`). Notation: B batch, S map pixels a side, K components, L columns of a motion
-vector. Positions in a picture are in [-1, 1], x right and y down.
+Head space is SynthTalk's (`eartalking.motion.head_space`). Notation: B batch, S map pixels a side, K components, L
+columns of a motion vector. Positions in a picture are in [-1, 1], x right and y down.
 """
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -23,20 +25,33 @@ from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups,
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import NUM_FACE_UNITS
 from eartalking.motion.head_space import FACE_PLANE, rotation
-from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, LID_COLUMNS, LID_FOLLOW_DEGREES, MOTION_SCALES, TRANSLATION
+from eartalking.motion.vector import (
+    BLINK_COLUMNS,
+    GAZE,
+    HEAD_POSE,
+    LID_COLUMNS,
+    LID_FOLLOW_DEGREES,
+    MOTION_SCALES,
+    TRANSLATION,
+)
 
-NUM_MOVERS = NUM_FACE_UNITS + 2  # the face units, and the eyeballs' two angles in radians, which move their surface nearly linearly
+NUM_MOVERS = (
+    NUM_FACE_UNITS + 2
+)  # the face units, and the eyeballs' two angles in radians, which move their surface nearly linearly
 BASE_CHANNELS = 4
 BEYOND = 2  # cells that the warp goes on beyond the person's edge
 WHOLE = 2.5  # a surface may be stretched so many times over and is whole still
 NEARER = 25.0  # how fast what is in front wins over what is behind, per head height of depth
-# Of an average camera: x and y of its axis, scale at the face's plane, and what the scale gains per head height towards it.
+# Of an average camera: x and y of its axis, scale at the face's plane, and what the scale gains per head height towards
+# it.
 CAMERA, CAMERA_SPREAD = (0.0, 0.48, 1.44, 0.3), (0.05, 0.05, 0.15, 0.1)
 POINT, POINT_SPREAD = (0.0, 0.35, 0.2), 0.3
 
 
 def movers(motion: Tensor) -> Tensor:
-    """Motion vectors (B, L) -> what moves the surface (B, NUM_MOVERS): face units, with the lids following the gaze, and gaze."""
+    """Motion vectors (B, L) -> what moves the surface (B, NUM_MOVERS): face units, with the lids following the gaze,
+    and gaze.
+    """
     units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
     gaze = motion[:, GAZE] / MOTION_SCALES["gaze"]
     follow = gaze / LID_FOLLOW_DEGREES
@@ -49,9 +64,9 @@ def movers(motion: Tensor) -> Tensor:
 
 
 class SurfaceFields(NamedTuple):
-    """A portrait's surface. point (B, 3, S, S) at rest, in head space; weight (B, 1, S, S) in 0..1, the share of the head's pose
-    that a point takes over; cover (B, 1, S, S) in 0..1, whether a pixel shows the person at all; components (B, K, S, S); camera
-    (B, 4) as `CAMERA`."""
+    """A portrait's surface. point (B, 3, S, S) at rest, in head space; weight (B, 1, S, S) in 0..1, the share of the
+    head's pose that a point takes over; cover (B, 1, S, S) in 0..1, whether a pixel shows the person at all; components
+    (B, K, S, S); camera (B, 4) as `CAMERA`."""
 
     point: Tensor
     weight: Tensor
@@ -61,9 +76,9 @@ class SurfaceFields(NamedTuple):
 
 
 class Base(NamedTuple):
-    """What geometry alone says of a frame, (B, 1 or 2, h, w): `warp` of the person as in `autoencoder.Decoded`, going on somewhat
-    beyond the person's edge; `occupied` in 0..1, whether the person is there; `covered` in 0..1, whether the person was there in the
-    portrait, so that the background is not known; `reach` 1 where `warp` says anything."""
+    """What geometry alone says of a frame, (B, 1 or 2, h, w): `warp` of the person as in `autoencoder.Decoded`, going
+    on somewhat beyond the person's edge; `occupied` in 0..1, whether the person is there; `covered` in 0..1, whether
+    the person was there in the portrait, so that the background is not known; `reach` 1 where `warp` says anything."""
 
     warp: Tensor
     occupied: Tensor
@@ -124,7 +139,9 @@ class SurfaceEncoder(nn.Module):
         )
 
     def project(self, fields: SurfaceFields, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the surface is under motion vectors (B, L): positions in the picture (B, 2, S, S) and z (B, 1, S, S)."""
+        """Where the surface is under motion vectors (B, L): positions in the picture (B, 2, S, S) and z (B, 1, S,
+        S).
+        """
         with torch.autocast(motion.device.type, enabled=False):  # eight bits of a position are half a pixel
             return self._project(fields, motion)
 
@@ -150,12 +167,14 @@ class SurfaceEncoder(nn.Module):
         return flat * flat.new_tensor([1.0, -1.0]).view(1, 2, 1), posed[:, 2:]
 
     def home(self, fields: SurfaceFields, own_motion: Tensor) -> Tensor:
-        """Where the surface is under the portrait's own motion (B, L), as it was read: (B, 2, S, S). Once per stream."""
+        """Where the surface is under the portrait's own motion (B, L), as it was read: (B, 2, S, S). Once per
+        stream.
+        """
         return self.project(fields, own_motion)[0]
 
     def displace(self, fields: SurfaceFields, motion: Tensor, home: Tensor) -> tuple[Tensor, Tensor]:
-        """How far each of the portrait's pixels moves, (B, 2, S, S), and how near it is then, (B, 1, S, S); from the motion of the
-        frame (B, L) and `home`. The portrait's own motion moves nothing, whatever was misread."""
+        """How far each of the portrait's pixels moves, (B, 2, S, S), and how near it is then, (B, 1, S, S); from the
+        motion of the frame (B, L) and `home`. The portrait's own motion moves nothing, whatever was misread."""
         there, near = self.project(fields, motion)
         return there - home, near
 
@@ -172,11 +191,11 @@ class SurfaceEncoder(nn.Module):
 
 
 def splat(moved: Tensor, near: Tensor, cover: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Turn movements round: (B, 2, S, S) of the portrait's pixels, with their nearness and cover (B, 1, S, S), into a warp
-    (B, 2, size, size), zero where the person is not, and whether the person is there (B, 1, size, size) in 0..1.
+    """Turn movements round: (B, 2, S, S) of the portrait's pixels, with their nearness and cover (B, 1, S, S), into a
+    warp (B, 2, size, size), zero where the person is not, and whether the person is there (B, 1, size, size) in 0..1.
 
-    Each pixel gives its movement to the four cells around where it lands, in proportion to how near they are, how much of the
-    person it shows and, exponentially, how near to the camera it is.
+    Each pixel gives its movement to the four cells around where it lands, in proportion to how near they are, how much
+    of the person it shows and, exponentially, how near to the camera it is.
     """
     batch, side = len(moved), moved.shape[-1]
     start = identity_grid(side, moved.device).permute(0, 3, 1, 2)
@@ -202,8 +221,9 @@ def splat(moved: Tensor, near: Tensor, cover: Tensor, size: int) -> tuple[Tensor
 
 
 def background_plate(portrait: Tensor, cover: Tensor) -> Tensor:
-    """Portraits (B, 3, H, W) without the person: what `cover` (B, 1, S, S) hides is filled from around it, ever more coarsely the
-    farther inside (push-pull), which is smooth and takes part in nothing but what a moving head uncovers."""
+    """Portraits (B, 3, H, W) without the person: what `cover` (B, 1, S, S) hides is filled from around it, ever more
+    coarsely the farther inside (push-pull), which is smooth and takes part in nothing but what a moving head
+    uncovers."""
     hidden = F.max_pool2d(cover, 3, 1, 1)
     known = (1 - hidden).square()
     size = cover.shape[-1]
@@ -218,5 +238,3 @@ def background_plate(portrait: Tensor, cover: Tensor) -> Tensor:
     scale = portrait.shape[-1] // size
     hidden, filled = (upsample(value, scale) for value in (hidden, filled))
     return portrait + hidden * (filled - portrait)
-
-

@@ -1,4 +1,5 @@
 """Opening media files: what every reader and writer of this room shares."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """From any picture to the square face crop that the model sees: load, find the face, frame the whole head."""
+
 from __future__ import annotations
 
 import warnings
@@ -97,9 +98,7 @@ def cut_square(
     right, bottom = max(int(np.ceil(box[2])) - width, 0), max(int(np.ceil(box[3])) - height, 0)
     padded = np.pad(image, ((top, bottom), (left, right), (0, 0)), mode="edge")
     window = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
-    resized = Image.fromarray(padded).resize(
-        (size, size), Image.Resampling.LANCZOS, box=window, reducing_gap=3.0
-    )
+    resized = Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS, box=window, reducing_gap=3.0)
     return FaceCrop(np.array(resized), box, face)
 
 
@@ -107,9 +106,7 @@ def _normalise(image: Image.Image) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(_too_large())
     if min(image.size) < MIN_SIDE:
-        raise ValueError(
-            f"the picture is too small ({image.width}x{image.height}; at least {MIN_SIDE} pixels a side)"
-        )
+        raise ValueError(f"the picture is too small ({image.width}x{image.height}; at least {MIN_SIDE} pixels a side)")
     image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # lets a large JPEG decode at a fraction of its size
     image.load()
     upright = ImageOps.exif_transpose(image)

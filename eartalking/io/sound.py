@@ -2,6 +2,7 @@
 
 `waveform` is (samples,) float32 mono in [-1, 1].
 """
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """Reading video: frames (H, W, 3) uint8 RGB one by one, and the sound beside them."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -2,6 +2,7 @@
 
 Arrays at this edge: frames (H, W, 3) uint8 RGB, `waveform` (samples,) float32 mono in [-1, 1].
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -44,9 +45,7 @@ class VideoWriter:
     rest becomes stereo), all of it, however many frames there are. Same input, same bytes.
     """
 
-    def __init__(
-        self, path: FilePath, size: tuple[int, int], fps: int = FPS, audio: FilePath | None = None
-    ) -> None:
+    def __init__(self, path: FilePath, size: tuple[int, int], fps: int = FPS, audio: FilePath | None = None) -> None:
         """`size` is (height, width), both even.
 
         Raises:

@@ -20,9 +20,7 @@ def alibi_slopes(num_heads: int) -> Tensor:
     return torch.exp2(-8.0 * torch.arange(1, num_heads + 1, dtype=torch.float32) / num_heads)
 
 
-def frame_causal_bias(
-    pos_q: Tensor, pos_k: Tensor, sink_size: int, window_size: int, slopes: Tensor
-) -> Tensor:
+def frame_causal_bias(pos_q: Tensor, pos_k: Tensor, sink_size: int, window_size: int, slopes: Tensor) -> Tensor:
     """Additive attention bias (H, Sq, Sk): 0 or below where a query may look, -inf elsewhere.
 
     Slot filled (pos_k >= 0) and pos_k <= pos_q and (pos_k < sink_size or pos_q - pos_k < window_size).

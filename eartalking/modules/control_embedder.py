@@ -2,6 +2,7 @@
 
 Notation: B batch, T frames, G scalar tracks, D width.
 """
+
 from __future__ import annotations
 
 import math

@@ -1,13 +1,15 @@
-"""What the ways to draw a frame's latents have in common: from the backbone's features of one frame to that frame's latents.
+"""What the ways to draw a frame's latents have in common: from the backbone's features of one frame to that frame's
+latents.
 
 Convention, stated once: x_0 is noise, x_1 is data, t in [0, 1] goes from the one to the other.
 
-Two parts. A linear regression gives the conditional mean of the latents; a network with attention over the frame's tokens
-models what the mean leaves over. For that network, x_1 = (latents - mean) / residual_std: unit scale, whatever the regression
-has learnt so far, and a network that knows nothing still yields the mean.
+Two parts. A linear regression gives the conditional mean of the latents; a network with attention over the frame's
+tokens models what the mean leaves over. For that network, x_1 = (latents - mean) / residual_std: unit scale, whatever
+the regression has learnt so far, and a network that knows nothing still yields the mean.
 
 Notation: M frames (batch and time folded), N tokens per frame, C latent channels, Dc cond_dim, D dim.
 """
+
 from __future__ import annotations
 
 import math
@@ -33,7 +35,9 @@ class EmissionLoss(NamedTuple):
 
 
 class FrameNet(nn.Module):
-    """A transformer over the tokens of one frame, told the time, the frame's condition and the sink (adaLN) -> features."""
+    """A transformer over the tokens of one frame, told the time, the frame's condition and the sink (adaLN) ->
+    features.
+    """
 
     def __init__(self, in_channels: int, num_tokens: int, dim: int, depth: int, num_heads: int, cond_dim: int) -> None:
         super().__init__()
@@ -99,7 +103,9 @@ class EmissionHead(nn.Module, ABC):
         """The regression: cond (M, N, Dc) -> conditional mean of the latents (M, N, C)."""
         return self.to_mean(self.mean_norm(cond))
 
-    def loss(self, latents: Tensor, cond: Tensor, sink: Tensor | None = None, weight: Tensor | None = None) -> EmissionLoss:
+    def loss(
+        self, latents: Tensor, cond: Tensor, sink: Tensor | None = None, weight: Tensor | None = None
+    ) -> EmissionLoss:
         """Both losses of true latents (M, N, C) given cond (M, N, Dc) and the sink's summary (M, Dc).
 
         weight: (M,) or broadcastable to (M, N, C), >= 0; a weight of 0 takes an element out altogether. In

@@ -1,7 +1,9 @@
 """Flow head: all tokens of a frame drawn together by conditional flow matching, in a few steps.
 
-x_t = (1 - t) x_0 + t x_1 and velocity = x_1 - x_0 (rectified flow: Liu, Gong and Liu 2023). The rest, and the notation, is in `emission`.
+x_t = (1 - t) x_0 + t x_1 and velocity = x_1 - x_0 (rectified flow: Liu, Gong and Liu 2023). The rest, and the notation,
+is in `emission`.
 """
+
 from __future__ import annotations
 
 import torch
@@ -14,7 +16,9 @@ from eartalking.modules.transformer import zero_init
 class VelocityNet(FrameNet):
     """Predicts the velocity of all tokens of a frame together."""
 
-    def __init__(self, latent_channels: int, num_tokens: int, dim: int, depth: int, num_heads: int, cond_dim: int) -> None:
+    def __init__(
+        self, latent_channels: int, num_tokens: int, dim: int, depth: int, num_heads: int, cond_dim: int
+    ) -> None:
         super().__init__(latent_channels, num_tokens, dim, depth, num_heads, cond_dim)
         self.to_velocity = zero_init(nn.Linear(dim, latent_channels))
 
@@ -26,7 +30,9 @@ class VelocityNet(FrameNet):
 class FlowHead(EmissionHead):
     """Regression plus residual flow over the tokens of one frame."""
 
-    def __init__(self, latent_channels: int, num_tokens: int, *, dim: int, cond_dim: int, num_heads: int, depth: int = 3) -> None:
+    def __init__(
+        self, latent_channels: int, num_tokens: int, *, dim: int, cond_dim: int, num_heads: int, depth: int = 3
+    ) -> None:
         super().__init__(latent_channels, cond_dim)
         self.velocity = VelocityNet(latent_channels, num_tokens, dim, depth, num_heads, cond_dim)
 

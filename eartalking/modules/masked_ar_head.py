@@ -1,11 +1,14 @@
-"""Masked autoregression inside a frame: tokens drawn a few at a time, each by a small diffusion head. The paper's own emission.
+"""Masked autoregression inside a frame: tokens drawn a few at a time, each by a small diffusion head. The paper's own
+emission.
 
-A transformer sees the tokens that are known so far and gives every other one a condition; a network per token denoises it under that
-condition alone, predicting the noise (after MAR: Li, Tian, Li, Deng and He 2024). Where the flow head takes four passes a frame, this
-takes `masked_steps` of the transformer and `num_steps` of the denoiser in each (36 x 25 in the paper), one after the other.
+A transformer sees the tokens that are known so far and gives every other one a condition; a network per token denoises
+it under that condition alone, predicting the noise (after MAR: Li, Tian, Li, Deng and He 2024). Where the flow head
+takes four passes a frame, this takes `masked_steps` of the transformer and `num_steps` of the denoiser in each (36 x 25
+in the paper), one after the other.
 
 x_t = cos(πt/2) x_0 + sin(πt/2) x_1, so that its variance stays one. The rest, and the notation, is in `emission`.
 """
+
 from __future__ import annotations
 
 import math
@@ -27,7 +30,9 @@ class TokenDenoiser(nn.Module):
         super().__init__()
         self.from_latents = nn.Linear(latent_channels, dim)
         self.from_time = nn.Linear(2 * TIME_FREQUENCIES, dim)
-        self.hidden = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)) for _ in range(2))
+        self.hidden = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim)) for _ in range(2)
+        )
         self.to_noise = zero_init(nn.Linear(dim, latent_channels))
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
@@ -43,7 +48,15 @@ class MaskedARHead(EmissionHead):
     """Regression plus masked autoregression of the residual over the tokens of one frame."""
 
     def __init__(
-        self, latent_channels: int, num_tokens: int, *, dim: int, cond_dim: int, num_heads: int, depth: int = 3, masked_steps: int = 36
+        self,
+        latent_channels: int,
+        num_tokens: int,
+        *,
+        dim: int,
+        cond_dim: int,
+        num_heads: int,
+        depth: int = 3,
+        masked_steps: int = 36,
     ) -> None:
         super().__init__(latent_channels, cond_dim)
         self.masked_steps = min(masked_steps, num_tokens)
@@ -64,9 +77,12 @@ class MaskedARHead(EmissionHead):
         return weighted_mean((noise.float() - x_0).square(), chosen if weight is None else chosen * weight)
 
     def draw(self, noise: Tensor, temperature: float, cond: Tensor, sink: Tensor | None, num_steps: int) -> Tensor:
-        """Tokens in an order of their own for every frame; in each step as many as leave a cosine's share of them for later (MaskGIT)."""
+        """Tokens in an order of their own for every frame; in each step as many as leave a cosine's share of them for
+        later (MaskGIT).
+        """
         count, num_tokens = noise.shape[:2]
-        # The order must follow from the noise, that the same noise may give the same frame, and must not favour any: its far decimals.
+        # The order must follow from the noise, that the same noise may give the same frame, and must not favour any:
+        # its far decimals.
         order = (noise[..., 0] * 1000).remainder(1).argsort(1)
         known = torch.zeros(count, num_tokens, dtype=torch.bool, device=noise.device)
         x_1 = torch.zeros_like(noise)
@@ -74,7 +90,9 @@ class MaskedARHead(EmissionHead):
         done = 0
         for step in range(1, self.masked_steps + 1):
             left = math.floor(num_tokens * math.cos(math.pi / 2 * step / self.masked_steps) + 1e-6)
-            after = min(max(num_tokens - left, done + 1), num_tokens - (self.masked_steps - step))  # one at least, now and later
+            after = min(
+                max(num_tokens - left, done + 1), num_tokens - (self.masked_steps - step)
+            )  # one at least, now and later
             now = order[:, done:after]
             condition = self._condition(x_1, known, *shared).take_along_dim(now[..., None], 1)
             drawn = self._denoise(temperature * noise.take_along_dim(now[..., None], 1), condition, num_steps)

@@ -1,4 +1,5 @@
 """Pictures at the edge, (..., H, W, 3) uint8, and inside, (..., 3, H, W) float in [-1, 1]."""
+
 from __future__ import annotations
 
 from torch import Tensor

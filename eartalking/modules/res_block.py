@@ -1,4 +1,5 @@
 """Residual block of convolutions, optionally conditioned, and what stands between two levels of such blocks."""
+
 from __future__ import annotations
 
 import torch
@@ -40,6 +41,6 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
 
 
 def for_convolution(x: Tensor) -> Tensor:
-    """(B, C, H, W) in the memory layout that convolutions are fastest in: channels-last for batches. A stream's single frames stay as
-    they are, for turning them round takes longer than it saves."""
+    """(B, C, H, W) in the memory layout that convolutions are fastest in: channels-last for batches. A stream's single
+    frames stay as they are, for turning them round takes longer than it saves."""
     return x.contiguous(memory_format=torch.channels_last) if len(x) > 1 else x

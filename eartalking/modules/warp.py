@@ -1,4 +1,5 @@
 """Warps: displacements in normalised coordinates, and sampling by them."""
+
 from __future__ import annotations
 
 import functools

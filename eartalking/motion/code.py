@@ -1,4 +1,5 @@
 """The motion code: motion vectors <-> latents."""
+
 from __future__ import annotations
 
 import torch
@@ -10,9 +11,11 @@ from eartalking.config import AutoencoderConfig
 class MotionCode(nn.Module):
     """Motion vectors (..., L) <-> raw latents (..., N, C), fixed once and for all before anything is trained.
 
-    Every coordinate is centred and brought to its spread over the data, then a random orthonormal map spreads them over the
-    latents: a small movement that matters (a lid, a lip) takes up as much of the latents as a turn of the head. A code that
-    is learnt together with the decoder gives nearly all of it to the head's pose, and mouth and eyes drown in noise.
+    Every coordinate is centred and brought to its spread over the data, then a random orthonormal map spreads them over
+    the
+    latents: a small movement that matters (a lid, a lip) takes up as much of the latents as a turn of the head. A code
+    that is learnt together with the decoder gives nearly all of it to the head's pose, and mouth and eyes drown in
+    noise.
     """
 
     mean: Tensor
@@ -52,7 +55,9 @@ class MotionCode(nn.Module):
         return (coordinates @ self.basis).unflatten(-1, self.shape)
 
     def coordinates(self, latents: Tensor) -> Tensor:
-        """Raw latents (..., N, C) -> coordinates of about unit spread (..., L); what is off the code's plane is dropped."""
+        """Raw latents (..., N, C) -> coordinates of about unit spread (..., L); what is off the code's plane is
+        dropped.
+        """
         return latents.flatten(-2).float() @ self.basis.T
 
     def decode(self, latents: Tensor) -> Tensor:

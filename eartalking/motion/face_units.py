@@ -97,11 +97,14 @@ _ROUNDS_LIPS = [UNIT_INDEX["mouthFunnel"], UNIT_INDEX["mouthPucker"]]
 _BLINK = unit_vector({"eyeBlink": 1.0})
 
 
-def expression_units(face: Tensor, blink: Tensor, brow: Tensor, smile: Tensor, emotion: Tensor, intensity: Tensor) -> Tensor:
+def expression_units(
+    face: Tensor, blink: Tensor, brow: Tensor, smile: Tensor, emotion: Tensor, intensity: Tensor
+) -> Tensor:
     """What expressions add to a face that speaks.
 
-    Speech keeps its say over the lips: an expression neither opens a deliberate closure, nor presses an open mouth shut, nor spreads
-    rounded lips fully. A raised brow cancels a lowered one; the same holds for the corners of the mouth.
+    Speech keeps its say over the lips: an expression neither opens a deliberate closure, nor presses an open mouth
+    shut, nor spreads rounded lips fully. A raised brow cancels a lowered one; the same holds for the corners of the
+    mouth.
 
     Args:
         face: (..., 52) what the face does without them.

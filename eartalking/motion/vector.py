@@ -2,6 +2,7 @@
 
 Columns: 52 face units in ARKit's order, head pose (yaw, pitch, roll), gaze (yaw, pitch), translation (x, y, z).
 """
+
 from __future__ import annotations
 
 import torch
@@ -13,8 +14,8 @@ NUM_MOTION_LABELS = 52 + 3 + 2 + 3  # AutoencoderConfig.motion_size of every mod
 HEAD_POSE, GAZE, TRANSLATION = slice(52, 55), slice(55, 57), slice(57, 60)
 # Face units eyeBlinkLeft and eyeBlinkRight.
 BLINK_COLUMNS = (0, 7)
-# The lids follow the gaze: of the left and of the right eye, the column of an eyeLook unit -> the gaze's axis (0 yaw, 1 pitch) and
-# sign that turn it on, fully at so many degrees. The labels leave these units at zero.
+# The lids follow the gaze: of the left and of the right eye, the column of an eyeLook unit -> the gaze's axis (0 yaw, 1
+# pitch) and sign that turn it on, fully at so many degrees. The labels leave these units at zero.
 LID_FOLLOW_DEGREES = 28.0
 LID_COLUMNS = (
     {1: (1, -1), 2: (0, -1), 3: (0, 1), 4: (1, 1)},  # down, in, out, up

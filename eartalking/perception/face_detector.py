@@ -1,4 +1,7 @@
-"""Finding the face in a picture, and the crop that frames its whole head. dlib is imported here and in `identity`, nowhere else."""
+"""Finding the face in a picture, and the crop that frames its whole head. dlib is imported here and in `identity`,
+nowhere else.
+"""
+
 from __future__ import annotations
 
 import threading
@@ -18,9 +21,7 @@ _NEAR_SIDES = (480, 560, 640, 720)
 _FAR_SIDES = (1280, 2048)
 _DETECTING = threading.Lock()  # dlib's detector keeps its work in itself: two threads at once get wrong boxes
 _SURE = 0.5  # a detector score that needs no second sighting; false alarms stay below
-NO_FACE = (
-    "no face found; use a larger, frontal, well-lit face, or take the picture's middle with --crop center"
-)
+NO_FACE = "no face found; use a larger, frontal, well-lit face, or take the picture's middle with --crop center"
 
 
 class NoFaceError(ValueError):
@@ -63,9 +64,7 @@ def find_face(image: np.ndarray) -> tuple[float, float, float, float] | None:
             continue
         # A patch of texture can score a little above zero at that size: it must not beat a clear one.
         best = max(face.score for face in faces)
-        return max(
-            (face for face in faces if face.score >= 0.4 * best), key=lambda face: face.box[3] - face.box[1]
-        ).box
+        return max((face for face in faces if face.score >= 0.4 * best), key=lambda face: face.box[3] - face.box[1]).box
     return None
 
 

@@ -1,9 +1,10 @@
 """A face in parts: where its eyes and mouth are, and features of the whole face and of the parts.
 
-A frame is looked at twice: at the whole face in half resolution, which gives the pose and where the eyes and the mouth are;
-then at these, upright and at full resolution. A gaze of five degrees moves an iris by one pixel. Sizes are in pixels of the
-pictures that are cut out; an image is best 256 pixels wide, and may have any size.
+A frame is looked at twice: at the whole face in half resolution, which gives the pose and where the eyes and the mouth
+are; then at these, upright and at full resolution. A gaze of five degrees moves an iris by one pixel. Sizes are in
+pixels of the pictures that are cut out; an image is best 256 pixels wide, and may have any size.
 """
+
 from __future__ import annotations
 
 import torch
@@ -14,8 +15,8 @@ LANDMARKS = ("eye on the picture's left", "eye on the picture's right", "mouth")
 WHOLE_SIZE, EYE_SIZE, IRIS_SIZE, MOUTH_SIZE = 96, 48, 40, 56
 # The part of the frame that faces reach in every pose, as fractions of its side: centre across, centre down, side.
 WHOLE = (0.5, 0.55, 0.75)
-# Sides of the squares around an eye and its brow, the opening of an eye, and nose, mouth and chin, and how far these are
-# moved up; in units of the face: the distance between the eyes and that from between them to the mouth, added.
+# Sides of the squares around an eye and its brow, the opening of an eye, and nose, mouth and chin, and how far these
+# are moved up; in units of the face: the distance between the eyes and that from between them to the mouth, added.
 EYE_SIDE, IRIS_SIDE, MOUTH_SIDE = 0.48, 0.32, 0.68
 EYE_RAISED, MOUTH_RAISED = 0.08, 0.06
 SMALLEST_FACE = 0.05  # of the frame's side: what is read where there is no face must still be finite
@@ -35,18 +36,26 @@ class FaceTrunks(nn.Module):
         self.landmarks = nn.Linear(WHOLE_FEATURES, 2 * len(LANDMARKS))
 
     def locate(self, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures of the whole face (B, 3, 96, 96) -> features (B, 96) and landmarks (B, 3, 2) in -1..1 of the picture."""
+        """Pictures of the whole face (B, 3, 96, 96) -> features (B, 96) and landmarks (B, 3, 2) in -1..1 of the
+        picture.
+        """
         features = self.whole(whole)
         return features, self.landmarks(features).view(-1, len(LANDMARKS), 2)
 
     def look_at_parts(self, eyes: Tensor, irises: Tensor, mouth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `cut_parts` cut -> features of the eyes (B, 128), of their openings (B, 128) and of the mouth (B, 64)."""
-        eyes, irises = (net(pairs.flatten(0, 1)).view(len(mouth), -1) for net, pairs in ((self.eye, eyes), (self.iris, irises)))
+        """What `cut_parts` cut -> features of the eyes (B, 128), of their openings (B, 128) and of the mouth (B,
+        64).
+        """
+        eyes, irises = (
+            net(pairs.flatten(0, 1)).view(len(mouth), -1) for net, pairs in ((self.eye, eyes), (self.iris, irises))
+        )
         return eyes, irises, self.mouth(mouth)
 
 
 def placed(landmarks: Tensor) -> Tensor:
-    """Landmarks (B, 3, 2) in fractions of the frame, about their mean: (B, 6). Where in the frame a face is says nothing of it."""
+    """Landmarks (B, 3, 2) in fractions of the frame, about their mean: (B, 6). Where in the frame a face is says
+    nothing of it.
+    """
     return 5 * (landmarks - landmarks.mean(1, keepdim=True)).flatten(1)
 
 
@@ -65,7 +74,9 @@ class Trunk(nn.Module):
         for _ in widths[1:]:
             side = -(-side // 2)
         # Flattened, not pooled: pose and gaze are about where things are.
-        self.layers = nn.Sequential(*layers, *_conv(widths[-1], 16, 1, 1), nn.Flatten(), nn.Linear(16 * side**2, features), nn.GELU())
+        self.layers = nn.Sequential(
+            *layers, *_conv(widths[-1], 16, 1, 1), nn.Flatten(), nn.Linear(16 * side**2, features), nn.GELU()
+        )
 
     def forward(self, pictures: Tensor) -> Tensor:
         pictures = pictures - pictures.mean(dim=(1, 2, 3), keepdim=True)
@@ -98,8 +109,8 @@ def cut_whole(images: Tensor) -> Tensor:
 
 
 def cut_parts(images: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both eyes with their brows (B, 2, 3, 48, 48), their openings (B, 2, 3, 40, 40), the second one mirrored in both, and the
-    mouth (B, 3, 56, 56)."""
+    """Both eyes with their brows (B, 2, 3, 48, 48), their openings (B, 2, 3, 40, 40), the second one mirrored in both,
+    and the mouth (B, 3, 56, 56)."""
     eyes, irises, mouth = part_places(landmarks)
     return (
         torch.stack([cut(images, place, EYE_SIZE) for place in eyes], 1),
@@ -109,7 +120,9 @@ def cut_parts(images: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def from_whole(landmarks: Tensor, where: Tensor) -> Tensor:
-    """Landmarks (B, 3, 2) in -1..1 of the picture that `where` (B, 3), like WHOLE, describes -> fractions of the frame."""
+    """Landmarks (B, 3, 2) in -1..1 of the picture that `where` (B, 3), like WHOLE, describes -> fractions of the
+    frame.
+    """
     return where[:, None, :2] + 0.5 * where[:, None, 2:] * landmarks
 
 
@@ -120,8 +133,8 @@ def whole_place(where: Tensor) -> Tensor:
 
 
 def part_places(landmarks: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Places (B, 3, 3) of the eyes with their brows and of their openings (first the eye on the picture's left, then the other
-    one, mirrored), and of the mouth; upright along the line of the eyes."""
+    """Places (B, 3, 3) of the eyes with their brows and of their openings (first the eye on the picture's left, then
+    the other one, mirrored), and of the mouth; upright along the line of the eyes."""
     left, right, mouth = landmarks.unbind(1)
     line = right - left
     along = F.normalize(line, dim=1, eps=1e-6)
@@ -135,8 +148,8 @@ def part_places(landmarks: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
 
 
 def _place(centre: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """A parallelogram with this centre and these sides (B, 2), in fractions of the frame, as the matrix (B, 3, 3) from -1..1 of
-    the picture that is cut there to -1..1 of the frame."""
+    """A parallelogram with this centre and these sides (B, 2), in fractions of the frame, as the matrix (B, 3, 3) from
+    -1..1 of the picture that is cut there to -1..1 of the frame."""
     matrix = torch.stack([across, down, 2 * centre - 1], dim=2)
     return torch.cat([matrix, matrix.new_tensor([0.0, 0.0, 1.0]).expand(len(matrix), 1, 3)], dim=1)
 

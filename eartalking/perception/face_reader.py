@@ -1,9 +1,11 @@
 """FaceReader: head pose, gaze, blink, mouth and expression, read from the pixels of one frame.
 
 The eye of the control and lip-sync gates. It is independent of the model under test: it sees neither the portrait nor
-any latent, and has weights of its own, trained on SynthTalk frames of the training split by `eartalking.training.face_reader`.
-Its own error on held-out identities is stored beside the weights: no gate can be read more finely than that.
+any latent, and has weights of its own, trained on SynthTalk frames of the training split by
+`eartalking.training.face_reader`. Its own error on held-out identities is stored beside the weights: no gate can be
+read more finely than that.
 """
+
 from __future__ import annotations
 
 import json
@@ -43,8 +45,8 @@ WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights" / "face_reader"
 
 
 class FaceReaderNet(FaceTrunks):
-    """Images (B, 3, 256, 256) in 0..1 -> readings (B, 10) in units of SCALES, emotion logits (B, 8) and landmarks (B, 3, 2)
-    as fractions of the frame."""
+    """Images (B, 3, 256, 256) in 0..1 -> readings (B, 10) in units of SCALES, emotion logits (B, 8) and landmarks (B,
+    3, 2) as fractions of the frame."""
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 80)) -> None:
         super().__init__(widths)
@@ -60,7 +62,9 @@ class FaceReaderNet(FaceTrunks):
         landmarks = from_whole(landmarks, everywhere(images))
         return (*self.read(features, landmarks, *cut_parts(images, landmarks)), landmarks)
 
-    def read(self, features: Tensor, landmarks: Tensor, eyes: Tensor, irises: Tensor, mouth: Tensor) -> tuple[Tensor, Tensor]:
+    def read(
+        self, features: Tensor, landmarks: Tensor, eyes: Tensor, irises: Tensor, mouth: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Readings and emotion logits from `locate`'s features, landmarks in fractions and what `cut_parts` cut."""
         eyes, irises, mouth = self.look_at_parts(eyes, irises, mouth)
         places = placed(landmarks)
@@ -134,7 +138,9 @@ class FaceReader:
 
     @torch.inference_mode()
     def read(self, frames: np.ndarray, batch_size: int = 32) -> FaceReading:
-        """Frames (T, H, W, 3) uint8, T >= 1, square crops framed as `eartalking.perception.face_detector` frames them."""
+        """Frames (T, H, W, 3) uint8, T >= 1, square crops framed as `eartalking.perception.face_detector` frames
+        them.
+        """
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
             raise ValueError(f"expected frames (T >= 1, H, W, 3) uint8, got {frames.shape} {frames.dtype}")
         values, logits = [], []
@@ -153,5 +159,7 @@ def to_images(frames: np.ndarray) -> Tensor:
     """Frames (T, H, W, 3) uint8 as the net takes them: (T, 3, 256, 256) float in 0..1."""
     images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
     if images.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
-        images = F.interpolate(images, size=(INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(
+            images, size=(INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True, align_corners=False
+        )
     return images.contiguous()

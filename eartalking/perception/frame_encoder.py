@@ -1,8 +1,10 @@
 """Frame encoder: what a face does in a frame, read from the frame and from the portrait of the same person.
 
-Both are looked at by the same trunks (perception.face_parts), so a stream looks at its portrait once; a small head compares the
-two. Notation: B batch, H W pixels, F features of a look, L coordinates of the motion code. Images are in [-1, 1].
+Both are looked at by the same trunks (perception.face_parts), so a stream looks at its portrait once; a small head
+compares the two. Notation: B batch, H W pixels, F features of a look, L coordinates of the motion code. Images are in
+[-1, 1].
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -25,16 +27,16 @@ from eartalking.perception.face_parts import (
 
 
 class Look(NamedTuple):
-    """What was seen of faces: features (B, F), and landmarks (B, 3, 2) in fractions of the frame, right and down: the eye on the
-    picture's left, the other eye, the mouth."""
+    """What was seen of faces: features (B, F), and landmarks (B, 3, 2) in fractions of the frame, right and down: the
+    eye on the picture's left, the other eye, the mouth."""
 
     features: Tensor
     landmarks: Tensor
 
 
 class FrameEncoder(FaceTrunks):
-    """(frame, portrait) -> coordinates of the motion code (B, L). `error` (L,) is how far off they usually are, measured at the end
-    of training on people that it has not seen."""
+    """(frame, portrait) -> coordinates of the motion code (B, L). `error` (L,) is how far off they usually are,
+    measured at the end of training on people that it has not seen."""
 
     error: Tensor
 

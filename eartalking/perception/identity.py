@@ -4,6 +4,7 @@ The network and the 5-point landmarks are in the public domain (CC0) and come wi
 `face-recognition-models`. A frame in which no face is found is counted, never dropped silently: every result has its
 coverage.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -49,12 +50,16 @@ class FaceIdentity:
         return tuple(edge / scale for edge in edges)
 
     def between_eyes(self, image: np.ndarray) -> np.ndarray | None:
-        """(2,) the point between the eyes of the surest face in a square picture, x and y in [-1, 1]; None without one."""
+        """(2,) the point between the eyes of the surest face in a square picture, x and y in [-1, 1]; None without
+        one.
+        """
         found = self._detect(image, _QUICK_SIDES)
         if found is None:
             return None
         rectangle, _, resized = found
-        corners = list(self._landmarks(resized, rectangle).parts())[:4]  # the four corners of the eyes; the fifth is the nose
+        corners = list(self._landmarks(resized, rectangle).parts())[
+            :4
+        ]  # the four corners of the eyes; the fifth is the nose
         middle = np.mean([(point.x + 0.5, point.y + 0.5) for point in corners], axis=0)
         return middle * 2 / resized.shape[0] - 1
 
@@ -79,7 +84,9 @@ class FaceIdentity:
         found = [self.descriptor(frame) for frame in frames]
         return np.array([np.nan if other is None else np.linalg.norm(other - own) for other in found])
 
-    def _detect(self, image: np.ndarray, sides: tuple[int, ...] = _DETECTION_SIDES) -> tuple[Any, float, np.ndarray] | None:
+    def _detect(
+        self, image: np.ndarray, sides: tuple[int, ...] = _DETECTION_SIDES
+    ) -> tuple[Any, float, np.ndarray] | None:
         for side in sides:
             scale = side / max(image.shape[:2])
             size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
@@ -101,5 +108,7 @@ def _models_folder() -> Path:
     spec = find_spec("face_recognition_models")
     folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "models"
     if folder is None or not (folder / NETWORK_NAME).is_file():
-        raise FileNotFoundError("identity needs the package face-recognition-models: pip install face-recognition-models")
+        raise FileNotFoundError(
+            "identity needs the package face-recognition-models: pip install face-recognition-models"
+        )
     return folder

@@ -241,10 +241,17 @@ def _paint_facial_hair(
     x, y, z = space.points.T
     side = np.abs(x)
     front = _ramp(z, 0.2, 0.35)
-    strands = 0.8 + 0.2 * np.sin(250 * y + 430 * side + 5 * noise[1][:, 0]) * rng.uniform(0.3, 1) + 0.15 * noise[2][:, 0]
+    strands = (
+        0.8 + 0.2 * np.sin(250 * y + 430 * side + 5 * noise[1][:, 0]) * rng.uniform(0.3, 1) + 0.15 * noise[2][:, 0]
+    )
     brow_colour = look.hair * rng.uniform(0.45, 0.9) + 0.1 * look.skin * rng.uniform(0, 1)
     arch, lift = rng.uniform(0, 0.03), rng.normal(0.003, 0.006)
-    centre = 0.586 + lift + arch * np.sin(np.clip((side - 0.04) / 0.19, 0, 1) * np.pi * 0.8) - 0.25 * np.clip(side - 0.17, 0, 1)
+    centre = (
+        0.586
+        + lift
+        + arch * np.sin(np.clip((side - 0.04) / 0.19, 0, 1) * np.pi * 0.8)
+        - 0.25 * np.clip(side - 0.17, 0, 1)
+    )
     thick = rng.uniform(0.007, 0.017) * (1 - 0.6 * _ramp(side, 0.14, 0.24))
     brow = _bump(y - centre, 0, thick) ** 0.8 * _ramp(side, 0.03, 0.06) * (1 - _ramp(side, 0.2, 0.235)) * front
     colour = _blend(colour, brow_colour, np.clip(brow * strands * rng.uniform(0.7, 1.5), 0, 1))
@@ -267,7 +274,8 @@ def _paint_hair(
     azimuth = np.arctan2(x, z + 0.05)
     radius = np.sqrt(x**2 + (z - 0.1) ** 2)
     waves = sum(
-        rng.uniform(0.3, 1) * np.sin(rng.uniform(15, 90) * azimuth + rng.uniform(0, 6) + 2.5 * noise[0][:, 0] + 6 * radius)
+        rng.uniform(0.3, 1)
+        * np.sin(rng.uniform(15, 90) * azimuth + rng.uniform(0, 6) + 2.5 * noise[0][:, 0] + 6 * radius)
         for _ in range(5)
     )
     streak = 0.12 * waves + 0.25 * noise[2][:, 0] + 0.2 * noise[0][:, 1]
@@ -327,7 +335,9 @@ def _paint_cloth(look: Look, rng: np.random.Generator) -> np.ndarray:
     if kind == 1:
         cloth[np.sin(y / period * 2 * np.pi) > rng.uniform(-0.3, 0.6)] = second
     elif kind == 2:
-        cloth += (second - colour) * (0.5 + 0.25 * np.sign(np.sin(x / period * 6)) + 0.25 * np.sign(np.sin(y / period * 6)))[..., None]
+        cloth += (second - colour) * (
+            0.5 + 0.25 * np.sign(np.sin(x / period * 6)) + 0.25 * np.sign(np.sin(y / period * 6))
+        )[..., None]
     elif kind == 3:
         blobs = ndimage.gaussian_filter(rng.normal(size=(height, width)), rng.uniform(4, 14))
         cloth[blobs > 0.4 * blobs.std()] = second

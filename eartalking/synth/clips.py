@@ -1,8 +1,10 @@
-"""Render SynthTalk clips to disk: `python -m eartalking.synth.clips --out DIR --kind stills|speech --split train --count N`.
+"""Render SynthTalk clips to disk: `python -m eartalking.synth.clips --out DIR --kind stills|speech --split train
+--count N`.
 
 A clip is one safetensors file. `stills` clips hold independent states of one identity, and the same states on a second
 identity (its *twin*): what the autoencoder learns from. `speech` clips hold consecutive frames of a talking head with
-the voice: what the autoregressive model learns from. `portraits` clips hold pictures of one identity and the surface that each pixel
+the voice: what the autoregressive model learns from. `portraits` clips hold pictures of one identity and the surface
+that each pixel
 shows: what the surface encoder learns from. The same seed gives the same clip anywhere.
 
 Tensors (T frames, S pixels, M map pixels):
@@ -12,10 +14,11 @@ Tensors (T frames, S pixels, M map pixels):
     twin_reference, twin_frames, twin_correspondence, twin_visibility      `stills` only
     twin_landmarks, twin_reference_landmarks                               `stills` only
     twin_reference_labels.*                                                `stills` only
-    surface_*                                                              `portraits` only, see surface.py; they have no `reference`
-    waveform (samples,) float32 at 16 kHz                                  `speech` only
+    surface_*                                                              `portraits` only, see surface.py; they have
+    no `reference` waveform (samples,) float32 at 16 kHz                                  `speech` only
     labels.*: one row per frame, the fields of `motion.Motion`, and mouth_open; reference_labels.*: one row
 """
+
 from __future__ import annotations
 
 import argparse
@@ -87,16 +90,28 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
             tensors |= _labels("labels", motion, renderer)
         tensors |= _labels(prefix + "reference_labels", portrait, renderer)
         for name, states in (("landmarks", motion), ("reference_landmarks", portrait)):
-            tensors[prefix + name] = project_landmarks(person, bundle, states.head_pose, states.translation, states.face_units)
+            tensors[prefix + name] = project_landmarks(
+                person, bundle, states.head_pose, states.translation, states.face_units
+            )
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata
 
 
-def _portraits(spec: ClipSpec, rng: np.random.Generator, number: int, renderer: Renderer, bundle: HeadBundle) -> dict[str, np.ndarray]:
-    """Pictures of one person and the surface that each shows: every third one as `stills` have them, the others as portraits are."""
-    motion = Motion.concat([random_stills(1, rng) if index % 3 == 2 else neutral_portrait(rng) for index in range(spec.num_frames)])
+def _portraits(
+    spec: ClipSpec, rng: np.random.Generator, number: int, renderer: Renderer, bundle: HeadBundle
+) -> dict[str, np.ndarray]:
+    """Pictures of one person and the surface that each shows: every third one as `stills` have them, the others as
+    portraits are.
+    """
+    motion = Motion.concat(
+        [random_stills(1, rng) if index % 3 == 2 else neutral_portrait(rng) for index in range(spec.num_frames)]
+    )
     person = sample_identity(number, spec.split, bundle)
     renderer.set_identity(person)
-    tensors = {"frames": renderer.render(motion)} | surface_maps(renderer, person, motion) | _labels("labels", motion, renderer)
+    tensors = (
+        {"frames": renderer.render(motion)}
+        | surface_maps(renderer, person, motion)
+        | _labels("labels", motion, renderer)
+    )
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
 
 
@@ -117,7 +132,9 @@ def _draw_speech(spec: ClipSpec, rng: np.random.Generator) -> Utterance:
 
 def cut(utterance: Utterance, start: float, end: float) -> Utterance:
     """The part of an utterance between two times in seconds, with its phones and stresses moved along."""
-    phones = [(phone, max(a, start) - start, min(b, end) - start) for phone, a, b in utterance.phones if a < end and b > start]
+    phones = [
+        (phone, max(a, start) - start, min(b, end) - start) for phone, a, b in utterance.phones if a < end and b > start
+    ]
     return dataclasses.replace(
         utterance,
         waveform=utterance.waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)],

@@ -1,4 +1,7 @@
-"""Where the eyes and the mouth of a rendered head are in its picture: the renderer's own projection, for three points."""
+"""Where the eyes and the mouth of a rendered head are in its picture: the renderer's own projection, for three
+points.
+"""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,8 +15,8 @@ from eartalking.synth.identity import Identity
 def project_landmarks(
     identity: Identity, bundle: HeadBundle, head_pose: np.ndarray, translation: np.ndarray, face_units: np.ndarray
 ) -> np.ndarray:
-    """Where the eyeballs' centres and the middle of the lips are in the picture, in fractions of its side, right and down:
-    (T, 3, 2) float32, first the eye on the picture's left; from poses (T, 3), (T, 3) and face units (T, 52)."""
+    """Where the eyeballs' centres and the middle of the lips are in the picture, in fractions of its side, right and
+    down: (T, 3, 2) float32, first the eye on the picture's left; from poses (T, 3), (T, 3) and face units (T, 52)."""
     lips = np.concatenate([bundle.lip_upper, bundle.lip_lower])
     rest = np.stack([identity.rest[np.flatnonzero(bundle.render_vertex == vertex)[0]] for vertex in lips])
     mouth = (rest + np.tensordot(face_units, bundle.deltas[:, lips], axes=1)).mean(1)  # (T, 3)

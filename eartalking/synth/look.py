@@ -6,12 +6,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SKIN_TONES = np.array(
-    [(250, 222, 202), (240, 200, 172), (226, 176, 138), (204, 146, 104), (166, 108, 72), (116, 72, 48), (74, 46, 34)]
-) / 255
-HAIR_TONES = np.array(
-    [(22, 18, 17), (48, 32, 24), (84, 54, 34), (128, 84, 48), (186, 142, 88), (222, 196, 148), (148, 66, 34), (150, 148, 146)]
-) / 255
+SKIN_TONES = (
+    np.array(
+        [
+            (250, 222, 202),
+            (240, 200, 172),
+            (226, 176, 138),
+            (204, 146, 104),
+            (166, 108, 72),
+            (116, 72, 48),
+            (74, 46, 34),
+        ]
+    )
+    / 255
+)
+HAIR_TONES = (
+    np.array(
+        [
+            (22, 18, 17),
+            (48, 32, 24),
+            (84, 54, 34),
+            (128, 84, 48),
+            (186, 142, 88),
+            (222, 196, 148),
+            (148, 66, 34),
+            (150, 148, 146),
+        ]
+    )
+    / 255
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +64,9 @@ def sample_look(rng: np.random.Generator) -> Look:
         skin=np.clip(skin, 0.03, 0.98),
         hair=np.clip(hair, 0.02, 0.95),
         hair_style=str(style),
-        hairline=float(-rng.uniform(0.05, 0.2) if style in ("short", "long") and rng.random() < 0.2 else rng.normal(0, 0.03)),
+        hairline=float(
+            -rng.uniform(0.05, 0.2) if style in ("short", "long") and rng.random() < 0.2 else rng.normal(0, 0.03)
+        ),
         age=rng.beta(1, 1.6),
         beard=float(rng.uniform(0.15, 1) if rng.random() < (0.1 if style == "long" else 0.35) else 0),
         make_up=float(rng.uniform(0.2, 1) if rng.random() < 0.35 else 0),

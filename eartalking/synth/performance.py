@@ -55,9 +55,7 @@ class Motion:
         """
         if not motions:
             raise ValueError("concat needs at least one motion")
-        return Motion(
-            **{f.name: np.concatenate([getattr(m, f.name) for m in motions]) for f in fields(Motion)}
-        )
+        return Motion(**{f.name: np.concatenate([getattr(m, f.name) for m in motions]) for f in fields(Motion)})
 
 
 # Mouth units that no phone uses, but that a portrait or a grimace may show.
@@ -140,12 +138,8 @@ def _motion(mouth_units: np.ndarray, **labels: np.ndarray) -> Motion:
     """A Motion whose face units follow from the speech mouth and the labels."""
     types = {"emotion": np.int32, "phone": np.int32}
     labels = {name: np.asarray(track).astype(types.get(name, np.float32)) for name, track in labels.items()}
-    expression = [
-        labels[n] for n in ("blink", "brow", "smile", "mouth_scale", "emotion", "emotion_intensity")
-    ]
-    return Motion(
-        face_units=compose_face_units(mouth_units, *expression), speaking=labels["phone"] > 0, **labels
-    )
+    expression = [labels[n] for n in ("blink", "brow", "smile", "mouth_scale", "emotion", "emotion_intensity")]
+    return Motion(face_units=compose_face_units(mouth_units, *expression), speaking=labels["phone"] > 0, **labels)
 
 
 def neutral_portrait(rng: np.random.Generator) -> Motion:
@@ -200,9 +194,7 @@ def make_motion(utterance: Utterance, rng: np.random.Generator, *, control_jumps
         "pitch": head_pose[:, 1],
         "roll": head_pose[:, 2],
         "brow": _brow(times, raises, rng),
-        "smile": episodes(
-            times, rng, share=rng.choice([0.0, 0.3, 0.7]), draw=lambda: rng.uniform(-0.35, 0.9)
-        ),
+        "smile": episodes(times, rng, share=rng.choice([0.0, 0.3, 0.7]), draw=lambda: rng.uniform(-0.35, 0.9)),
         "mouth_scale": _mouth_scale(times, rng),
     }
     emotion, intensity = _emotion(times, rng)
@@ -229,9 +221,7 @@ def make_motion(utterance: Utterance, rng: np.random.Generator, *, control_jumps
     for track, values in tracks.items():
         np.clip(values, *CONTROL_RANGES[track], out=values)
 
-    mouth = speech_mouth(utterance.phones, utterance.waveform, num_frames) + _idle_mouth(
-        times, phone > 0, rng
-    )
+    mouth = speech_mouth(utterance.phones, utterance.waveform, num_frames) + _idle_mouth(times, phone > 0, rng)
     return _motion(
         mouth,
         head_pose=np.stack([tracks["yaw"], tracks["pitch"], tracks["roll"]], 1),
@@ -244,22 +234,16 @@ def make_motion(utterance: Utterance, rng: np.random.Generator, *, control_jumps
     )
 
 
-def _head_pose(
-    times: np.ndarray, speaking: np.ndarray, nods: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _head_pose(times: np.ndarray, speaking: np.ndarray, nods: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Slow sway, livelier in speech; turns to a new direction now and then; nods: (T, 3) degrees."""
     liveliness = rng.uniform(0.4, 1.5) * np.where(speaking, 1.0, 0.6)
     kernel = np.hanning(27)[1:-1]
     if len(times) > len(kernel):
         liveliness = np.convolve(np.pad(liveliness, 12, "edge"), kernel / kernel.sum(), "valid")
     pose = np.stack([drift(times, rng, 1.1) for _ in range(3)], 1) * [3.0, 2.0, 1.6]
-    pose = (pose + np.stack([drift(times, rng, 0.3) for _ in range(3)], 1) * [0.7, 0.7, 0.4]) * liveliness[
-        :, None
-    ]
+    pose = (pose + np.stack([drift(times, rng, 0.3) for _ in range(3)], 1) * [0.7, 0.7, 0.4]) * liveliness[:, None]
     spread = rng.uniform(2, 11)
-    turn = steps(
-        times, rng, every=(2.5, 8.0), draw=lambda: rng.normal(0, [spread, 0.45 * spread, 0.35 * spread])
-    )
+    turn = steps(times, rng, every=(2.5, 8.0), draw=lambda: rng.normal(0, [spread, 0.45 * spread, 0.35 * spread]))
     pose += turn
     for time in nods:
         depth = rng.uniform(1.5, 5.5)

@@ -38,8 +38,9 @@ class Renderer:
     def __init__(
         self, size: int = 256, map_size: int = 64, *, supersampling: float = 1.5, bundle: HeadBundle | None = None
     ) -> None:
-        """size, map_size: pixels of frames and maps; the surface's map has twice as many. supersampling: frames are drawn this much
-        larger and averaged (1 to 2); on llvmpipe 1.5 looks like multisampling with 4 samples and takes two thirds of its time."""
+        """size, map_size: pixels of frames and maps; the surface's map has twice as many. supersampling: frames are
+        drawn this much larger and averaged (1 to 2); on llvmpipe 1.5 looks like multisampling with 4 samples and takes
+        two thirds of its time."""
         self.size, self.map_size = size, map_size
         self.bundle = bundle or load_bundle()
         self.context = context = moderngl.create_context(standalone=True, backend="egl")
@@ -72,7 +73,9 @@ class Renderer:
             [context.texture((map_size, map_size), 4, dtype="f4")], context.depth_renderbuffer((map_size, map_size))
         )
         side = 2 * map_size
-        self._point_frame = context.framebuffer([context.texture((side, side), 4, dtype="f4")], context.depth_renderbuffer((side, side)))
+        self._point_frame = context.framebuffer(
+            [context.texture((side, side), 4, dtype="f4")], context.depth_renderbuffer((side, side))
+        )
         self.identity: Identity | None = None
         self._atlas: moderngl.Texture | None = None
         self._backdrop_texture: moderngl.Texture | None = None
@@ -206,8 +209,8 @@ class Renderer:
         return values[..., :2].copy(), (values[..., 2] > 0.5).astype(np.uint8) * 255
 
     def surface(self, motion: Motion) -> np.ndarray:
-        """What each pixel of every state shows: (T, side, side, 4) float32, the point of the head at rest, and its triangle counted
-        from 1, 0 where the background is. Forgets the portrait."""
+        """What each pixel of every state shows: (T, side, side, 4) float32, the point of the head at rest, and its
+        triangle counted from 1, 0 where the background is. Forgets the portrait."""
         identity = self._loaded()
         self._reference = None
         self._reference_positions.write(np.ascontiguousarray(identity.rest, dtype="f4"))

@@ -64,7 +64,9 @@ def sample_light(rng: np.random.Generator) -> Light:
     rim = rng.uniform(0, 0.5, 3) * rng.uniform(0, 1) if rng.random() < 0.4 else np.zeros(3)
     return Light(
         ambient_sky=(level * (1 - contrast) * tint * rng.normal(1, 0.06, 3)).astype(np.float32),
-        ambient_ground=(level * (1 - contrast) * rng.uniform(0.4, 0.9) * tint * rng.normal(1, 0.08, 3)).astype(np.float32),
+        ambient_ground=(level * (1 - contrast) * rng.uniform(0.4, 0.9) * tint * rng.normal(1, 0.08, 3)).astype(
+            np.float32
+        ),
         key_direction=_direction(rng, 0.7),
         key_colour=(1.15 * level * contrast * tint * rng.normal(1, 0.08, 3)).astype(np.float32),
         fill_direction=_direction(rng, 1.0),

@@ -89,9 +89,7 @@ def silent_utterance(seconds: float) -> Utterance:
     return Utterance(np.zeros(samples, np.float32), [("SIL", 0.0, seconds)], "", "silence", "CC0-1.0")
 
 
-def assemble(
-    voice: Voice, parts: list[tuple[np.ndarray, Phones]], text: str, rng: np.random.Generator
-) -> Utterance:
+def assemble(voice: Voice, parts: list[tuple[np.ndarray, Phones]], text: str, rng: np.random.Generator) -> Utterance:
     """Sentences one after the other with pauses between and silence around them, at a common loudness."""
     warp = float(np.exp(rng.uniform(-0.16, 0.14))) if rng.random() < 0.7 else 1.0
     waveforms: list[np.ndarray] = []
@@ -192,9 +190,7 @@ def utterances(split: str, hours: float, seed: int, engines: tuple[str, ...]) ->
             yield utterance
 
 
-def build_corpus(
-    folder: Path, split: str, hours: float, seed: int, engines: tuple[str, ...]
-) -> dict[str, float]:
+def build_corpus(folder: Path, split: str, hours: float, seed: int, engines: tuple[str, ...]) -> dict[str, float]:
     """Write utterances as `00000.npz ...` with a `manifest.csv`; returns the hours per engine.
 
     The same arguments give the same files in a fresh process; espeak-ng carries its oscillators' phase from
@@ -246,9 +242,7 @@ def augment_waveform(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarr
         speech = speech + rng.uniform(-0.6, 1.5) * tilted
     if rng.random() < 0.2:
         # Forward and backward, so that telephone bandwidth brings no delay.
-        band = butter(
-            4, [rng.uniform(60, 300), rng.uniform(3000, 3900)], "bandpass", fs=SAMPLE_RATE, output="sos"
-        )
+        band = butter(4, [rng.uniform(60, 300), rng.uniform(3000, 3900)], "bandpass", fs=SAMPLE_RATE, output="sos")
         speech = sosfiltfilt(band, speech) if len(speech) > 100 else speech
     level = float(np.sqrt(np.mean(speech**2))) + 1e-4
     if rng.random() < 0.7:

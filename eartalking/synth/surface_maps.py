@@ -1,9 +1,11 @@
 """The surface that a picture of a rendered head shows: for every pixel the point of the head, exactly.
 
-The renderer says which triangle a pixel shows and where; from that follow the point at rest, how much of the head's pose it takes
-over, and how the face units and the turning eyeballs move it. The movement of all vertices is compressed to a few components once
-(`mover_components`): they are what `eartalking.autoencoder.surface.SurfaceEncoder` reads from a portrait.
+The renderer says which triangle a pixel shows and where; from that follow the point at rest, how much of the head's
+pose it takes over, and how the face units and the turning eyeballs move it. The movement of all vertices is compressed
+to a few components once (`mover_components`): they are what `eartalking.autoencoder.surface.SurfaceEncoder` reads from
+a portrait.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -27,9 +29,9 @@ _STILLS = 2000  # random states from which the spread of each unit is taken
 
 @lru_cache(maxsize=2)
 def mover_components(bundle: HeadBundle, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """How everything moves a vertex, compressed: components (V, count) of unit spread over the vertices that move, and basis
-    (count, 54, 3), so that `components @ basis` is the movement of each vertex by each mover at full strength: 52 face units, then
-    the gaze's yaw and pitch in radians, to first order. What moves much and often is kept best."""
+    """How everything moves a vertex, compressed: components (V, count) of unit spread over the vertices that move, and
+    basis (count, 54, 3), so that `components @ basis` is the movement of each vertex by each mover at full strength: 52
+    face units, then the gaze's yaw and pitch in radians, to first order. What moves much and often is kept best."""
     movement = np.zeros((len(bundle.mean), NUM_FACE_UNITS + 2, 3), np.float64)
     movement[:, :NUM_FACE_UNITS] = bundle.deltas.transpose(1, 0, 2)
     for name in ("eye_left", "eye_right"):
@@ -50,9 +52,10 @@ def mover_components(bundle: HeadBundle, count: int) -> tuple[np.ndarray, np.nda
 def surface_maps(renderer: Renderer, identity: Identity, motion: Motion) -> dict[str, np.ndarray]:
     """What the pixels of T states of the loaded identity show, S pixels a side.
 
-    surface_point (T, S, S, 3) float16, the point at rest; surface_weight (T, S, S) uint8, 255 where it takes over all of the head's
-    pose; surface_vertices (T, S, S, 3) int16, the bundle's vertices around it, -1 where face units move nothing, -2 where the
-    background is; surface_shares (T, S, S, 2) uint8, how much of the first two; surface_camera (1, 4) as `eartalking.autoencoder.surface.CAMERA`.
+    surface_point (T, S, S, 3) float16, the point at rest; surface_weight (T, S, S) uint8, 255 where it takes over all
+    of the head's pose; surface_vertices (T, S, S, 3) int16, the bundle's vertices around it, -1 where face units move
+    nothing, -2 where the background is; surface_shares (T, S, S, 2) uint8, how much of the first two; surface_camera
+    (1, 4) as `eartalking.autoencoder.surface.CAMERA`.
     """
     values = renderer.surface(motion)
     triangle = values[..., 3].round().astype(np.int64) - 1  # (T, S, S)

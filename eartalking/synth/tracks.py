@@ -48,9 +48,7 @@ def steps(
     return track
 
 
-def episodes(
-    times: np.ndarray, rng: np.random.Generator, share: float, draw: Callable[[], float]
-) -> np.ndarray:
+def episodes(times: np.ndarray, rng: np.random.Generator, share: float, draw: Callable[[], float]) -> np.ndarray:
     """A track that is 0 but for episodes of 1.5 to 5 s at a drawn level, about `share` of the time: (T,)."""
     track = np.zeros(len(times))
     if not len(times) or share <= 0:
@@ -60,11 +58,7 @@ def episodes(
         length = rng.uniform(1.5, 5.0)
         if rng.random() < share:
             rise, fall = rng.uniform(0.2, 0.8), rng.uniform(0.3, 0.9)
-            track += (
-                draw()
-                * smooth_step((times - time) / rise)
-                * (1 - smooth_step((times - time - length) / fall))
-            )
+            track += draw() * smooth_step((times - time) / rise) * (1 - smooth_step((times - time - length) / fall))
             time += fall
         time += length
     return track
@@ -76,9 +70,7 @@ def add_bumps(track: np.ndarray, times: np.ndarray, at: Iterable[float], size: f
         track += size * np.exp(-0.5 * ((times - time) / width) ** 2)
 
 
-def fixations(
-    times: np.ndarray, head: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, list[float]]:
+def fixations(times: np.ndarray, head: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[float]]:
     """Eyes that rest on the camera or beside it and move on in saccades.
 
     Args:

@@ -107,9 +107,7 @@ def frame_loudness(waveform: np.ndarray, num_frames: int) -> np.ndarray:
     power[:count] = waveform[:count] ** 2
     power = power.reshape(num_frames, SAMPLES_PER_FRAME).mean(1)
     kernel = np.exp(-0.5 * (np.arange(-3, 4) / 1.2) ** 2)
-    envelope = (
-        np.sqrt(np.convolve(power, kernel / kernel.sum(), "same")) if num_frames >= 7 else np.sqrt(power)
-    )
+    envelope = np.sqrt(np.convolve(power, kernel / kernel.sum(), "same")) if num_frames >= 7 else np.sqrt(power)
     voiced = envelope[envelope > 0.1 * envelope.max()] if envelope.any() else envelope
     return envelope / max(float(np.median(voiced)) if len(voiced) else 0.0, 1e-4)
 
@@ -122,9 +120,7 @@ def frame_phones(phones: Sequence[tuple[str, float, float]], num_frames: int) ->
     return indices
 
 
-def speech_mouth(
-    phones: Sequence[tuple[str, float, float]], waveform: np.ndarray, num_frames: int
-) -> np.ndarray:
+def speech_mouth(phones: Sequence[tuple[str, float, float]], waveform: np.ndarray, num_frames: int) -> np.ndarray:
     """The mouth of somebody who says these phones, at natural strength.
 
     Args:
@@ -159,9 +155,7 @@ def speech_mouth(
     for group, shape in ((BILABIALS, _CLOSED), (LABIODENTALS, _LIP_TEETH)):
         contact = _contact([(start, end) for phone, start, end in phones if phone in group], times)[:, None]
         kept = mouth.copy()
-        kept[:, _OPENING_UNITS] = (
-            0.0  # a contact keeps the neighbours' rounding and spreading, not their opening
-        )
+        kept[:, _OPENING_UNITS] = 0.0  # a contact keeps the neighbours' rounding and spreading, not their opening
         mouth = (1 - contact) * mouth + contact * np.maximum(0.6 * kept, unit_vector(shape))
     return np.clip(mouth, 0.0, 1.0).astype(np.float32)
 

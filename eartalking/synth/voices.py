@@ -74,9 +74,7 @@ def voices(engine: str, split: str) -> tuple[Voice, ...]:
     """The voices of an engine in a split; the recorded prompts have one speaker, split by text alone."""
     if engine == "espeak":
         return tuple(
-            Voice("espeak", f"{lang}+{variant}")
-            for variant in _VARIANTS[split].split()
-            for lang in _LANGUAGES.split()
+            Voice("espeak", f"{lang}+{variant}") for variant in _VARIANTS[split].split() for lang in _LANGUAGES.split()
         )
     if engine == "prompts":
         return (Voice("prompts", "allison"),)
@@ -157,9 +155,7 @@ class _Espeak:
             i += 1
         return 0
 
-    def speak(
-        self, name: str, text: str, pace: float, pitch: int, pitch_range: int
-    ) -> tuple[np.ndarray, Phones]:
+    def speak(self, name: str, text: str, pace: float, pitch: int, pitch_range: int) -> tuple[np.ndarray, Phones]:
         self._samples, self._events = [], []
         if self._library.espeak_SetVoiceByName(name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {name!r}")
@@ -350,7 +346,9 @@ def prompt_texts() -> dict[str, str]:
         RuntimeError: the Debian package with the recordings is not installed.
     """
     if not _PROMPT_TEXTS.is_file() or not _PROMPT_SOUNDS.is_dir():
-        raise RuntimeError("the recorded prompts need: apt-get install asterisk-core-sounds-en-g722 asterisk-core-sounds-en")
+        raise RuntimeError(
+            "the recorded prompts need: apt-get install asterisk-core-sounds-en-g722 asterisk-core-sounds-en"
+        )
     with gzip.open(_PROMPT_TEXTS, "rt", encoding="utf-8", errors="replace") as reader:
         lines = [line.split(":", 1) for line in reader if ":" in line and not line.startswith(";")]
     texts = {}

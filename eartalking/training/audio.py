@@ -3,6 +3,7 @@
 Speech needs no rendering, so the encoder first learns to listen from hours of it: from the voice alone it regresses
 SynthTalk's mouth units and names the phone of each frame. The autoregressive model then starts with ears.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -57,7 +58,13 @@ class VoiceBatch:
 
     @classmethod
     def draw(
-        cls, tracks: list[VoiceTrack], count: int, num_frames: int, lookahead: int, rng: np.random.Generator, augment: bool
+        cls,
+        tracks: list[VoiceTrack],
+        count: int,
+        num_frames: int,
+        lookahead: int,
+        rng: np.random.Generator,
+        augment: bool,
     ) -> VoiceBatch:
         """Random windows of `num_frames` frames; what follows a window is heard only as far as the lookahead."""
         weights = np.array([len(track.phones) for track in tracks], float)
@@ -134,7 +141,9 @@ def main(argv: list[str] | None = None) -> int:
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
     model = load_model(args.init) if args.init else TalkingHeadModel(PRESETS[args.preset])
     if model.config.audio.encoder != "conv":
-        parser.error(f"--init: {args.init} has a pretrained audio encoder ({model.config.audio.encoder}); this stage is not for it")
+        parser.error(
+            f"--init: {args.init} has a pretrained audio encoder ({model.config.audio.encoder}); this stage is not for it"
+        )
     trainer = AudioTrainer(model.audio_encoder).requires_grad_(True)
     trainer.encoder.to_tokens.requires_grad_(False)  # has no part in this stage
     tracks, held_out = (load_tracks(folder) for folder in (args.speech, args.val))
@@ -143,7 +152,9 @@ def main(argv: list[str] | None = None) -> int:
     fixed = VoiceBatch.draw(held_out, 64, args.frames, lookahead, np.random.default_rng(0), augment=False)
     average = train(
         trainer,
-        lambda: VoiceBatch.draw(tracks, options.batch_size, args.frames, lookahead, rng, augment=True).to(accelerator.device),
+        lambda: VoiceBatch.draw(tracks, options.batch_size, args.frames, lookahead, rng, augment=True).to(
+            accelerator.device
+        ),
         compute_losses,
         lambda module, step: evaluate(module, fixed.to(accelerator.device)),
         options,

@@ -1,7 +1,10 @@
-"""What happens to pictures on their way to a network: cuts beside their place, tint, tone, loss of size, compression, noise.
+"""What happens to pictures on their way to a network: cuts beside their place, tint, tone, loss of size, compression,
+noise.
 
-A network that has only seen clean renders trusts the renderer's finish; what a model draws, and photographs, look otherwise.
+A network that has only seen clean renders trusts the renderer's finish; what a model draws, and photographs, look
+otherwise.
 """
+
 from __future__ import annotations
 
 import math
@@ -23,10 +26,14 @@ def somewhere(count: int, device: torch.device | None = None) -> Tensor:
 
 
 def misplaced(found: Tensor, truth: Tensor) -> Tensor:
-    """Landmarks (B, 3, 2) to cut at: half of them where they were found, if that is near, the others near where they are."""
+    """Landmarks (B, 3, 2) to cut at: half of them where they were found, if that is near, the others near where they
+    are.
+    """
     count, device = len(truth), truth.device
     follows = ((found - truth).abs().amax((1, 2)) < FOUND) & (torch.rand(count, device=device) < 0.5)
-    near = truth + 0.009 * torch.exp(0.7 * torch.randn(count, 1, 1, device=device)) * torch.randn(count, 3, 2, device=device)
+    near = truth + 0.009 * torch.exp(0.7 * torch.randn(count, 1, 1, device=device)) * torch.randn(
+        count, 3, 2, device=device
+    )
     return torch.where(follows[:, None, None], found.detach(), near)
 
 
@@ -47,11 +54,13 @@ class Damage:
         shrink, blocks, noise = torch.rand(3).tolist()
         colour = torch.randn(2, count, 3, device=device)
         tone, grey = torch.exp(0.25 * torch.randn(count, device=device)), torch.rand(count, device=device) < 0.1
-        return Damage(1 + 0.2 * colour[0], 0.06 * colour[1], tone, grey, 0.3 + 0.5 * shrink, 0.02 + 0.13 * blocks, 0.06 * noise)
+        return Damage(
+            1 + 0.2 * colour[0], 0.06 * colour[1], tone, grey, 0.3 + 0.5 * shrink, 0.02 + 0.13 * blocks, 0.06 * noise
+        )
 
     def apply(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, ..., 3, S, S) in 0..1. Colour hits every frame; the others a slice of the batch, which is in random
-        order anyway."""
+        """Pictures (B, ..., 3, S, S) in 0..1. Colour hits every frame; the others a slice of the batch, which is in
+        random order anyway."""
         count = len(pictures)
         one, colour = [count] + [1] * (pictures.ndim - 1), [count] + [1] * (pictures.ndim - 4) + [3, 1, 1]
         pictures = pictures.clamp(1e-4, 1) ** self.tone.view(one) * self.gain.view(colour) + self.lift.view(colour)

@@ -1,8 +1,10 @@
 """Stage 1, the motion code: `python -m eartalking.training.code --stills DIR --out DIR`.
 
-Measures the spread of every motion label over the training stills, fixes the code that all later stages share, and writes a
+Measures the spread of every motion label over the training stills, fixes the code that all later stages share, and
+writes a
 new checkpoint with it: nothing else in it is trained yet.
 """
+
 from __future__ import annotations
 
 import argparse

@@ -1,9 +1,10 @@
 """Clips on disk -> training batches.
 
 `StillPairs` serves the two halves of the autoencoder: a frame, its portrait, and what both do. `LatentClips` serves the
-autoregressive model: the latents of whole clips, encoded once by `python -m eartalking.training.encode`, with waveforms and
-labels, held in memory.
+autoregressive model: the latents of whole clips, encoded once by `python -m eartalking.training.encode`, with waveforms
+and labels, held in memory.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -33,18 +34,13 @@ def find_clips(folder: Path) -> list[Path]:
     return paths
 
 
-
-
-
-
-
-
 class StillPairs(Dataset):
-    """One item per still of a folder of `stills` clips: a state of one of the clip's two people, and that person's portrait.
+    """One item per still of a folder of `stills` clips: a state of one of the clip's two people, and that person's
+    portrait.
 
     dict of `frame`, `portrait` (H, W, 3) uint8, `correspondence` (M, M, 2), `visibility` (M, M) in 0..1, `motion` and
-    `portrait_motion` (NUM_MOTION_LABELS,), `landmarks` and `portrait_landmarks` (3, 2). The files stay mapped into memory; only
-    what an item needs is read.
+    `portrait_motion` (NUM_MOTION_LABELS,), `landmarks` and `portrait_landmarks` (3, 2). The files stay mapped into
+    memory; only what an item needs is read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +48,8 @@ class StillPairs(Dataset):
         self.frames_per_clip = len(self.clips[0]["frames"])
         self.motion = [clip_motion(clip) for clip in self.clips]
         self.portrait_motion = {
-            prefix: [clip_motion(clip, prefix + "reference_labels")[0] for clip in self.clips] for prefix in ("", "twin_")
+            prefix: [clip_motion(clip, prefix + "reference_labels")[0] for clip in self.clips]
+            for prefix in ("", "twin_")
         }
 
     def __len__(self) -> int:

@@ -2,13 +2,14 @@
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 12000 --max-minutes 9` (resumes slice by slice).
 
-From a portrait, its motion and the motion of the frame (exact, through the fixed code, with a little noise) to the frame. The
-checkpoint's surface encoder (training.surface) stays as it is: its warp is what the decoder starts from.
+From a portrait, its motion and the motion of the frame (exact, through the fixed code, with a little noise) to the
+frame. The checkpoint's surface encoder (training.surface) stays as it is: its warp is what the decoder starts from.
 - The warp and the visibility are supervised by SynthTalk's exact correspondence.
 - The code says nothing of whose face it is, so every identity teaches the same code.
 
 The frame encoder (training.encoder) learns beside this, from the same stills: neither needs the other.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -50,14 +51,15 @@ class DecoderTrainer(nn.Module):
         own = own + noise * PORTRAIT_NOISE * torch.randn_like(own)
         reference = autoencoder.reference_of(batch["portrait"], own, batch["portrait_landmarks"])
         if not reference.pyramid[0].requires_grad and torch.is_grad_enabled():
-            # PyTorch 2.13's backward of a channels-last group norm crashes the process where its input needs no gradient.
+            # PyTorch 2.13's backward of a channels-last group norm crashes the process where its input needs no
+            # gradient.
             reference = reference._replace(pyramid=[level.requires_grad_() for level in reference.pyramid])
         return autoencoder.decoder.paint(autoencoder.geometry(latents, reference), reference)
 
 
-
-
-def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None) -> Losses:
+def compute_losses(
+    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None
+) -> Losses:
     """Losses at a training progress in 0..1."""
     target, visibility = batch["frame"], batch["visibility"]
     weights = importance(batch)
@@ -68,8 +70,8 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], progress: float
     }
     weights = F.interpolate(weights / weights.mean(), size=target.shape[-2:], mode="bilinear", align_corners=False)
     seen = F.interpolate(visibility, size=target.shape[-2:], mode="bilinear", align_corners=False)
-    # The blend learns what is visible, and nothing else: left to the pixels, it hides each small error of the warp behind
-    # a blurred painting of the face.
+    # The blend learns what is visible, and nothing else: left to the pixels, it hides each small error of the warp
+    # behind a blurred painting of the face.
     blend = decoded.blend.detach()
     image = blend * decoded.warped + (1 - blend) * decoded.painted
     losses |= {
@@ -83,7 +85,9 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], progress: float
         few = -(-len(target) // PERCEPTUAL_PART)
         crop = (slice(few), slice(None), *_random_crop(target.shape[-1]))
         ours, truth = perceptual(image[crop]), perceptual(target[crop])
-        losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth, strict=True)]).mean()
+        losses["perceptual"] = torch.stack(
+            [(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth, strict=True)]
+        ).mean()
         scales["perceptual"] = 0.1
     strength = (detail(image) - detail(target)).abs().mean(1, keepdim=True)
     losses["detail"] = (F.interpolate(weights, size=strength.shape[-2:], mode="area") * strength).mean()
@@ -114,7 +118,6 @@ def evaluate(trainer: DecoderTrainer, batch: dict[str, Tensor], out: Path, step:
         "psnr_hidden": psnr(decoded.image, target, hidden),
         "psnr_portrait": psnr(batch["portrait"], target, moves),
         "sharpness": sharpness(decoded.image, moves) / sharpness(target, moves),
-
         "warp": float(warp_loss(decoded.warps[-1:], batch["warp"], batch["visibility"], even)),
         "warp_coarse": float(warp_loss(decoded.warps[-2:-1], batch["warp"], batch["visibility"], even)),
         "warp_important": float(warp_loss(decoded.warps[-2:-1], batch["warp"], batch["visibility"], importance(batch))),
@@ -127,7 +130,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="checkpoint with a trained surface encoder")
     parser.add_argument("--data", type=Path, required=True, help="folder of `stills` clips, training split")
     parser.add_argument("--val", type=Path, required=True, help="folder of `stills` clips, validation split")
-    parser.add_argument("--keep-reference", action="store_true", help="leave the reference encoder, whose features the model knows, alone")
+    parser.add_argument(
+        "--keep-reference",
+        action="store_true",
+        help="leave the reference encoder, whose features the model knows, alone",
+    )
     parser.add_argument("--no-perceptual", action="store_true", help="leave out the EfficientNet feature loss")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)

@@ -1,15 +1,18 @@
 """Stage 7, training latents: `python -m eartalking.training.encode --checkpoint DIR --speech DIR --portraits DIR ...`.
 
-For SynthTalk nothing has to be rendered here: an utterance is animated (motion.py), and the fixed code turns each frame's
-exact labels into the latents that stand for them, thousands of frames a second. Each clip gets a portrait from the `stills`.
-Clips of real video (`--clips`, from training.prepare) go through the frame encoder instead.
+For SynthTalk nothing has to be rendered here: an utterance is animated (motion.py), and the fixed code turns each
+frame's exact labels into the latents that stand for them, thousands of frames a second. Each clip gets a portrait from
+the `stills`. Clips of real video (`--clips`, from training.prepare) go through the frame encoder instead.
 
-`--decoder`, `--encoder` and `--refiner` name the checkpoints of stages 3 to 5; they are put together here. Without them the
-autoregressive model can start at once, beside them: the latents stay the same, only the portraits' features are still zero.
+`--decoder`, `--encoder` and `--refiner` name the checkpoints of stages 3 to 5; they are put together here. Without them
+the
+autoregressive model can start at once, beside them: the latents stay the same, only the portraits' features are still
+zero.
 
 The latents' mean and spread over the training split are written into a copy of the checkpoint (`out/checkpoint`); the
 normalised latents, with voices and labels, into one file per split (`out/train.safetensors`, `out/val.safetensors`).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -62,28 +65,41 @@ def _features(autoencoder: FrameAutoencoder, image: Tensor, device: torch.device
 
 
 @torch.inference_mode()
-def speech_rows(autoencoder: FrameAutoencoder, corpus: Path, portraits: list[Rows], rng: np.random.Generator) -> Iterator[Rows]:
+def speech_rows(
+    autoencoder: FrameAutoencoder, corpus: Path, portraits: list[Rows], rng: np.random.Generator
+) -> Iterator[Rows]:
     """Animated utterances, in clips of a few seconds."""
     for path in tqdm(corpus_files(corpus), desc="speech", unit="utterance", mininterval=5):
         utterance = Utterance.load(path)
         for start in np.arange(0.0, max(utterance.seconds - 1.0, 0.1), CLIP_SECONDS):
             span = cut(utterance, float(start), float(min(start + CLIP_SECONDS, utterance.seconds)))
             motion = make_motion(span, rng, control_jumps=bool(rng.random() < JUMP_SHARE))
-            labels = {item.name: torch.from_numpy(np.asarray(getattr(motion, item.name))) for item in dataclasses.fields(motion)}
+            labels = {
+                item.name: torch.from_numpy(np.asarray(getattr(motion, item.name)))
+                for item in dataclasses.fields(motion)
+            }
             waveform = augment_waveform(span.waveform, rng) if rng.random() < AUGMENTED_SHARE else span.waveform
             rows = _label_rows(labels, torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
             portrait = portraits[int(rng.integers(len(portraits)))]
-            noise = PORTRAIT_NOISE * torch.from_numpy(rng.standard_normal(portrait["reference_latents"].shape, np.float32))
+            noise = PORTRAIT_NOISE * torch.from_numpy(
+                rng.standard_normal(portrait["reference_latents"].shape, np.float32)
+            )
             portrait = portrait | {"reference_latents": portrait["reference_latents"] + noise}
-            yield rows | portrait | {"latents": autoencoder.code.encode(rows["labels"].to(autoencoder.code.basis.device)).cpu()}
+            yield (
+                rows
+                | portrait
+                | {"latents": autoencoder.code.encode(rows["labels"].to(autoencoder.code.basis.device)).cpu()}
+            )
 
 
 @torch.inference_mode()
-def clip_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.device, batch_size: int = 16) -> Iterator[Rows]:
+def clip_rows(
+    autoencoder: FrameAutoencoder, folder: Path, device: torch.device, batch_size: int = 16
+) -> Iterator[Rows]:
     """Clips with frames, read by the frame encoder."""
     for path in tqdm(find_clips(folder), desc="clips", unit="clip", mininterval=5):
         clip = load_file(path)
-        labels = {name[len("labels."):]: value for name, value in clip.items() if name.startswith("labels.")}
+        labels = {name[len("labels.") :]: value for name, value in clip.items() if name.startswith("labels.")}
         reference = autoencoder.reference(to_float(clip["reference"])[None].to(device))
         latents = [
             autoencoder.encode(to_float(chunk.to(device)), reference.expand(len(chunk))).cpu()
@@ -104,8 +120,6 @@ def _label_rows(labels: dict[str, Tensor], waveform: Tensor) -> Rows:
     }
 
 
-
-
 def pack(clips: list[Rows]) -> Rows:
     """Clips as concatenated tensors; offsets say where each clip starts."""
     packed = {name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}
@@ -123,15 +137,21 @@ def normalise(tensors: Rows, mean: Tensor, std: Tensor) -> Rows:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eartalking.training.encode", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)")
+    parser.add_argument(
+        "--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)"
+    )
     parser.add_argument("--decoder", help="checkpoint whose decoder, reference encoder and surface encoder to take")
     parser.add_argument("--encoder", help="checkpoint whose frame encoder to take")
     parser.add_argument("--refiner", help="checkpoint whose part refiner to take")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus, training split")
     parser.add_argument("--val-speech", type=Path, required=True, help="speech corpus, validation split")
-    parser.add_argument("--portraits", type=Path, required=True, help="folder of clips whose portraits to use, training split")
+    parser.add_argument(
+        "--portraits", type=Path, required=True, help="folder of clips whose portraits to use, training split"
+    )
     parser.add_argument("--val-portraits", type=Path, required=True, help="the same, validation split")
-    parser.add_argument("--clips", type=Path, help="folder of clips of real video to add to the training split; needs --encoder")
+    parser.add_argument(
+        "--clips", type=Path, help="folder of clips of real video to add to the training split; needs --encoder"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -140,7 +160,11 @@ def main(argv: list[str] | None = None) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(args.checkpoint, device)
     autoencoder = model.autoencoder
-    sources = ((args.decoder, ("decoder", "reference_encoder", "surface")), (args.encoder, ("encoder",)), (args.refiner, ("refiner",)))
+    sources = (
+        (args.decoder, ("decoder", "reference_encoder", "surface")),
+        (args.encoder, ("encoder",)),
+        (args.refiner, ("refiner",)),
+    )
     for source, parts in sources:
         if source:
             other = load_model(source, device).autoencoder

@@ -2,11 +2,13 @@
 
 CPU preset: the defaults. GPU preset: `--batch-size 256 --steps 8000 --max-minutes 9` (resumes slice by slice).
 
-From a frame and the portrait to the frame's coordinates in the fixed motion code, and to where eyes and mouth are. A stream
-needs it once, for the portrait itself; real video (training.prepare) needs it for every frame. Mirrored faces double the
-identities; damage keeps the encoder from trusting the renderer's finish. `--trunks` starts from a face reader that has seen
+From a frame and the portrait to the frame's coordinates in the fixed motion code, and to where eyes and mouth are. A
+stream needs it once, for the portrait itself; real video (training.prepare) needs it for every frame. Mirrored faces
+double the identities; damage keeps the encoder from trusting the renderer's finish. `--trunks` starts from a face
+reader that has seen
 such heads already: the two look at faces in the same way.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -101,10 +103,15 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], code: MotionCod
     weights = torch.ones(len(code.scale), device=found.device)
     weights[GAZE] = 3.0
     weights[HEAD_POSE] = 2.0
-    losses = {"landmarks": F.smooth_l1_loss(found, torch.cat([batch["landmarks"], batch["portrait_landmarks"]]), beta=0.01) / 0.02}
+    losses = {
+        "landmarks": F.smooth_l1_loss(found, torch.cat([batch["landmarks"], batch["portrait_landmarks"]]), beta=0.01)
+        / 0.02
+    }
     for name, read, motion in (("frame", frame, batch["motion"]), ("portrait", portrait, batch["portrait_motion"])):
         error = F.smooth_l1_loss(read, code.to_coordinates(motion), beta=0.3, reduction="none") * weights
-        shut = motion[:, BLINK_COLUMNS].mean(1, keepdim=True) > 0.5 * MOTION_SCALES["face_units"]  # then nobody sees a gaze
+        shut = (
+            motion[:, BLINK_COLUMNS].mean(1, keepdim=True) > 0.5 * MOTION_SCALES["face_units"]
+        )  # then nobody sees a gaze
         error[:, GAZE] = error[:, GAZE] * ~shut
         losses[name] = error.mean()
     return losses | {"loss": sum(losses.values())}
@@ -112,7 +119,9 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], code: MotionCod
 
 @torch.no_grad()
 def evaluate(trainer: EncoderTrainer, batches: list[dict[str, Tensor]], code: MotionCode) -> dict[str, float]:
-    """Errors on held-out identities: of frames and of portraits, of their poses and gazes in degrees, of landmarks in pixels of 256."""
+    """Errors on held-out identities: of frames and of portraits, of their poses and gazes in degrees, of landmarks in
+    pixels of 256.
+    """
     errors: dict[str, list[Tensor]] = {}
     encoder = trainer.encoder
     for batch in batches:
@@ -133,14 +142,18 @@ def evaluate(trainer: EncoderTrainer, batches: list[dict[str, Tensor]], code: Mo
 @torch.no_grad()
 def usual_error(encoder: FrameEncoder, batches: list[dict[str, Tensor]], code: MotionCode) -> Tensor:
     """Root mean square of the error of each coordinate (L,) on held-out people."""
-    errors = [encoder(batch["frame"], batch["portrait"]).float() - code.to_coordinates(batch["motion"]) for batch in batches]
+    errors = [
+        encoder(batch["frame"], batch["portrait"]).float() - code.to_coordinates(batch["motion"]) for batch in batches
+    ]
     return torch.cat(errors).square().mean(0).sqrt()
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eartalking.training.encoder", description=__doc__.split("\n")[0])
     RunOptions.add_arguments(parser, steps=3000, batch_size=32, learning_rate=1e-3)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)")
+    parser.add_argument(
+        "--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of `stills` clips, training split")
     parser.add_argument("--val", type=Path, required=True, help="folder of `stills` clips, validation split")
     parser.add_argument("--trunks", type=Path, help="folder of a trained face reader whose trunks to start from")
@@ -156,7 +169,9 @@ def main(argv: list[str] | None = None) -> int:
     code = autoencoder.code.to(accelerator.device)
     workers = 0 if accelerator.device.type == "cpu" else 8
     stills = StillPairs(args.data)
-    stream = endless(DataLoader(stills, min(options.batch_size, len(stills)), shuffle=True, drop_last=True, num_workers=workers))
+    stream = endless(
+        DataLoader(stills, min(options.batch_size, len(stills)), shuffle=True, drop_last=True, num_workers=workers)
+    )
     held_out = [prepare(batch, accelerator.device, False) for batch in DataLoader(StillPairs(args.val), 48)]
     average = train(
         trainer,

@@ -1,4 +1,5 @@
 """Numbers and pictures by which the stages are watched."""
+
 from __future__ import annotations
 
 import torch

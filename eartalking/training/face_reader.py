@@ -1,10 +1,12 @@
-"""Train the FaceReader: `python -m eartalking.training.face_reader --data FILE [FILE ...] --val FILE [FILE ...] --out RUN`.
+"""Train the FaceReader: `python -m eartalking.training.face_reader --data FILE [FILE ...] --val FILE [FILE ...] --out
+RUN`.
 
-FILEs are written by `eartalking.training.face_reader_data`: those to learn from with --patches, those of `--val` without and of other
-identities. Frames are mirrored, shrunk, compressed, recoloured and cut in a wrong place, so that the reader also works
-on what a model draws. RUN is a folder that resumes (eartalking.training.loop); `--weights` is where the reader goes,
-with its accuracy on the held-out identities, which is also the last line printed.
+FILEs are written by `eartalking.training.face_reader_data`: those to learn from with --patches, those of `--val`
+without and of other identities. Frames are mirrored, shrunk, compressed, recoloured and cut in a wrong place, so that
+the reader also works on what a model draws. RUN is a folder that resumes (eartalking.training.loop); `--weights` is
+where the reader goes, with its accuracy on the held-out identities, which is also the last line printed.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,7 +21,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eartalking.controls import EMOTIONS
-from eartalking.perception.face_parts import EYE_SIZE, IRIS_SIZE, MOUTH_SIZE, WHOLE_SIZE, cut, from_whole, part_places, whole_place
+from eartalking.perception.face_parts import (
+    EYE_SIZE,
+    IRIS_SIZE,
+    MOUTH_SIZE,
+    WHOLE_SIZE,
+    cut,
+    from_whole,
+    part_places,
+    whole_place,
+)
 from eartalking.perception.face_reader import GAZE, READINGS, SCALES, WEIGHTS_FOLDER, FaceReader, FaceReaderNet
 from eartalking.training.augmentation import Damage, misplaced, somewhere
 from eartalking.training.encoder import mirrored_landmarks
@@ -75,7 +86,13 @@ def reading_losses(net: FaceReaderNet, batch: Rows) -> Losses:
     new_eyes, new_irises, new_mouth = part_places(cuts)
     pairs = [_floats(batch["eyes"][:, side]) for side in range(2)]
     eyes, irises = (
-        torch.stack([cut(pair, torch.linalg.solve(old, new), size) for pair, old, new in zip(pairs, stored_eyes, places, strict=True)], 1)
+        torch.stack(
+            [
+                cut(pair, torch.linalg.solve(old, new), size)
+                for pair, old, new in zip(pairs, stored_eyes, places, strict=True)
+            ],
+            1,
+        )
         for places, size in ((new_eyes, EYE_SIZE), (new_irises, IRIS_SIZE))
     )
     mouth = cut(_floats(batch["mouth"]), torch.linalg.solve(stored_mouth, new_mouth), MOUTH_SIZE)
@@ -103,7 +120,8 @@ def _floats(pictures: Tensor) -> Tensor:
 @torch.inference_mode()
 def measure(net: FaceReaderNet, data: ReaderData) -> dict[str, float]:
     """Mean absolute error per reading (gaze: where the eyes are open) and of the landmarks (pixels of 256), emotions
-    recognised where they are clear, how often the blink is on the right side of one half, and the mouth's correlation."""
+    recognised where they are clear, how often the blink is on the right side of one half, and the mouth's
+    correlation."""
     net.eval()
     parts = []
     for start in range(0, len(data), 32):
@@ -114,7 +132,10 @@ def measure(net: FaceReaderNet, data: ReaderData) -> dict[str, float]:
     scales = torch.tensor(list(SCALES.values()))
     error, truth = (rows["read"] - rows["values"]).abs() * scales, rows["values"] * scales
     is_open = truth[:, BLINK] < 0.5
-    accuracy = {name: float(error[is_open if name.startswith("gaze") else slice(None), i].mean()) for i, name in enumerate(READINGS)}
+    accuracy = {
+        name: float(error[is_open if name.startswith("gaze") else slice(None), i].mean())
+        for i, name in enumerate(READINGS)
+    }
     clear = (rows["calm"] > 0) & ((rows["emotion"] == 0) | (rows["intensity"] >= CLEAR_INTENSITY))
     right = (rows["named"] == rows["emotion"])[clear].float()
     accuracy["emotion_recognised"] = float(right.mean()) if len(right) else math.nan
@@ -125,8 +146,16 @@ def measure(net: FaceReaderNet, data: ReaderData) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eartalking.training.face_reader", description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="files of eartalking.training.face_reader_data, training split")
+    parser = argparse.ArgumentParser(
+        prog="python -m eartalking.training.face_reader", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="files of eartalking.training.face_reader_data, training split",
+    )
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="such files of held-out identities")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_FOLDER, help="folder for the trained reader")
     parser.add_argument("--init", type=Path, help="folder of a trained reader to go on from")
@@ -152,7 +181,9 @@ def main(argv: list[str] | None = None) -> int:
              "emotions": list(EMOTIONS)}  # fmt: skip
     if args.init:
         before = json.loads((args.init / "config.json").read_text(encoding="utf-8"))
-        about["went_on_from"] = {name: before.get(name) for name in ("steps", "batch_size", "training_images", "went_on_from")}
+        about["went_on_from"] = {
+            name: before.get(name) for name in ("steps", "batch_size", "training_images", "went_on_from")
+        }
     FaceReader(net, accuracy).save(args.weights, **about)
     print(json.dumps({"training_images": len(data), "held_out_images": len(held_out), **accuracy}))
     return 0

@@ -1,14 +1,16 @@
-"""What the FaceReader learns from: `python -m eartalking.training.face_reader_data --out FILE --split train --clips DIR ... --render N --speech DIR`.
+"""What the FaceReader learns from: `python -m eartalking.training.face_reader_data --out FILE --split train --clips DIR
+... --render N --speech DIR`.
 
-Frames of SynthTalk clips (eartalking.synth.clips; a few of each), and states rendered for this purpose: wide gazes, strong
-emotions on calm faces, lids open and shut, on a mouth that speaks. Everything goes into one safetensors file:
+Frames of SynthTalk clips (eartalking.synth.clips; a few of each), and states rendered for this purpose: wide gazes,
+strong emotions on calm faces, lids open and shut, on a mouth that speaks. Everything goes into one safetensors file:
 
     images (F, 3, 256, 256) uint8; or with --patches, for training, what the reader cuts out of them with some margin:
     whole (F, 3, 112, 112), eyes (F, 2, 3, 80, 80), mouth (F, 3, 88, 88) uint8
-    values (F, 10) float32 in units of SCALES; landmarks (F, 3, 2) float32 in fractions of the frame (x right, y down: the
-    eye on the picture's left, the other eye, the mouth); emotion (F,) int64; weight (F,) float32: how sure it can be told
-    intensity (F,) float32, calm (F,) bool: no brow or smile control contradicts the emotion
+    values (F, 10) float32 in units of SCALES; landmarks (F, 3, 2) float32 in fractions of the frame (x right, y down:
+    the eye on the picture's left, the other eye, the mouth); emotion (F,) int64; weight (F,) float32: how sure it can
+    be told intensity (F,) float32, calm (F,) bool: no brow or smile control contradicts the emotion
 """
+
 from __future__ import annotations
 
 import argparse
@@ -81,7 +83,9 @@ def reading_states(mouth: np.ndarray, rng: np.random.Generator) -> Motion:
     blink = np.where(rng.random(count) < 0.15, 1.0, sometimes(0.15, rng.uniform(0, 1, count)))
     emotion = np.where(rng.random(count) < 0.6, rng.integers(1, len(EMOTIONS), count), 0).astype(np.int32)
     intensity = (np.where(rng.random(count) < 0.5, 1.0, rng.uniform(0.4, 1, count)) * (emotion > 0)).astype(np.float32)
-    brow, smile = (sometimes(0.7, rng.uniform(-1, 1, count)) * np.where(calm & (emotion > 0), 0.3, 1.0) for _ in range(2))
+    brow, smile = (
+        sometimes(0.7, rng.uniform(-1, 1, count)) * np.where(calm & (emotion > 0), 0.3, 1.0) for _ in range(2)
+    )
     scale = np.where(rng.random(count) < 0.5, 1.0, rng.uniform(0.3, 1.7, count))
     tracks = {"blink": blink, "brow": brow, "smile": smile, "mouth_scale": scale}
     tracks = {name: value.astype(np.float32) for name, value in tracks.items()}
@@ -98,7 +102,9 @@ def reading_states(mouth: np.ndarray, rng: np.random.Generator) -> Motion:
     )
 
 
-def rendered_rows(seed: int, split: str, count: int, speech: list[Path], renderer: Renderer, bundle: HeadBundle) -> Rows:
+def rendered_rows(
+    seed: int, split: str, count: int, speech: list[Path], renderer: Renderer, bundle: HeadBundle
+) -> Rows:
     """States of one identity that no clip has, with the mouths of a random utterance."""
     rng = np.random.default_rng([7, SPLITS.index(split), seed])
     utterance = Utterance.load(speech[int(rng.integers(len(speech)))])
@@ -157,12 +163,18 @@ def patches(rows: Rows) -> Rows:
     images = rows.pop("images").float()
     face, eyes, mouth = stored_places(rows["landmarks"])
     eyes = torch.stack([cut(images, place, EYE_PATCH) for place in eyes], 1)
-    found = {"whole": cut(F.avg_pool2d(images, 2), face, WHOLE_PATCH), "eyes": eyes, "mouth": cut(images, mouth, MOUTH_PATCH)}
+    found = {
+        "whole": cut(F.avg_pool2d(images, 2), face, WHOLE_PATCH),
+        "eyes": eyes,
+        "mouth": cut(images, mouth, MOUTH_PATCH),
+    }
     return {name: value.round().byte() for name, value in found.items()} | rows
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eartalking.training.face_reader_data", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m eartalking.training.face_reader_data", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
     parser.add_argument("--split", choices=SPLITS, default="train", help="of the rendered states")
     parser.add_argument("--clips", type=Path, nargs="*", default=[], help="folders of SynthTalk clips of 256 pixels")
@@ -171,13 +183,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--start", type=int, default=0, help="first seed of --render")
     parser.add_argument("--states", type=int, default=10, help="states of each rendered identity")
     parser.add_argument("--speech", type=Path, help="speech corpus of the same split, for --render")
-    parser.add_argument("--patches", action="store_true", help="for training: two fifths of the size, much faster to learn from")
+    parser.add_argument(
+        "--patches", action="store_true", help="for training: two fifths of the size, much faster to learn from"
+    )
     args = parser.parse_args(argv)
     if args.render and args.speech is None:
         parser.error("--render needs --speech")
     keep = patches if args.patches else dict
     parts: list[Rows] = []
-    for path in tqdm([path for folder in args.clips for path in sorted(folder.glob("*.safetensors"))], unit="clip", mininterval=5):
+    for path in tqdm(
+        [path for folder in args.clips for path in sorted(folder.glob("*.safetensors"))], unit="clip", mininterval=5
+    ):
         parts += map(keep, clip_rows(path, args.clip_frames))
     if args.render:
         bundle, speech = load_bundle(), corpus_files(args.speech)

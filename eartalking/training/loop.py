@@ -4,6 +4,7 @@ A run is a folder: `state.pt` (everything needed to go on, rewritten every few m
 report), `samples/` (pictures). Starting a run again with the same folder resumes it; `--max-minutes` ends a slice early
 and keeps the state, so that a run can be spread over many short leases of a machine.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -54,7 +55,9 @@ class RunOptions:
         parser.add_argument("--warmup-steps", type=int, default=warmup_steps)
         parser.add_argument("--decay-share", type=float, default=0.3, help="last share of the steps with falling rate")
         parser.add_argument("--ema-decay", type=float, default=0.999)
-        parser.add_argument("--max-minutes", type=float, default=float("inf"), help="end this slice early, keep the state")
+        parser.add_argument(
+            "--max-minutes", type=float, default=float("inf"), help="end this slice early, keep the state"
+        )
         parser.add_argument("--eval-every", type=int, default=500, help="steps between evaluations")
         parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
         parser.add_argument("--seed", type=int, default=0)
@@ -102,7 +105,9 @@ def train(
     """
     options.out.mkdir(parents=True, exist_ok=True)
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        trained, lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
+    )
     ema = Ema(module, options.ema_decay)
     state_path = options.out / "state.pt"
     step, elapsed = 0, 0.0

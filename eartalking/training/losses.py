@@ -1,4 +1,5 @@
 """Losses that several stages share."""
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -33,8 +34,9 @@ class PerceptualFeatures(nn.Module):
 
 
 def importance(batch: dict[str, Tensor]) -> Tensor:
-    """(B, 1, M, M): how much a place matters. The still background 0.5, what moves 2, around what a turning head uncovers 4,
-    around what opens or closes inside the face 4 + OPENING: mouth and lids are a few map pixels, and what people look at."""
+    """(B, 1, M, M): how much a place matters. The still background 0.5, what moves 2, around what a turning head
+    uncovers 4, around what opens or closes inside the face 4 + OPENING: mouth and lids are a few map pixels, and what
+    people look at."""
     moves = (batch["warp"].abs().sum(1, keepdim=True) > 1e-3).float()
     hidden = (1 - batch["visibility"]) * moves
     inside = 1 - F.max_pool2d(1 - moves, 9, 1, 4)  # not within four map pixels of the silhouette
@@ -42,8 +44,8 @@ def importance(batch: dict[str, Tensor]) -> Tensor:
 
 
 def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean absolute error of the warps of all levels, in map pixels of the finest; hidden points count a little, and the
-    background, which does not move, not at all."""
+    """Weighted mean absolute error of the warps of all levels, in map pixels of the finest; hidden points count a
+    little, and the background, which does not move, not at all."""
     weight = (0.05 + 0.95 * visibility) * weight * (target.abs().sum(1, keepdim=True) > 1e-3)
     total = target.new_zeros(())
     for warp in warps:
@@ -65,6 +67,7 @@ def laplacian(images: Tensor) -> Tensor:
 
 
 def detail(images: Tensor) -> Tensor:
-    """How strong the detail of (..., 3, h, w) is around every second place, wherever exactly it lies: root mean square of the Laplacian
-    over 5 x 5 pixels. An absolute error prefers no detail to detail a pixel beside where it is; a viewer does not."""
+    """How strong the detail of (..., 3, h, w) is around every second place, wherever exactly it lies: root mean square
+    of the Laplacian over 5 x 5 pixels. An absolute error prefers no detail to detail a pixel beside where it is; a
+    viewer does not."""
     return (F.avg_pool2d(laplacian(images.flatten(0, -4)).square(), 5, 2) + 1e-4).sqrt()

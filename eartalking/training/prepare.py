@@ -1,10 +1,12 @@
 """The second door: real talking videos into clips, `python -m eartalking.training.prepare --videos DIR --out DIR`.
 
-A folder of videos (HDTF, MEAD, your own) becomes `speech` clips as SynthTalk writes them, ready for the encode stage: 25 fps,
-16 kHz, cut into spans of one face framed as a portrait is, pose, gaze, blinks, brows, smile, emotion and mouth opening read
-by the FaceReader. One crop serves a whole span, so that the head still moves in it. There is no correspondence: the
-autoencoder's warp stays SynthTalk's. Your videos' licence, and the consent of the people in them, are yours to check.
+A folder of videos (HDTF, MEAD, your own) becomes `speech` clips as SynthTalk writes them, ready for the encode stage:
+25 fps, 16 kHz, cut into spans of one face framed as a portrait is, pose, gaze, blinks, brows, smile, emotion and mouth
+opening read by the FaceReader. One crop serves a whole span, so that the head still moves in it. There is no
+correspondence: the autoencoder's warp stays SynthTalk's. Your videos' licence, and the consent of the people in them,
+are yours to check.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -112,7 +114,9 @@ def prepare_video(path: Path, length: int, size: int, reader: FaceReader) -> Ite
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eartalking.training.prepare", description=__doc__.split("\n")[0])
-    parser.add_argument("--videos", type=Path, required=True, help=f"folder, searched below; {', '.join(sorted(SUFFIXES))}")
+    parser.add_argument(
+        "--videos", type=Path, required=True, help=f"folder, searched below; {', '.join(sorted(SUFFIXES))}"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the clips")
     parser.add_argument("--frames", type=int, default=100, help="frames per clip")
     parser.add_argument("--size", type=int, default=256, help="pixels per side")
@@ -132,7 +136,13 @@ def main(argv: list[str] | None = None) -> int:
                     tqdm.write(f"{path}: {clip}; left out")
                     continue
                 source = str(path.relative_to(args.videos))
-                metadata = {"kind": "speech", "split": "real", "fps": str(FPS), "voice": source, "licence": args.licence}
+                metadata = {
+                    "kind": "speech",
+                    "split": "real",
+                    "fps": str(FPS),
+                    "voice": source,
+                    "licence": args.licence,
+                }
                 name = source.replace("/", "_").replace("\\", "_")
                 write_clip(args.out / f"{name}-{index:05d}.safetensors", clip, metadata)
                 written += 1

@@ -2,17 +2,19 @@
 
 CPU preset: the defaults. GPU preset: `--batch-size 256 --steps 8000 --max-minutes 9` (resumes slice by slice).
 
-`--checkpoint` has a trained decoder, which stays as it is. It decodes every still once, from true motion; eyes and mouths are
-cut out of these, of the stills and of the portraits, with a margin, and kept in RUN/cuts-*.safetensors. A training step sees
-nothing but such cuts, so it costs a small fraction of a step of the decoder.
+`--checkpoint` has a trained decoder, which stays as it is. It decodes every still once, from true motion; eyes and
+mouths are cut out of these, of the stills and of the portraits, with a margin, and kept in RUN/cuts-*.safetensors. A
+training step sees nothing but such cuts, so it costs a small fraction of a step of the decoder.
 
-The decoder puts a turned head some pixels beside where it is. Against the still itself the best answer to that is a blur over
-eye and mouth, so here it is given the true warp, except in the eyes (`aligned`): what is left to learn is what such a warp
-cannot say, wherever the decoder has put the face.
+The decoder puts a turned head some pixels beside where it is. Against the still itself the best answer to that is a
+blur over eye and mouth, so here it is given the true warp, except in the eyes (`aligned`): what is left to learn is
+what such a warp cannot say, wherever the decoder has put the face.
 
-By its error alone a network would rather wipe lashes, pores and a camera's noise away than put them a pixel beside where they are:
-it took faces from 0.75 of the truth's sharpness to 0.28. So the strength of the detail counts by itself (`detail`).
+By its error alone a network would rather wipe lashes, pores and a camera's noise away than put them a pixel beside
+where they are: it took faces from 0.75 of the truth's sharpness to 0.28. So the strength of the detail counts by itself
+(`detail`).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -43,14 +45,17 @@ MARGIN = 4  # pixels on every side: at use a part is not found exactly where it 
 OPENING = (0.08, 0.045)  # half width and half height of an eye, in fractions of the frame
 AROUND = 2.2  # in the same measure: what lies up to here carries an eye along
 KINDS = ("decoded", "target", "portrait")
-PERCEPTUAL_FROM, PERCEPTUAL_PART = 0.5, 4  # in the second half of the run, on one cut in so many: they cost as much as all the rest
+PERCEPTUAL_FROM, PERCEPTUAL_PART = (
+    0.5,
+    4,
+)  # in the second half of the run, on one cut in so many: they cost as much as all the rest
 PERCEPTUAL_WEIGHT, EDGE_WEIGHT, DETAIL_WEIGHT, MOVE_WEIGHT = 0.1, 0.5, 0.7, 20.0
 Rows = dict[str, Tensor]
 
 
 def aligned(geometry: Geometry, batch: Rows) -> Geometry:
-    """The geometry with the true warp for its last one; but an eye is carried along by what is around it (the affine map that fits
-    it best), neither shut nor turned."""
+    """The geometry with the true warp for its last one; but an eye is carried along by what is around it (the affine
+    map that fits it best), neither shut nor turned."""
     warp = batch["warp"]
     side = warp.shape[-1]
     reach = torch.tensor(OPENING, device=warp.device)
@@ -70,10 +75,12 @@ def aligned(geometry: Geometry, batch: Rows) -> Geometry:
 
 
 @torch.no_grad()
-def make_cuts(autoencoder: FrameAutoencoder, stills: StillPairs, device: torch.device, share: float, batch_size: int = 16) -> Rows:
-    """Cuts of a share of the stills, and of the portraits as their own frames: `eyes_KIND` (M, 2, 3, h, w) uint8, the second one mirrored;
-    `mouth_KIND` (M, 3, h, w) uint8; `motion` and `own` (M, L), coordinates as the decoder got them; `landmarks` and
-    `portrait_landmarks` (M, 3, 2)."""
+def make_cuts(
+    autoencoder: FrameAutoencoder, stills: StillPairs, device: torch.device, share: float, batch_size: int = 16
+) -> Rows:
+    """Cuts of a share of the stills, and of the portraits as their own frames: `eyes_KIND` (M, 2, 3, h, w) uint8, the
+    second one mirrored; `mouth_KIND` (M, 3, h, w) uint8; `motion` and `own` (M, L), coordinates as the decoder got
+    them; `landmarks` and `portrait_landmarks` (M, 3, 2)."""
     each = stills.frames_per_clip
     chosen = Subset(stills, [index for index in range(len(stills)) if index % each < share * each])
     portraits = Subset(stills, range(0, len(stills), each))
@@ -83,7 +90,11 @@ def make_cuts(autoencoder: FrameAutoencoder, stills: StillPairs, device: torch.d
             for batch in DataLoader(source, batch_size):
                 batch = prepare(batch, device)
                 if still:
-                    batch |= {"frame": batch["portrait"], "motion": batch["portrait_motion"], "landmarks": batch["portrait_landmarks"]}
+                    batch |= {
+                        "frame": batch["portrait"],
+                        "motion": batch["portrait_motion"],
+                        "landmarks": batch["portrait_landmarks"],
+                    }
                     batch |= {"warp": torch.zeros_like(batch["warp"])}
                 parts.append(_cut_batch(autoencoder, batch))
                 bar.update(len(batch["frame"]))
@@ -108,7 +119,9 @@ def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
         "motion": autoencoder.coordinates(latents), "own": autoencoder.coordinates(own),
         "landmarks": landmarks, "portrait_landmarks": portrait_landmarks,
     }  # fmt: skip
-    for kind, image, places in zip(KINDS, (decoded, frame, portrait), (landmarks, landmarks, portrait_landmarks), strict=True):
+    for kind, image, places in zip(
+        KINDS, (decoded, frame, portrait), (landmarks, landmarks, portrait_landmarks), strict=True
+    ):
         cuts = []
         for part, shape in enumerate((EYE, EYE, MOUTH)):
             box = tuple(side + 2 * MARGIN for side in cut_size(shape, size))
@@ -168,7 +181,10 @@ class RefinerTrainer(nn.Module):
         motion = batch["motion"] + noise * torch.randn_like(batch["motion"])
         eyes, mouth = (tuple(batch[f"{part}_{kind}"] for kind in ("decoded", "portrait")) for part in ("eyes", "mouth"))
         added = self.refiner.additions(motion, batch["own"], eyes, mouth)
-        refined = (part[0] + more * fade(tuple(more.shape[-2:]), more.device) for part, more in zip((eyes, mouth), added, strict=True))
+        refined = (
+            part[0] + more * fade(tuple(more.shape[-2:]), more.device)
+            for part, more in zip((eyes, mouth), added, strict=True)
+        )
         found = batch["portrait_landmarks"] + 0.01 * torch.randn_like(batch["landmarks"]) * (noise > 0)
         return *refined, self.refiner.landmarks(motion, batch["own"], found)
 
@@ -205,8 +221,12 @@ def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module | None
 
 
 @torch.no_grad()
-def evaluate(trainer: RefinerTrainer, rows: Rows, sizes: tuple[tuple[int, int], tuple[int, int]], out: Path, step: int) -> dict[str, float]:
-    """PSNR and sharpness of held-out parts before and after, of shut eyes too; landmarks in pixels of 256; and a strip of pictures."""
+def evaluate(
+    trainer: RefinerTrainer, rows: Rows, sizes: tuple[tuple[int, int], tuple[int, int]], out: Path, step: int
+) -> dict[str, float]:
+    """PSNR and sharpness of held-out parts before and after, of shut eyes too; landmarks in pixels of 256; and a strip
+    of pictures.
+    """
     batch = without_pictures(rows)
     device = next(trainer.parameters()).device
     for part, (height, width) in zip(("eyes", "mouth"), sizes, strict=True):
@@ -219,14 +239,22 @@ def evaluate(trainer: RefinerTrainer, rows: Rows, sizes: tuple[tuple[int, int], 
     scores = {"landmarks_px": float((landmarks - batch["landmarks"]).norm(dim=2).mean()) * 256}
     for name, ours, before, target in (
         ("eyes", eyes.flatten(0, 1), batch["eyes_decoded"].flatten(0, 1), batch["eyes_target"].flatten(0, 1)),
-        ("shut", eyes[shut].flatten(0, 1), batch["eyes_decoded"][shut].flatten(0, 1), batch["eyes_target"][shut].flatten(0, 1)),
+        (
+            "shut",
+            eyes[shut].flatten(0, 1),
+            batch["eyes_decoded"][shut].flatten(0, 1),
+            batch["eyes_target"][shut].flatten(0, 1),
+        ),
         ("mouth", mouth, batch["mouth_decoded"], batch["mouth_target"]),
     ):
         if len(ours):
             scores |= {f"{name}_psnr": psnr(ours, target), f"{name}_psnr_before": psnr(before, target)}
             whole = torch.ones_like(target[:, :1])
             sharp, sharp_before, sharp_target = (sharpness(images, whole) for images in (ours, before, target))
-            scores |= {f"{name}_sharpness": sharp / sharp_target, f"{name}_sharpness_before": sharp_before / sharp_target}
+            scores |= {
+                f"{name}_sharpness": sharp / sharp_target,
+                f"{name}_sharpness_before": sharp_before / sharp_target,
+            }
     (out / "samples").mkdir(exist_ok=True)
     for part, ours in (("eyes", eyes[:, 0]), ("mouth", mouth)):
         kinds = [batch[f"{part}_{kind}"] for kind in ("portrait", "target", "decoded")]
@@ -250,8 +278,12 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(args.checkpoint, accelerator.device)
     autoencoder = model.autoencoder
     held_out = load_cuts(autoencoder, args.val, options.out / "cuts-val.safetensors", accelerator.device)
-    cuts = load_cuts(autoencoder, args.data, options.out / "cuts-train.safetensors", accelerator.device, args.stills_share)
-    blinks = autoencoder.to_motion(autoencoder.normalise(autoencoder.code.spread(held_out["motion"].to(accelerator.device))))
+    cuts = load_cuts(
+        autoencoder, args.data, options.out / "cuts-train.safetensors", accelerator.device, args.stills_share
+    )
+    blinks = autoencoder.to_motion(
+        autoencoder.normalise(autoencoder.code.spread(held_out["motion"].to(accelerator.device)))
+    )
     held_out["shut"] = blinks[:, BLINK_COLUMNS].mean(1).cpu() > 0.7 * MOTION_SCALES["face_units"]
     size = model.config.autoencoder.image_size
     sizes = (cut_size(EYE, size), cut_size(MOUTH, size))
@@ -260,7 +292,9 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: draw(cuts, options.batch_size, sizes, accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, perceptual if step > PERCEPTUAL_FROM * options.steps else None),
+        lambda module, batch, step: compute_losses(
+            module, batch, perceptual if step > PERCEPTUAL_FROM * options.steps else None
+        ),
         lambda module, step: evaluate(module, held_out, sizes, options.out, step),
         options,
         accelerator,

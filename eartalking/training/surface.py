@@ -1,11 +1,14 @@
-"""Stage 2, the surface encoder: `python -m eartalking.training.surface --checkpoint DIR --data DIR --val DIR --out RUN`.
+"""Stage 2, the surface encoder: `python -m eartalking.training.surface --checkpoint DIR --data DIR --val DIR --out
+RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 6000 --max-minutes 9` (resumes slice by slice).
 
-From a portrait to the point of the head that each of its pixels shows, and how it moves. What counts is where pixels go: the main
-loss moves the surface that was read and the true one by the same random motion and compares positions; the fields themselves are
-compared, too. Damage keeps the encoder from trusting the renderer's finish: the portrait that a user brings is a photograph.
+From a portrait to the point of the head that each of its pixels shows, and how it moves. What counts is where pixels
+go: the main loss moves the surface that was read and the true one by the same random motion and compares positions; the
+fields themselves are compared, too. Damage keeps the encoder from trusting the renderer's finish: the portrait that a
+user brings is a photograph.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -35,7 +38,9 @@ PER_PICTURE = ("frames", "surface_point", "surface_weight", "surface_vertices", 
 BACKGROUND = -2  # in `surface_vertices`
 MOTIONS = 4000  # random states from which each sample's motion is drawn
 SCALES = {"moved": 1.0, "cover": 1.0, "point": 0.5, "components": 0.3, "weight": 1.0, "camera": 0.1}
-TEXTURE_SHARE = 0.5  # of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes
+TEXTURE_SHARE = (
+    0.5  # of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes
+)
 
 
 class PortraitSurfaces(Dataset):
@@ -72,7 +77,9 @@ class SurfaceTrainer(nn.Module):
         components, basis = mover_components(bundle, encoder.num_components)
         encoder.basis.copy_(torch.from_numpy(basis))
         encoder.pivot.copy_(torch.from_numpy(bundle.pivot))
-        table = torch.cat([torch.from_numpy(components), torch.zeros(2, encoder.num_components)])  # -1 and -2 do not move
+        table = torch.cat(
+            [torch.from_numpy(components), torch.zeros(2, encoder.num_components)]
+        )  # -1 and -2 do not move
         self.register_buffer("table", table, persistent=False)
 
     def truth(self, batch: dict[str, Tensor]) -> SurfaceFields:
@@ -96,9 +103,13 @@ class SurfaceTrainer(nn.Module):
 
 
 def harmed(portraits: Tensor) -> Tensor:
-    """Portraits (B, 3, H, W) in [-1, 1] with the damage of `Damage`, and in some a light that bends smoothly over the picture."""
+    """Portraits (B, 3, H, W) in [-1, 1] with the damage of `Damage`, and in some a light that bends smoothly over the
+    picture.
+    """
     count, device = len(portraits), portraits.device
-    uneven = F.interpolate(torch.randn(count, 3, 3, 3, device=device), size=portraits.shape[-2:], mode="bicubic", align_corners=False)
+    uneven = F.interpolate(
+        torch.randn(count, 3, 3, 3, device=device), size=portraits.shape[-2:], mode="bicubic", align_corners=False
+    )
     strength = 0.25 * (torch.rand(count, 1, 1, 1, device=device) < TEXTURE_SHARE)
     pictures = (portraits + 1) / 2 * torch.exp(strength * uneven)
     return Damage.draw(count, device).apply(pictures) * 2 - 1
@@ -137,19 +148,29 @@ def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
 
 
 @torch.no_grad()
-def evaluate(trainer: SurfaceTrainer, batch: dict[str, Tensor], motions: Tensor, out: Path, step: int) -> dict[str, float]:
-    """On held-out people: how far pixels of the person land from where they should, in pixels of 256, beside how far they move."""
+def evaluate(
+    trainer: SurfaceTrainer, batch: dict[str, Tensor], motions: Tensor, out: Path, step: int
+) -> dict[str, float]:
+    """On held-out people: how far pixels of the person land from where they should, in pixels of 256, beside how far
+    they move.
+    """
     truth, found = trainer.truth(batch), trainer(batch["portrait"])
     motion = motions[torch.arange(len(truth.point)) % len(motions)]
     encoder = trainer.encoder
-    moved, goal = (encoder.displace(fields, motion, encoder.home(fields, batch["motion"]))[0] for fields in (found, truth))
+    moved, goal = (
+        encoder.displace(fields, motion, encoder.home(fields, batch["motion"]))[0] for fields in (found, truth)
+    )
     person = truth.cover[:, 0] > 0
     face = (truth.components.abs().sum(1) > 0) & person
     error, distance = 128 * (moved - goal).norm(dim=1), 128 * goal.norm(dim=1)
     (out / "samples").mkdir(exist_ok=True)
     columns = [F.avg_pool2d(batch["portrait"], 2)]
     for fields in (truth, found):
-        columns += [fields.point[:, 2:] * 2, fields.cover * 2 - 1, *(fields.components[:, k : k + 3] / 3 for k in (0, 3))]
+        columns += [
+            fields.point[:, 2:] * 2,
+            fields.cover * 2 - 1,
+            *(fields.components[:, k : k + 3] / 3 for k in (0, 3)),
+        ]
     to_strip([column[:: max(1, len(person) // 8)] for column in columns]).save(out / "samples" / f"{step:06d}.png")
     return {
         "moved_px": float(error[person].mean()), "moved_of": float(distance[person].mean()),
@@ -161,7 +182,9 @@ def evaluate(trainer: SurfaceTrainer, batch: dict[str, Tensor], motions: Tensor,
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eartalking.training.surface", description=__doc__.split("\n")[0])
     RunOptions.add_arguments(parser, steps=5000, batch_size=12, learning_rate=1e-3)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)")
+    parser.add_argument(
+        "--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)"
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of `portraits` clips, training split")
     parser.add_argument("--val", type=Path, required=True, help="folder of `portraits` clips, validation split")
     args = parser.parse_args(argv)
@@ -169,13 +192,19 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
     model = load_model(args.checkpoint)
-    trainer = SurfaceTrainer(model.autoencoder.surface).train().requires_grad_(True).to(memory_format=torch.channels_last)
+    trainer = (
+        SurfaceTrainer(model.autoencoder.surface).train().requires_grad_(True).to(memory_format=torch.channels_last)
+    )
     workers = 0 if accelerator.device.type == "cpu" else 8
     pictures = PortraitSurfaces(args.data)
-    stream = endless(DataLoader(pictures, min(options.batch_size, len(pictures)), shuffle=True, drop_last=True, num_workers=workers))
+    stream = endless(
+        DataLoader(pictures, min(options.batch_size, len(pictures)), shuffle=True, drop_last=True, num_workers=workers)
+    )
     held_out = prepare(next(iter(DataLoader(PortraitSurfaces(args.val), 64))), accelerator.device)
     states = random_stills(MOTIONS, np.random.default_rng(options.seed))
-    motions = motion_vector({name: torch.from_numpy(getattr(states, name)) for name in MOTION_SCALES}).to(accelerator.device)
+    motions = motion_vector({name: torch.from_numpy(getattr(states, name)) for name in MOTION_SCALES}).to(
+        accelerator.device
+    )
     average = train(
         trainer,
         lambda: prepare(next(stream), accelerator.device),

@@ -1,13 +1,17 @@
-"""Stage 8, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out RUN`.
+"""Stage 8, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out
+RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minutes 9` (resumes slice by slice).
 
 Teacher forcing with a history that cannot be trusted. At 25 fps the previous frame explains nearly all of the next, so
 a model that may copy never listens: in a third of the clips the history is pure noise, elsewhere each frame of it is
-noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the goal
-is the face without it (`TalkingHeadModel.expression`), and the history may wear another one. `--resample-share` adds the
-cure for exposure bias: the history of that share of the clips is the model's own prediction (one pass without gradient).
+noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the
+goal is the face without it (`TalkingHeadModel.expression`), and the history may wear another one. `--resample-share`
+adds the
+cure for exposure bias: the history of that share of the clips is the model's own prediction (one pass without
+gradient).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -45,7 +49,9 @@ class TeacherForcingTrainer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """-> cond (B, T, P, D), sink (B, D)."""
         audio = audio_tokens(self.model, sequence)
-        return self.model(audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features)
+        return self.model(
+            audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
+        )
 
 
 def audio_tokens(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
@@ -57,7 +63,9 @@ def audio_tokens(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
 
 
 def draw_controls(sequence: Sequence, generator: torch.Generator) -> ControlBatch:
-    """True values with a random subset given: each track is given in half of the clips, and switches at random times."""
+    """True values with a random subset given: each track is given in half of the clips, and switches at random
+    times.
+    """
     batch, length = sequence.values.shape[:2]
     tracks = sequence.values.shape[2] + 1
 
@@ -74,12 +82,14 @@ def draw_controls(sequence: Sequence, generator: torch.Generator) -> ControlBatc
 
 
 def true_history(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch) -> Tensor:
-    """What a stream would have of the frame before each frame (B, T, N, C): without the expressions that were given then and still
-    are. The window starts with whatever the clip's frame before wore."""
+    """What a stream would have of the frame before each frame (B, T, N, C): without the expressions that were given
+    then and still are. The window starts with whatever the clip's frame before wore."""
     before = controls.map(lambda value: value[:, :-1])
     after = controls.map(lambda value: value[:, 1:])
     still = ControlBatch(before.values, before.emotion, before.intensity, before.given & after.given)
-    return torch.cat([sequence.previous[:, None], sequence.latents[:, :-1] - model.expression(sequence.labels[:, :-1], still)], dim=1)
+    return torch.cat(
+        [sequence.previous[:, None], sequence.latents[:, :-1] - model.expression(sequence.labels[:, :-1], still)], dim=1
+    )
 
 
 def targets(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch) -> Tensor:
@@ -103,12 +113,14 @@ def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return (1 - weight) * history + weight * noise, level
 
 
-def disguised(model: TalkingHeadModel, history: Tensor, labels: Tensor, controls: ControlBatch, generator: torch.Generator) -> Tensor:
-    """History (B, T, N, C) of faces that move like `labels` (B, T, L), wearing expressions of its own where the track is given; over a
-    whole window, or here and there.
+def disguised(
+    model: TalkingHeadModel, history: Tensor, labels: Tensor, controls: ControlBatch, generator: torch.Generator
+) -> Tensor:
+    """History (B, T, N, C) of faces that move like `labels` (B, T, L), wearing expressions of its own where the track
+    is given; over a whole window, or here and there.
 
-    What was asked for before stays in the history when the track is released, and what the model itself showed when it is given: a
-    model that never met either lets an expression fade in and out over a second.
+    What was asked for before stays in the history when the track is released, and what the model itself showed when it
+    is given: a model that never met either lets an expression fade in and out over a second.
     """
     batch, length = history.shape[:2]
     tracks = torch.tensor([BROW, SMILE, -1])
@@ -127,7 +139,11 @@ def disguised(model: TalkingHeadModel, history: Tensor, labels: Tensor, controls
 
 
 def compute_losses(
-    trainer: nn.Module, sequence: Sequence, generator: torch.Generator, resample_share: float = 0.0, clean_history: bool = False
+    trainer: nn.Module,
+    sequence: Sequence,
+    generator: torch.Generator,
+    resample_share: float = 0.0,
+    clean_history: bool = False,
 ) -> Losses:
     model = trainer_model(trainer)
     controls = draw_controls(sequence, generator)
@@ -153,7 +169,12 @@ def trainer_model(trainer: nn.Module) -> TalkingHeadModel:
 
 @torch.no_grad()
 def resampled(
-    trainer: nn.Module, sequence: Sequence, controls: ControlBatch, history: Tensor, generator: torch.Generator, share: float
+    trainer: nn.Module,
+    sequence: Sequence,
+    controls: ControlBatch,
+    history: Tensor,
+    generator: torch.Generator,
+    share: float,
 ) -> Tensor:
     """In a share of the clips, the model's own samples, made from a noised history, in place of the true one."""
     model = trainer_model(trainer)
@@ -206,14 +227,24 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
 
     def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
         cond, _ = trainer(source, controls, past, level)
-        return float((model.from_tokens(model.flow_head.mean(cond)).float() - targets(model, source, controls)).pow(2).mean())
+        return float(
+            (model.from_tokens(model.flow_head.mean(cond)).float() - targets(model, source, controls)).pow(2).mean()
+        )
 
     free, free_shuffled, free_given = (
-        rollout(model, source, controls) for source, controls in ((sequence, released), (shuffled, released), (sequence, given))
+        rollout(model, source, controls)
+        for source, controls in ((sequence, released), (shuffled, released), (sequence, given))
     )
-    read, read_shuffled, read_given = (model.autoencoder.to_motion(latents) for latents in (free, free_shuffled, free_given))
-    given_units, asked_units = (motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"] for motion in (read_given, sequence.labels))
-    pose, asked = read_given[..., HEAD_POSE] / MOTION_SCALES["head_pose"], sequence.labels[..., HEAD_POSE] / MOTION_SCALES["head_pose"]
+    read, read_shuffled, read_given = (
+        model.autoencoder.to_motion(latents) for latents in (free, free_shuffled, free_given)
+    )
+    given_units, asked_units = (
+        motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"] for motion in (read_given, sequence.labels)
+    )
+    pose, asked = (
+        read_given[..., HEAD_POSE] / MOTION_SCALES["head_pose"],
+        sequence.labels[..., HEAD_POSE] / MOTION_SCALES["head_pose"],
+    )
     blink = UNIT_INDEX["eyeBlinkLeft"]
     return {
         "forced": error(sequence, released, history, clean),
@@ -234,8 +265,9 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
 
 @torch.no_grad()
 def measure_articulation(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
-    """The factors (2, U) of `TalkingHeadModel.articulate`, with mouth_scale released and given: true spread over the free-running
-    model's, for the face units that it moves when it should; 1 for the others, whose movement would be noise."""
+    """The factors (2, U) of `TalkingHeadModel.articulate`, with mouth_scale released and given: true spread over the
+    free-running model's, for the face units that it moves when it should; 1 for the others, whose movement would be
+    noise."""
     model.articulation.fill_(1)
     controls = ControlBatch.released(*sequence.latents.shape[:2], device=sequence.latents.device)
     controls.values = sequence.values
@@ -249,7 +281,9 @@ def measure_articulation(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
         spread, true_spread = spoken.std(0), true.std(0)
         follows = (spoken * true).mean(0) > FOLLOWS * spread * true_spread
         moves = true_spread > 0.02 * MOTION_SCALES["face_units"]
-        factors.append(torch.where(follows & moves, (true_spread / spread.clamp_min(1e-6)).clamp(1, MOST_ARTICULATED), 1.0))
+        factors.append(
+            torch.where(follows & moves, (true_spread / spread.clamp_min(1e-6)).clamp(1, MOST_ARTICULATED), 1.0)
+        )
     return torch.stack(factors)
 
 
@@ -258,18 +292,31 @@ def _motion_energy(latents: Tensor) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eartalking.training.teacher_forcing", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m eartalking.training.teacher_forcing", description=__doc__.split("\n")[0]
+    )
     RunOptions.add_arguments(parser, steps=6000, batch_size=16, learning_rate=6e-4)
     parser.add_argument("--data", type=Path, required=True, help="folder made by eartalking.training.encode")
     parser.add_argument("--checkpoint", required=True, help="where the autoencoder comes from (the encode stage's)")
     parser.add_argument("--audio", help="checkpoint whose audio encoder to take")
-    parser.add_argument("--wav2vec2", metavar="NAME", help="hub id or folder whose weights a `wav2vec2` encoder starts with, and keeps")
+    parser.add_argument(
+        "--wav2vec2", metavar="NAME", help="hub id or folder whose weights a `wav2vec2` encoder starts with, and keeps"
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--init", help="checkpoint to take everything but the autoencoder from")
-    start.add_argument("--config", type=Path, metavar="FILE", help="a new model with these sizes (a config.json), but for the autoencoder")
+    start.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a new model with these sizes (a config.json), but for the autoencoder",
+    )
     parser.add_argument("--length", type=int, default=16, help="frames per training window")
-    parser.add_argument("--resample-share", type=float, default=0.0, help="share of the clips with the model's own history")
-    parser.add_argument("--clean-history", action="store_true", help="the ablation: true histories, neither noised nor disguised")
+    parser.add_argument(
+        "--resample-share", type=float, default=0.0, help="share of the clips with the model's own history"
+    )
+    parser.add_argument(
+        "--clean-history", action="store_true", help="the ablation: true histories, neither noised nor disguised"
+    )
     parser.add_argument("--eval-length", type=int, default=60, help="frames of the held-out windows")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)

@@ -3,13 +3,15 @@
 The portrait's face box comes from a detector; a pixel of the frame belongs to the face when its surface point lies in
 that box of the portrait. So the boxes follow the head through every pose without any landmark model.
 """
+
 from __future__ import annotations
 
 import numpy as np
 
 from eval.metrics.signals import Box
 
-# Face box of a portrait in which no face was detected: where `eartalking.perception.face_detector` puts it, as fractions of the crop.
+# Face box of a portrait in which no face was detected: where `eartalking.perception.face_detector` puts it, as
+# fractions of the crop.
 DEFAULT_FACE = (0.28, 0.40, 0.72, 0.83)
 # The mouth inside a face box that runs from the brows to the chin.
 MOUTH_IN_FACE = (0.2, 0.6, 0.8, 0.98)

@@ -40,7 +40,9 @@ class Reader:
 
     def network(self, *readings: str) -> str:
         """Its name with its own error in these readings."""
-        errors = ", ".join(f"{name} {self._reader.accuracy[name]:.3g}" for name in readings if name in self._reader.accuracy)
+        errors = ", ".join(
+            f"{name} {self._reader.accuracy[name]:.3g}" for name in readings if name in self._reader.accuracy
+        )
         return f"face reader {self.version}" + (f" (own: {errors})" if errors else "")
 
     def read(self, footage: Footage) -> FaceReading:
@@ -78,22 +80,30 @@ def _given(track: str, values: list[float | None]) -> np.ndarray:
 
 
 def track_errors(track: str, asked: np.ndarray, reading: FaceReading) -> np.ndarray:
-    """Absolute errors of a pose or gaze track in degrees, of frames that all were asked (T,); a gaze counts with open eyes only."""
+    """Absolute errors of a pose or gaze track in degrees, of frames that all were asked (T,); a gaze counts with open
+    eyes only.
+    """
     errors = np.abs(getattr(reading, track) - asked)
     return errors[reading.blink < CLOSED] if track in GAZE_TRACKS else errors
 
 
-def step_progress(track: str, asked: np.ndarray, reading: FaceReading, horizon: int = HORIZON) -> tuple[np.ndarray, int]:
-    """How far, on average over the steps of `asked` (T,), what is read has come in each of the `horizon` frames from the step on:
-    (horizon,), 0 before and 1 when followed fully, and the number of steps that are large enough and held long enough. Of the
-    emotion, asked as indices, the share of steps after which it is named."""
+def step_progress(
+    track: str, asked: np.ndarray, reading: FaceReading, horizon: int = HORIZON
+) -> tuple[np.ndarray, int]:
+    """How far, on average over the steps of `asked` (T,), what is read has come in each of the `horizon` frames from
+    the step on: (horizon,), 0 before and 1 when followed fully, and the number of steps that are large enough and held
+    long enough. Of the emotion, asked as indices, the share of steps after which it is named."""
     if track != EMOTION_TRACK:
         low, high = CONTROL_RANGES[track]
         return step_response(getattr(reading, track), asked, SMALLEST_STEP * (high - low), horizon)
     starts = np.flatnonzero(np.diff(asked)) + 1
     ends = np.append(starts, len(asked))[1:]
     named = reading.emotion.argmax(1)
-    rows = [named[start : start + horizon] == asked[start] for start, end in zip(starts, ends, strict=True) if end - start >= horizon]
+    rows = [
+        named[start : start + horizon] == asked[start]
+        for start, end in zip(starts, ends, strict=True)
+        if end - start >= horizon
+    ]
     return (np.mean(rows, axis=0) if rows else np.zeros(horizon)), len(rows)
 
 
@@ -193,7 +203,10 @@ class ControlLatency(Metric):
         return {"responses": responses, "counts": counts}
 
     def value_of(self, items: list[Item]) -> float:
-        responses, counts = np.sum([item["responses"] for item in items], axis=0), np.sum([item["counts"] for item in items], axis=0)
+        responses, counts = (
+            np.sum([item["responses"] for item in items], axis=0),
+            np.sum([item["counts"] for item in items], axis=0),
+        )
         seen = [first_seen(responses[row] / counts[row]) for row in np.flatnonzero(counts)]
         return float(np.mean([HORIZON + 1 if frames is None else frames for frames in seen]))
 
@@ -216,7 +229,12 @@ class SilenceMotion(MeanMetric):
         if loudness.max() <= 0:
             raise NotAsked("the sound is digital silence throughout")
         sounding = loudness > QUIET * loudness.max()
-        near = np.convolve(sounding, np.ones(SETTLE_BEFORE + SETTLE_AFTER + 1))[SETTLE_AFTER : SETTLE_AFTER + len(sounding)] > 0
+        near = (
+            np.convolve(sounding, np.ones(SETTLE_BEFORE + SETTLE_AFTER + 1))[
+                SETTLE_AFTER : SETTLE_AFTER + len(sounding)
+            ]
+            > 0
+        )
         quiet, loud = ~near, loudness > LOUD * loudness.max()
         if quiet.sum() < FEWEST_QUIET:
             raise NotAsked(f"the voice is silent in only {int(quiet.sum())} frames, {FEWEST_QUIET} are needed")

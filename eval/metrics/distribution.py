@@ -1,4 +1,6 @@
-"""Fréchet distances between all made frames (or windows of frames) and all true ones: fid, fvd and their embedded kin."""
+"""Fréchet distances between all made frames (or windows of frames) and all true ones: fid, fvd and their embedded
+kin.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class FrechetMetric(Metric):
     extract: Extract | None = None
 
     def measure(self, clip: EvalClip) -> Item:
-        sides = {side: footage.features(self.key, self.extract) for side, footage in (("pred", clip.pred), ("ref", clip.ref))}
+        sides = {
+            side: footage.features(self.key, self.extract) for side, footage in (("pred", clip.pred), ("ref", clip.ref))
+        }
         item = {side: found["features"] for side, found in sides.items()}
         return {**item, **{name: sides["pred"][name] for name in (SHARE, FRAMES) if name in sides["pred"]}}
 
@@ -40,7 +44,8 @@ class FrechetMetric(Metric):
         return None
 
     def resampled(self, items: list[Item], count: int) -> np.ndarray:
-        # Neighbouring frames are nearly equal: a spread between videos needs few of them, and its cost grows with their cube.
+        # Neighbouring frames are nearly equal: a spread between videos needs few of them, and its cost grows with their
+        # cube.
         every = max(1, sum(len(item["pred"]) for item in items) // SPREAD_ROWS)
         return super().resampled([{side: item[side][::every] for side in ("pred", "ref")} for item in items], count)
 
@@ -64,7 +69,9 @@ def per_frame(features: Callable[[np.ndarray], np.ndarray], batch_size: int = 16
 
 
 def per_window(features: Callable[[np.ndarray], np.ndarray], window: int) -> Extract:
-    """Consecutive windows, none overlapping, subsample 1: (W, window, H, W, 3) one at a time -> {"features": (W, D)}."""
+    """Consecutive windows, none overlapping, subsample 1: (W, window, H, W, 3) one at a time -> {"features": (W,
+    D)}.
+    """
 
     def extract(footage: Footage) -> dict[str, np.ndarray]:
         rows = [features(batch) for batch in footage.batches(window) if len(batch) == window]
@@ -99,15 +106,17 @@ def over_windows(key: str, frames: Extract, window: int) -> Extract:
 
 
 def window_features(features: np.ndarray) -> np.ndarray:
-    """Of the features (T, D) of a window's frames the mean over time (what is seen), the spread (how much it changes) and
-    the mean step from frame to frame (how it moves): (3 D,)."""
+    """Of the features (T, D) of a window's frames the mean over time (what is seen), the spread (how much it changes)
+    and the mean step from frame to frame (how it moves): (3 D,)."""
     return np.concatenate([features.mean(0), features.std(0), np.abs(np.diff(features, axis=0)).mean(0)])
 
 
 def fid(network: FidInception | None, version: str, **common: Any) -> FrechetMetric:
     """FID by InceptionV3 of 2015."""
     extract = None if network is None else per_frame(partial(inception_features, network))
-    return FrechetMetric("fid", "inception-2015-12-05", "canonical", False, key=f"inception:1:{version}", extract=extract, **common)
+    return FrechetMetric(
+        "fid", "inception-2015-12-05", "canonical", False, key=f"inception:1:{version}", extract=extract, **common
+    )
 
 
 def fvd(detector: Any, version: str, window: int, name: str = "fvd", **common: Any) -> FrechetMetric:

@@ -1,8 +1,8 @@
 """The Fréchet distance between two sets of features, without ever forming a covariance or a matrix square root.
 
-d² = |m1 - m2|² + Tr(S1 + S2 - 2 (S1 S2)^½). With centred features X (n, d), S = XᵀX / (n - 1), and the trace of (S1 S2)^½
-is the sum of the singular values of X1 X2ᵀ over √((n1 - 1)(n2 - 1)). That is exact for fewer samples than dimensions
-too, where S is singular and matrix square roots go wrong, and two equal sets give 0 to rounding.
+d² = |m1 - m2|² + Tr(S1 + S2 - 2 (S1 S2)^½). With centred features X (n, d), S = XᵀX / (n - 1), and the trace of (S1
+S2)^½ is the sum of the singular values of X1 X2ᵀ over √((n1 - 1)(n2 - 1)). That is exact for fewer samples than
+dimensions too, where S is singular and matrix square roots go wrong, and two equal sets give 0 to rounding.
 """
 
 from __future__ import annotations

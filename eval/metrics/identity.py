@@ -18,8 +18,6 @@ from eval.metrics.metric import FRAMES, SHARE, Item, MeanMetric, Unmeasured
 Descriptor = Callable[[np.ndarray], np.ndarray | None]  # image (H, W, 3) uint8 -> (D,), None without a face
 
 
-
-
 @dataclass
 class IdentityMetric(MeanMetric):
     """Mean over the looked-at frames with a face on both sides, then over videos. cosine=False: the distance."""
@@ -38,7 +36,9 @@ class IdentityMetric(MeanMetric):
         if self.protocol.identity == "truth":
             own = clip.ref.features(key, extract)["descriptors"]
         else:
-            found = clip.pred.cache.get((key, clip.portrait_key), lambda: {"descriptors": self._descriptors(clip.portrait[None])})
+            found = clip.pred.cache.get(
+                (key, clip.portrait_key), lambda: {"descriptors": self._descriptors(clip.portrait[None])}
+            )
             own = found["descriptors"]
         values = cosines(made, own) if self.cosine else np.linalg.norm(made - own, axis=1)
         seen = np.isfinite(values)
@@ -67,5 +67,7 @@ def identity_metrics(describe: Descriptor | None, **common: Any) -> list[Identit
     network = "dlib face ResNet (128)"
     return [
         IdentityMetric("csim_dlib", network, "embedded", True, key="dlib:1", describe=describe, **common),
-        IdentityMetric("identity_dlib", network, "embedded", False, key="dlib:1", describe=describe, cosine=False, **common),
+        IdentityMetric(
+            "identity_dlib", network, "embedded", False, key="dlib:1", describe=describe, cosine=False, **common
+        ),
     ]

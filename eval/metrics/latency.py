@@ -4,6 +4,7 @@ Everything that a live stream has to do is inside the clock: audio features, mod
 writer is given, H.264. Two ways to drive the stream: `run_flat_out` as fast as it goes, which gives the sustained rate;
 and `first_frame_live`, which lets 40 ms of audio arrive every 40 ms, which gives the time to the first frame.
 """
+
 from __future__ import annotations
 
 import json
@@ -90,14 +91,20 @@ def _clocked(method: Callable[..., Any], stage: str, spent: dict[str, float]) ->
 
 
 def run_flat_out(
-    session: StreamSession, waveform: np.ndarray, write: Callable[[np.ndarray], None] | None = None, progress: bool = True
+    session: StreamSession,
+    waveform: np.ndarray,
+    write: Callable[[np.ndarray], None] | None = None,
+    progress: bool = True,
 ) -> StreamTiming:
     """Drive the stream as fast as it goes, 40 ms of audio at a time; `write` takes each image (the encoder)."""
     process = psutil.Process()
     times, memory, writing = [], [], 0.0
-    with stage_clock(session.model) as spent, tqdm(
-        total=len(waveform) // SAMPLES_PER_FRAME, unit="frame", disable=not progress, mininterval=2, leave=False
-    ) as bar:
+    with (
+        stage_clock(session.model) as spent,
+        tqdm(
+            total=len(waveform) // SAMPLES_PER_FRAME, unit="frame", disable=not progress, mininterval=2, leave=False
+        ) as bar,
+    ):
         started = perf_counter()
         memory.append(process.memory_info().rss / 2**20)
         for chunk in chunks(waveform):
@@ -163,12 +170,16 @@ def cold_start_seconds(checkpoint: str, portrait: Path, threads: int, crop: str 
     """
     command = [sys.executable, "-c", _COLD_START, checkpoint, str(portrait), str(threads), crop]
     started = perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_root(), env=os.environ) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_root(), env=os.environ
+    ) as child:
         ready = child.stdout.readline()
         elapsed = perf_counter() - started
         complaint = child.communicate()[1]
     if child.returncode or json.loads(ready or "null") != "ready":
-        raise RuntimeError(f"cold start failed: {complaint.strip().splitlines()[-1] if complaint.strip() else 'no message'}")
+        raise RuntimeError(
+            f"cold start failed: {complaint.strip().splitlines()[-1] if complaint.strip() else 'no message'}"
+        )
     return elapsed
 
 

@@ -1,8 +1,8 @@
 """The contract of a metric: features of one clip -> statistics over clips -> a value with its interval.
 
-`update(clip)` takes the features of one clip (cached by content, see `eval.cache`), `compute()` makes the value, `reset()`
-forgets the clips. A clip that cannot be measured lowers `coverage` and is named in `note`; a metric that cannot be
-measured at all has no value and says why. No value is ever 0 for want of a measurement.
+`update(clip)` takes the features of one clip (cached by content, see `eval.cache`), `compute()` makes the value,
+`reset()` forgets the clips. A clip that cannot be measured lowers `coverage` and is named in `note`; a metric that
+cannot be measured at all has no value and says why. No value is ever 0 for want of a measurement.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class MetricResult:
 
     value is None where nothing could be measured; `note` then says why. n_videos and n_frames are those that the value
     comes from, coverage (0..1) their share of what the protocol asked for. ci_low and ci_high are a 95 % interval by
-    bootstrap over videos, None with fewer than two. per_clip: {"clip", "value", "coverage", "reason"} per clip; coverage is
-    None where there was nothing to measure.
+    bootstrap over videos, None with fewer than two. per_clip: {"clip", "value", "coverage", "reason"} per clip;
+    coverage is None where there was nothing to measure.
     """
 
     name: str
@@ -187,9 +187,22 @@ class Metric(ABC):
                 value = None if value is None else _finite(value)
             except ValueError as error:
                 value, reason = None, str(error)
-            rows.append({"clip": name, "value": value, "coverage": float(item[SHARE]), "reason": reason, **self.clip_details(item)})
-        rows += [{"clip": name, "value": None, "coverage": 0.0, "reason": reason} for name, reason in self._reasons.items()]
-        rows += [{"clip": name, "value": None, "coverage": None, "reason": reason} for name, reason in self._not_asked.items()]
+            rows.append(
+                {
+                    "clip": name,
+                    "value": value,
+                    "coverage": float(item[SHARE]),
+                    "reason": reason,
+                    **self.clip_details(item),
+                }
+            )
+        rows += [
+            {"clip": name, "value": None, "coverage": 0.0, "reason": reason} for name, reason in self._reasons.items()
+        ]
+        rows += [
+            {"clip": name, "value": None, "coverage": None, "reason": reason}
+            for name, reason in self._not_asked.items()
+        ]
         return sorted(rows, key=lambda row: row["clip"])
 
     def _note(self, why: str, coverage: float, any_items: bool) -> str:

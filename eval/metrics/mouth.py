@@ -3,6 +3,7 @@
 The detector (dlib's HOG, inside the package, no weight file) gives a box from the brows to the chin. Two sizes of the
 picture are averaged, because one alone jumps by a tenth; boxes are filtered by a median over time and interpolated.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -16,7 +17,8 @@ CROP_HEIGHT, CROP_WIDTH = 48, 64
 MOUTH_CENTRE = (0.5, 0.79)
 MOUTH_WIDTH = 0.8
 DETECT_EVERY = 3  # frames
-# Longer sides at which the detector looks (its smallest face is 80 pixels), the next pair only if the first finds nothing.
+# Longer sides at which the detector looks (its smallest face is 80 pixels), the next pair only if the first finds
+# nothing.
 _SIDES = ((256, 320), (480, 640), (960, 1280))
 _SMALLEST_SCORE = -0.2
 _MEDIAN = 3  # detections
@@ -77,7 +79,12 @@ def mouth_crops(frames: np.ndarray, boxes: np.ndarray, margin: float = 1.0) -> n
 def _cut(frame: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """Luma of `box` at `size` (width, height); what lies outside the picture repeats its edge."""
     height, width = frame.shape[:2]
-    x0, y0, x1, y1 = int(np.floor(box[0])) - 1, int(np.floor(box[1])) - 1, int(np.ceil(box[2])) + 1, int(np.ceil(box[3])) + 1
+    x0, y0, x1, y1 = (
+        int(np.floor(box[0])) - 1,
+        int(np.floor(box[1])) - 1,
+        int(np.ceil(box[2])) + 1,
+        int(np.ceil(box[3])) + 1,
+    )
     rows, columns = np.clip(np.arange(y0, y1), 0, height - 1), np.clip(np.arange(x0, x1), 0, width - 1)
     grey = (frame[rows[:, None], columns] @ _LUMA).round().astype(np.uint8)
     window = (box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0)
@@ -90,7 +97,11 @@ def _detect(frame: np.ndarray, sides: tuple[int, ...]) -> np.ndarray | None:
     for side in sides:
         scale = side / max(frame.shape[:2])
         size = (max(round(frame.shape[1] * scale), 1), max(round(frame.shape[0] * scale), 1))
-        resized = frame if size == frame.shape[1::-1] else np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+        resized = (
+            frame
+            if size == frame.shape[1::-1]
+            else np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+        )
         rectangles, scores, _ = _detector().run(np.ascontiguousarray(resized), 0, _SMALLEST_SCORE)
         if len(rectangles):
             best = rectangles[int(np.argmax(scores))]

@@ -45,12 +45,12 @@ def psnr_values(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def ssim_values(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity per frame as torchmetrics defines it (a test holds the two together): gaussian of 11 pixels and
-    sigma 1.5, data range 255, mirrored edges, mean over channels and the whole picture.
+    """Structural similarity per frame as torchmetrics defines it (a test holds the two together): gaussian of 11 pixels
+    and sigma 1.5, data range 255, mirrored edges, mean over channels and the whole picture.
 
-    The gaussian is taken along rows and columns in turn; torchmetrics convolves in two dimensions, which in double precision
-    takes a hundred times as long. In single precision the variances, differences of large squares, are off by so much that
-    equal frames score 0.9999.
+    The gaussian is taken along rows and columns in turn; torchmetrics convolves in two dimensions, which in double
+    precision takes a hundred times as long. In single precision the variances, differences of large squares, are off by
+    so much that equal frames score 0.9999.
     """
     return np.array([_ssim(*pair) for pair in zip(frames.astype(np.float64), truth.astype(np.float64), strict=True)])
 

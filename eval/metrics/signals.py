@@ -1,4 +1,5 @@
 """Mathematics of the streaming metrics: correlation with lag, envelopes, sharpness, boxes. numpy only, no weights."""
+
 from __future__ import annotations
 
 import math

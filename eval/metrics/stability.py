@@ -44,8 +44,9 @@ class Flicker(MeanMetric):
 
 @dataclass
 class Drift(MeanMetric):
-    """Change of identity, sharpness or colour from the first time bin to the last: |last - first| / first, for colour the
-    largest of the three channels, for identity the distance between the mean descriptors of the two bins, in dlib's units.
+    """Change of identity, sharpness or colour from the first time bin to the last: |last - first| / first, for colour
+    the largest of the three channels, for identity the distance between the mean descriptors of the two bins, in dlib's
+    units.
 
     A bin is `protocol.bin_seconds` long; the clip needs two whole ones. Per clip all bins are kept.
     """
@@ -58,7 +59,9 @@ class Drift(MeanMetric):
         bins = clip.num_frames // length
         if bins < 2:
             seconds = clip.num_frames / self.protocol.fps
-            short = NotAsked if clip.num_frames < 2 * length * clip.length_share else Unmeasured  # the truth is short too
+            short = (
+                NotAsked if clip.num_frames < 2 * length * clip.length_share else Unmeasured
+            )  # the truth is short too
             raise short(f"drift needs two bins of {self.protocol.bin_seconds:g} s, the clip has {seconds:.1f} s")
         if self.what == "identity":
             extract = _identity_bins(self.describe, length)
@@ -86,7 +89,9 @@ class Drift(MeanMetric):
 def _picture_bins(length: int) -> Callable[[Footage], dict[str, np.ndarray]]:
     def extract(footage: Footage) -> dict[str, np.ndarray]:
         rows = [[sharpness(frame), *frame.mean((0, 1))] for batch in footage.batches() for frame in batch]
-        return {"bins": np.array([np.mean(rows[start : start + length], axis=0) for start in _starts(len(rows), length)])}
+        return {
+            "bins": np.array([np.mean(rows[start : start + length], axis=0) for start in _starts(len(rows), length)])
+        }
 
     return extract
 
@@ -114,7 +119,16 @@ def _starts(frames: int, length: int) -> range:
 def drift_metrics(describe: Descriptor | None, missing: str, **common: Any) -> list[Drift]:
     """Identity by dlib (`missing`: why it cannot be had), sharpness and colour by arithmetic."""
     return [
-        Drift("drift_identity", "dlib face ResNet (128)", "embedded", False, what="identity", describe=describe, missing=missing, **common),
+        Drift(
+            "drift_identity",
+            "dlib face ResNet (128)",
+            "embedded",
+            False,
+            what="identity",
+            describe=describe,
+            missing=missing,
+            **common,
+        ),
         Drift("drift_sharpness", "-", "none", False, what="sharpness", **common),
         Drift("drift_colour", "-", "none", False, what="colour", **common),
     ]

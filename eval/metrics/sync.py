@@ -46,7 +46,11 @@ def offset_curve(video: np.ndarray, audio: np.ndarray, max_shift: int = MAX_SHIF
 def sync_scores(curve: np.ndarray) -> dict[str, float]:
     """`sync_c`, `sync_d` and `av_offset` of an offset curve."""
     best = int(curve.argmin())
-    return {"sync_c": float(np.median(curve) - curve[best]), "sync_d": float(curve[best]), "av_offset": float(len(curve) // 2 - best)}
+    return {
+        "sync_c": float(np.median(curve) - curve[best]),
+        "sync_d": float(curve[best]),
+        "av_offset": float(len(curve) // 2 - best),
+    }
 
 
 class SyncNetwork(Shape):
@@ -56,8 +60,8 @@ class SyncNetwork(Shape):
     version: str
 
     def embed(self, frames: np.ndarray, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Frames (T, H, W, 3) uint8 as the protocol frames them, sound at 16 kHz -> video (W, D), audio (W, D), row w of
-        both for the window that starts at frame w; ValueError where a clip is too short."""
+        """Frames (T, H, W, 3) uint8 as the protocol frames them, sound at 16 kHz -> video (W, D), audio (W, D), row w
+        of both for the window that starts at frame w; ValueError where a clip is too short."""
 
 
 class CanonicalSync:
@@ -65,7 +69,9 @@ class CanonicalSync:
 
     name = "syncnet_v2 (dlib track)"
 
-    def __init__(self, network: SyncNetV2, version: str, find: Callable[[np.ndarray], tuple[float, ...] | None] = find_face) -> None:
+    def __init__(
+        self, network: SyncNetV2, version: str, find: Callable[[np.ndarray], tuple[float, ...] | None] = find_face
+    ) -> None:
         self.network, self.version, self._find = network, version, find
 
     def embed(self, frames: np.ndarray, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,6 +115,15 @@ class SyncMetric(MeanMetric):
 def sync_metrics(net: SyncNetwork | None, suffix: str, network: str, tier: str, **common: object) -> list[SyncMetric]:
     """The three scores of one network."""
     return [
-        SyncMetric(score + suffix, network, tier, HIGHER_IS_BETTER[score], median=score == "av_offset", score=score, net=net, **common)
+        SyncMetric(
+            score + suffix,
+            network,
+            tier,
+            HIGHER_IS_BETTER[score],
+            median=score == "av_offset",
+            score=score,
+            net=net,
+            **common,
+        )
         for score in SCORES
     ]

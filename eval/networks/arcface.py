@@ -1,4 +1,5 @@
 """ArcFace, the field's descriptor of faces."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,8 +1,9 @@
 """The field's own network weights: where they come from, what they must hash to, and where they lie on this machine.
 
-`canonical_weights.json` is the manifest. A file is looked for in the folder of `--weights` or of the environment variable
-EARTALKING_WEIGHTS, else in the user's cache. Nothing is fetched unasked: with fetch=True (`--fetch`) a missing file comes
-from its mirrors in turn, and EARTALKING_OFFLINE=1 forbids even that. Whatever the way, a file whose SHA-256 differs is
+`canonical_weights.json` is the manifest. A file is looked for in the folder of `--weights` or of the environment
+variable EARTALKING_WEIGHTS, else in the user's cache. Nothing is fetched unasked: with fetch=True (`--fetch`) a missing
+file comes from its mirrors in turn, and EARTALKING_OFFLINE=1 forbids even that. Whatever the way, a file whose SHA-256
+differs is
 refused: the number would stand under a false name.
 """
 
@@ -82,7 +83,9 @@ class WeightsStore:
             self._fetch(entry, path)
         found = file_hash(path)
         if found != entry.sha256:
-            raise WeightsMissing(f"{entry.file} is another file of that name: SHA-256 {found[:12]}... instead of {entry.sha256[:12]}...")
+            raise WeightsMissing(
+                f"{entry.file} is another file of that name: SHA-256 {found[:12]}... instead of {entry.sha256[:12]}..."
+            )
         return path
 
     def _fetch(self, entry: WeightsFile, path: Path) -> None:

@@ -18,7 +18,14 @@ NUM_FEATURES = 2048
 
 
 class _Conv(nn.Module):
-    def __init__(self, before: int, after: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | tuple[int, int] = 0) -> None:
+    def __init__(
+        self,
+        before: int,
+        after: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(after, eps=0.001)
@@ -42,7 +49,9 @@ class _BlockA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(_mean3(x))], 1)
+        return torch.cat(
+            [self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(_mean3(x))], 1
+        )
 
 
 class _BlockB(nn.Module):
@@ -63,10 +72,19 @@ class _BlockC(nn.Module):
         row, column = ((1, 7), (0, 3)), ((7, 1), (3, 0))  # kernel, padding
         self.branch1x1 = _Conv(768, 192, 1)
         self.branch7x7_1 = _Conv(768, width, 1)
-        self.branch7x7_2, self.branch7x7_3 = _Conv(width, width, row[0], 1, row[1]), _Conv(width, 192, column[0], 1, column[1])
+        self.branch7x7_2, self.branch7x7_3 = (
+            _Conv(width, width, row[0], 1, row[1]),
+            _Conv(width, 192, column[0], 1, column[1]),
+        )
         self.branch7x7dbl_1 = _Conv(768, width, 1)
-        self.branch7x7dbl_2, self.branch7x7dbl_3 = _Conv(width, width, column[0], 1, column[1]), _Conv(width, width, row[0], 1, row[1])
-        self.branch7x7dbl_4, self.branch7x7dbl_5 = _Conv(width, width, column[0], 1, column[1]), _Conv(width, 192, row[0], 1, row[1])
+        self.branch7x7dbl_2, self.branch7x7dbl_3 = (
+            _Conv(width, width, column[0], 1, column[1]),
+            _Conv(width, width, row[0], 1, row[1]),
+        )
+        self.branch7x7dbl_4, self.branch7x7dbl_5 = (
+            _Conv(width, width, column[0], 1, column[1]),
+            _Conv(width, 192, row[0], 1, row[1]),
+        )
         self.branch_pool = _Conv(768, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +114,10 @@ class _BlockE(nn.Module):
         self.branch3x3_1 = _Conv(before, 384, 1)
         self.branch3x3_2a, self.branch3x3_2b = _Conv(384, 384, (1, 3), 1, (0, 1)), _Conv(384, 384, (3, 1), 1, (1, 0))
         self.branch3x3dbl_1, self.branch3x3dbl_2 = _Conv(before, 448, 1), _Conv(448, 384, 3, padding=1)
-        self.branch3x3dbl_3a, self.branch3x3dbl_3b = _Conv(384, 384, (1, 3), 1, (0, 1)), _Conv(384, 384, (3, 1), 1, (1, 0))
+        self.branch3x3dbl_3a, self.branch3x3dbl_3b = (
+            _Conv(384, 384, (1, 3), 1, (0, 1)),
+            _Conv(384, 384, (3, 1), 1, (1, 0)),
+        )
         self.branch_pool = _Conv(before, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +140,12 @@ class FidInception(nn.Module):
         self.Conv2d_3b_1x1, self.Conv2d_4a_3x3 = _Conv(64, 80, 1), _Conv(80, 192, 3)
         self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = _BlockA(192, 32), _BlockA(256, 64), _BlockA(288, 64)
         self.Mixed_6a = _BlockB(288)
-        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = _BlockC(128), _BlockC(160), _BlockC(160), _BlockC(192)
+        self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (
+            _BlockC(128),
+            _BlockC(160),
+            _BlockC(160),
+            _BlockC(192),
+        )
         self.Mixed_7a = _BlockD()
         self.Mixed_7b, self.Mixed_7c = _BlockE(1280, False), _BlockE(2048, True)
 

@@ -51,7 +51,9 @@ class Lite0(nn.Module):
         return found
 
     def _early(self, images: Tensor) -> list[Tensor]:
-        """Features at strides 2 and 4 of a few images: the largest ones, which only in small slices stay in the processor's cache."""
+        """Features at strides 2 and 4 of a few images: the largest ones, which only in small slices stay in the
+        processor's cache.
+        """
         x = self.network._swish(self.network._bn0(self.network._conv_stem((images - 127) / 128)))
         found = []
         for index, block in enumerate(self.network._blocks[:_EARLY_BLOCKS]):
@@ -68,8 +70,9 @@ class Lite0(nn.Module):
 
     @torch.inference_mode()
     def distances(self, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """(B,) float32 perceptual distance: at each stride the squared difference of the features, each position's scaled
-        to length 1 over the channels, averaged over the picture; then summed over the strides. 0..10, uncalibrated."""
+        """(B,) float32 perceptual distance: at each stride the squared difference of the features, each position's
+        scaled to length 1 over the channels, averaged over the picture; then summed over the strides. 0..10,
+        uncalibrated."""
         both = self.stages(np.concatenate([frames, truth]))
         parts = []
         for features in both:

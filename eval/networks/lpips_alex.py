@@ -57,5 +57,8 @@ class LpipsAlex(nn.Module):
     def distances(self, frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Frames (B, H, W, 3) uint8 -> (B,) float32."""
         device = self.shift.device
-        a, b = (torch.from_numpy(np.ascontiguousarray(x)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (frames, truth))
+        a, b = (
+            torch.from_numpy(np.ascontiguousarray(x)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            for x in (frames, truth)
+        )
         return self(a, b).cpu().numpy()

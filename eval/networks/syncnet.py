@@ -1,11 +1,13 @@
 """SyncNet of our own: do this mouth and this sound belong together? Embeddings of 0.2 s of both, one window per frame.
 
-The video branch sees the mouth (48x64 grey, five frames), the audio branch the log-mel of the same five frames (20 hops).
-Both end in unit vectors; their distance, 0 to 2, is small where sound and mouth belong together. Trained on rendered heads
-only (`python -m eval.networks.train_syncnet`), so its numbers stand under its own name and are not those of `syncnet_v2`.
+The video branch sees the mouth (48x64 grey, five frames), the audio branch the log-mel of the same five frames (20
+hops). Both end in unit vectors; their distance, 0 to 2, is small where sound and mouth belong together. Trained on
+rendered heads only (`python -m eval.networks.train_syncnet`), so its numbers stand under its own name and are not those
+of `syncnet_v2`.
 
 Notation: B clips, T frames = windows, D embedding.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -77,13 +79,16 @@ class SyncNet(nn.Module):
 
     def embed_audio(self, mel: Tensor) -> Tensor:
         """Log-mel (B, 4 T, 80) -> (B, T, D) unit vectors."""
-        windows = _windows((mel.float() - LOG_MEL_MEAN) / LOG_MEL_STD, WINDOW * HOPS_PER_FRAME, HOPS_PER_FRAME)  # (B, T, 20, 80)
+        windows = _windows(
+            (mel.float() - LOG_MEL_MEAN) / LOG_MEL_STD, WINDOW * HOPS_PER_FRAME, HOPS_PER_FRAME
+        )  # (B, T, 20, 80)
         features = self.audio_net(windows.flatten(0, 1).transpose(1, 2)).unflatten(0, windows.shape[:2])
         return F.normalize(features, dim=-1)
 
     @torch.inference_mode()
     def embed(self, frames: np.ndarray, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Video (T, H, W, 3) uint8 at 25 fps and its 16 kHz mono waveform -> (T, D), (T, D) float32: row t of both is centred on frame t.
+        """Video (T, H, W, 3) uint8 at 25 fps and its 16 kHz mono waveform -> (T, D), (T, D) float32: row t of both is
+        centred on frame t.
 
         Sound that is missing at the end counts as silence, sound beyond the last frame is not looked at.
 

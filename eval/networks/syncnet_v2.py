@@ -85,7 +85,9 @@ class SyncNetV2(nn.Module):
         if count < 1:
             raise ValueError(f"SyncNet needs more than {WINDOW} frames with sound, got {count + WINDOW}")
         device = next(self.parameters()).device
-        images = torch.from_numpy(np.ascontiguousarray(crops[..., ::-1])).permute(3, 0, 1, 2)  # (3, T, H, W), blue first
+        images = torch.from_numpy(np.ascontiguousarray(crops[..., ::-1])).permute(
+            3, 0, 1, 2
+        )  # (3, T, H, W), blue first
         cepstra = torch.from_numpy(mfcc(waveform)).float().T[None]  # (1, 13, steps)
         video, audio = [], []
         for start in range(0, count, batch_size):
@@ -98,7 +100,9 @@ class SyncNetV2(nn.Module):
 
 
 def mfcc(waveform: np.ndarray) -> np.ndarray:
-    """(n,) in [-1, 1] at 16 kHz -> (steps, 13) float64, 100 steps a second, as python_speech_features makes them of 16-bit sound."""
+    """(n,) in [-1, 1] at 16 kHz -> (steps, 13) float64, 100 steps a second, as python_speech_features makes them of
+    16-bit sound.
+    """
     length, step, size, filters, lift = 400, 160, 512, 26, 22
     samples = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.float64)
     emphasised = np.append(samples[:1], samples[1:] - 0.97 * samples[:-1])
@@ -149,5 +153,11 @@ def crop_track(frames: Iterable[np.ndarray], boxes: np.ndarray) -> np.ndarray:
                       int(column - size * (1 + CROP_SCALE)) : int(column + size * (1 + CROP_SCALE))]  # fmt: skip
         # Plain bilinear, as the published pipeline resizes: an antialiased one gives other numbers.
         image = torch.from_numpy(np.ascontiguousarray(face)).permute(2, 0, 1)[None].float()
-        cut.append(F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[0].permute(1, 2, 0).round().byte().numpy())
+        cut.append(
+            F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[0]
+            .permute(1, 2, 0)
+            .round()
+            .byte()
+            .numpy()
+        )
     return np.stack(cut)

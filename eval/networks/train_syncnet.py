@@ -3,11 +3,12 @@
     python -m eval.networks.train_syncnet --clips data/clips/train --val data/clips/val --out runs/syncnet
     python -m eval.networks.train_syncnet --check data/testset/full
 
-Mouths and log-mels are cut out once into `out/*.npz`. Training compares every mouth with the sounds of its own clip within
-15 frames, and with the sounds of all other clips of the batch (InfoNCE). `--check` plants offsets of -10..+10 frames in the
-clips of a test set (eval.testset), looks for them over whole clips, repeats it with the sound of another clip, and
-writes what it found beside the weights. The last line printed is JSON.
+Mouths and log-mels are cut out once into `out/*.npz`. Training compares every mouth with the sounds of its own clip
+within 15 frames, and with the sounds of all other clips of the batch (InfoNCE). `--check` plants offsets of -10..+10
+frames in the clips of a test set (eval.testset), looks for them over whole clips, repeats it with the sound of another
+clip, and writes what it found beside the weights. The last line printed is JSON.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -44,7 +45,9 @@ _SHIFT, _ZOOM, _TILT, _JITTER = 0.06, 0.12, 0.08, 0.012
 
 @dataclass
 class Mouths:
-    """Clips one after the other: crops (N, h, w) uint8, mels (SOUNDS, 4 N, 80) float16, offsets (clips + 1,) in frames."""
+    """Clips one after the other: crops (N, h, w) uint8, mels (SOUNDS, 4 N, 80) float16, offsets (clips + 1,) in
+    frames.
+    """
 
     crops: np.ndarray
     mels: np.ndarray
@@ -97,13 +100,15 @@ class Mouths:
         """A whole clip without augmentation: crops (T, 48, 64) in the measuring size, mel (4 T, 80)."""
         first, last = self.offsets[index], self.offsets[index + 1]
         crops = torch.from_numpy(self.crops[first:last]).float()[:, None]
-        middle = F.grid_sample(crops, _grid(torch.eye(2, 3)[None] / MARGIN).expand(len(crops), -1, -1, -1), align_corners=False)
+        middle = F.grid_sample(
+            crops, _grid(torch.eye(2, 3)[None] / MARGIN).expand(len(crops), -1, -1, -1), align_corners=False
+        )
         return middle[:, 0], torch.from_numpy(self.mels[0, 4 * first : 4 * last])
 
 
 def augment(crops: Tensor, rng: np.random.Generator) -> Tensor:
-    """(B, T, h, w) uint8 with margin -> (B, T, 48, 64) float: one framing, mirror, contrast and blur per segment, noise and a
-    small jitter of the framing per frame."""
+    """(B, T, h, w) uint8 with margin -> (B, T, 48, 64) float: one framing, mirror, contrast and blur per segment, noise
+    and a small jitter of the framing per frame."""
     batch, frames = crops.shape[:2]
     draw = lambda size, *shape: torch.from_numpy(rng.uniform(-size, size, shape)).float()  # noqa: E731
     zoom = (1 + draw(_ZOOM, batch, 1)) / MARGIN
@@ -127,8 +132,8 @@ def _grid(matrices: Tensor) -> Tensor:
 
 
 def contrast(video: Tensor, audio: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings (B, T, D) -> loss within the clip over shifts up to 15, loss over the whole batch, and the share of windows
-    whose nearest sound within the clip is their own or its neighbour."""
+    """Embeddings (B, T, D) -> loss within the clip over shifts up to 15, loss over the whole batch, and the share of
+    windows whose nearest sound within the clip is their own or its neighbour."""
     frames = video.shape[1]
     similarity = video @ audio.transpose(1, 2) * scale  # (B, T, T)
     time = torch.arange(frames)
@@ -144,8 +149,8 @@ def contrast(video: Tensor, audio: Tensor, scale: Tensor) -> tuple[Tensor, Tenso
 
 
 def planted_offsets(video: np.ndarray, audio: np.ndarray, planted: range = PLANTED) -> list[int]:
-    """The offset found for each planted one, of embeddings (T, D): mouth and sound are moved against each other by so many frames
-    (positive: the sound comes early), and what then has no partner falls away."""
+    """The offset found for each planted one, of embeddings (T, D): mouth and sound are moved against each other by so
+    many frames (positive: the sound comes early), and what then has no partner falls away."""
     length = min(len(video), len(audio))
     found = []
     for offset in planted:
@@ -163,7 +168,9 @@ def confidence(video: np.ndarray, audio: np.ndarray) -> float:
 
 @dataclass
 class Proof:
-    """Planted offsets found (clips, offsets), and the confidence with a clip's own sound and with another clip's (clips,)."""
+    """Planted offsets found (clips, offsets), and the confidence with a clip's own sound and with another clip's
+    (clips,).
+    """
 
     found: np.ndarray
     own: np.ndarray
@@ -190,9 +197,16 @@ class Proof:
 @torch.inference_mode()
 def evaluate(net: SyncNet, clips: Mouths) -> dict[str, float]:
     """The proof on whole clips, in three numbers."""
-    tensors = [(net.embed_video(crops[None])[0], net.embed_audio(mel[None])[0]) for crops, mel in map(clips.clip, range(len(clips)))]
+    tensors = [
+        (net.embed_video(crops[None])[0], net.embed_audio(mel[None])[0])
+        for crops, mel in map(clips.clip, range(len(clips)))
+    ]
     proof = Proof.of([(video.numpy(), audio.numpy()) for video, audio in tensors])
-    return {"offset_exact": proof.exact(), "confidence": float(proof.own.mean()), "shuffled": float(proof.shuffled.mean())}
+    return {
+        "offset_exact": proof.exact(),
+        "confidence": float(proof.own.mean()),
+        "shuffled": float(proof.shuffled.mean()),
+    }
 
 
 def run(args: argparse.Namespace) -> None:
@@ -205,16 +219,25 @@ def run(args: argparse.Namespace) -> None:
     def losses(net: torch.nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Losses:
         crops, mels = batch
         mels = mels.float() + torch.from_numpy(rng.uniform(-1, 1, (len(mels), 1, 1))).float()
-        own, across, hits = contrast(net.embed_video(augment(crops, rng)), net.embed_audio(mels), net.log_scale.exp().clamp(max=60))
+        own, across, hits = contrast(
+            net.embed_video(augment(crops, rng)), net.embed_audio(mels), net.log_scale.exp().clamp(max=60)
+        )
         return {"loss": own + 0.3 * across, "own": own, "across": across, "hits": hits}
 
     net = train(
-        SyncNet(), lambda: clips.segments(options.batch_size, rng), losses, lambda net, _: evaluate(net, held_out), options,
+        SyncNet(),
+        lambda: clips.segments(options.batch_size, rng),
+        losses,
+        lambda net, _: evaluate(net, held_out),
+        options,
         Accelerator(mixed_precision=options.precision, cpu=True),
     )
     rows = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
     trained = {"clips": len(clips), "frames": int(clips.offsets[-1]), "steps": rows[-1]["step"]}
-    record = {"trained": trained | {"minutes": round(rows[-1]["seconds"] / 60, 1)}, "validation": evaluate(net, held_out)}
+    record = {
+        "trained": trained | {"minutes": round(rows[-1]["seconds"] / 60, 1)},
+        "validation": evaluate(net, held_out),
+    }
     save_syncnet(net, args.weights, record)
     print(json.dumps({"weights": str(args.weights), **record}))
 
@@ -233,7 +256,12 @@ def check(args: argparse.Namespace) -> None:
             voices.append(item.voice)
         except (NoMouthError, InputError) as error:
             skipped.append(f"{item.name}: {error}")
-    result = {"set": Path(args.check).name, "clips": len(embedded), "skipped": skipped, **_summary(Proof.of(embedded), voices)}
+    result = {
+        "set": Path(args.check).name,
+        "clips": len(embedded),
+        "skipped": skipped,
+        **_summary(Proof.of(embedded), voices),
+    }
     path = args.weights.with_suffix(".json")
     about = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(about | {"check": result}, indent=1) + "\n", encoding="utf-8")
@@ -253,7 +281,9 @@ def _summary(proof: Proof, voices: list[str]) -> dict[str, object]:
         "confidence_shuffled": float(proof.shuffled.mean()),
         "confidence_shuffled_share": float(proof.shuffled.mean() / proof.own.mean()),
     }
-    return {"clips_real_prompts": int(real.sum())} | {name: None if value is None else round(value, 4) for name, value in numbers.items()}
+    return {"clips_real_prompts": int(real.sum())} | {
+        name: None if value is None else round(value, 4) for name, value in numbers.items()
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
