@@ -25,7 +25,7 @@ from benchmarks.gates.streams import Context, save_pictures
 from benchmarks.gates.table import LATENCY_TRACKS, GateRow, table
 from benchmarks.record import write_result
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from eartalking.controls import ControlFrame
+from eartalking.controls import EMOTIONS, ControlFrame
 from eartalking.motion.face_units import compose_face_units
 from eartalking.session import Frame
 from eartalking.synth.head import load_bundle
@@ -87,8 +87,8 @@ class TrueStream:
         tracks = {name: np.array([asked.get(name, getattr(motion, name)[0])], np.float32) for name in names}
         emotion, intensity = motion.emotion, motion.emotion_intensity
         if "emotion" in asked:
-            arrays = controls.to_arrays()
-            emotion, intensity = np.array([arrays.emotion], np.int32), np.array([arrays.emotion_intensity], np.float32)
+            name, strength = asked["emotion"]
+            emotion, intensity = np.array([EMOTIONS.index(name)], np.int32), np.array([strength], np.float32)
         return dataclasses.replace(
             motion,
             head_pose=np.array([pose], np.float32),

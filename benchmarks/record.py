@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eartalking.checkpoint import WEIGHTS_NAME, resolve
+from eartalking.checkpoint import resolve, weight_files
 from eval.provenance import git_commit, hardware
 
 ROOT = Path(__file__).parent.parent
@@ -16,11 +16,11 @@ ROOT = Path(__file__).parent.parent
 
 def provenance(checkpoint: str, threads: int) -> dict[str, Any]:
     """Everything a result needs to be compared with another one."""
-    weights = resolve(checkpoint) / WEIGHTS_NAME
+    weights = b"".join(path.read_bytes() for path in weight_files(resolve(checkpoint)))
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "checkpoint": checkpoint,
-        "checkpoint_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "checkpoint_sha256": hashlib.sha256(weights).hexdigest(),
         "commit": git_commit(),
         "hardware": hardware(threads),
     }

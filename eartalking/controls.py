@@ -7,11 +7,7 @@ a `ControlFrame`.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,13 +15,13 @@ from numbers import Real
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from eartalking.config import FPS
+from eartalking.control_files import csv_text, json_text, parse_csv, parse_json
 from eartalking.errors import InputError, os_cause
 
 EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised", "fear", "disgusted", "contempt")
@@ -45,11 +41,13 @@ CONTROL_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 SCALAR_TRACKS = tuple(CONTROL_RANGES)
 EMOTION_TRACK = "emotion"
 CONTROL_TRACKS = (*SCALAR_TRACKS, EMOTION_TRACK)
+BROW, SMILE, MOUTH_SCALE = (SCALAR_TRACKS.index(track) for track in ("brow", "smile", "mouth_scale"))
 
 Emotion = tuple[str, float]
 ControlValue = float | Emotion | None
 Keyframe = tuple[float, ControlValue]  # seconds, value; None releases the track
 
+_PARSERS = {".json": parse_json, ".csv": parse_csv}
 _TIME_TOLERANCE = 1e-6  # seconds: a keyframe written as 0.36000000000000004 belongs to the frame at 0.36
 
 
@@ -94,20 +92,6 @@ def _validate_emotion(value: Any) -> Emotion:
     return name, _validate_number("emotion intensity", intensity, 0.0, 1.0)
 
 
-class ControlArrays(NamedTuple):
-    """One frame's controls as the model takes them; what is released is 0 with `given` False.
-
-    Shapes: values (9,) float32 in the units of `CONTROL_RANGES`, given (9,) bool, both in the order of
-    `SCALAR_TRACKS`.
-    """
-
-    values: np.ndarray
-    given: np.ndarray
-    emotion: int  # index into EMOTIONS
-    emotion_intensity: float
-    emotion_given: bool
-
-
 class ControlFrame(Mapping[str, ControlValue]):
     """The controls in force at one frame: every track of `CONTROL_TRACKS` -> value, or None where released.
 
@@ -144,18 +128,6 @@ class ControlFrame(Mapping[str, ControlValue]):
     def with_values(self, **tracks: Any) -> ControlFrame:
         """A copy with these tracks set, or released where None. Raises as `validate_control` does."""
         return ControlFrame(self._values, **tracks)
-
-    def to_arrays(self) -> ControlArrays:
-        """The frame as the arrays that the model embeds."""
-        scalars = [self._values[track] for track in SCALAR_TRACKS]
-        name, intensity = self._values[EMOTION_TRACK] or (EMOTIONS[0], 0.0)
-        return ControlArrays(
-            values=np.array([0.0 if value is None else value for value in scalars], np.float32),
-            given=np.array([value is not None for value in scalars], bool),
-            emotion=EMOTIONS.index(name),
-            emotion_intensity=intensity,
-            emotion_given=self._values[EMOTION_TRACK] is not None,
-        )
 
 
 RELEASED = ControlFrame()
@@ -237,11 +209,9 @@ class Controls:
         if not text.strip():
             raise InputError(path, "the file is empty")
         try:
-            return cls(_PARSERS[suffix](text))
+            return cls(_PARSERS[suffix](text, validate_control))
         except ValueError as error:
             raise InputError(path, str(error)) from None
-        except RecursionError:
-            raise InputError(path, "broken JSON: nested too deeply") from None
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the contract's JSON or CSV, by the file's ending; a CSV has `num_frames` rows.
@@ -252,23 +222,15 @@ class Controls:
         suffix = Path(path).suffix.lower()
         if suffix not in _PARSERS:
             raise InputError(path, "a control file must end in .json or .csv")
-        text = self._to_json() if suffix == ".json" else self._to_csv()
+        if suffix == ".json":
+            text = json_text(self._tracks)
+        else:
+            rows = [self.at(frame) for frame in range(max(self.num_frames, 1))]
+            text = csv_text(list(self._tracks) or SCALAR_TRACKS, rows)
         try:
             Path(path).write_text(text, encoding="utf-8", newline="")
         except OSError as error:
             raise InputError(path, os_cause(error)) from None
-
-    def _to_json(self) -> str:
-        return json.dumps({"fps": FPS, "tracks": self._tracks}) + "\n"
-
-    def _to_csv(self) -> str:
-        columns = list(self._tracks) or list(SCALAR_TRACKS)
-        rows = [self.at(frame) for frame in range(max(self.num_frames, 1))]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([[_format_cell(row[track]) for track in columns] for row in rows])
-        return text.getvalue()
 
 
 def _check_keyframes(track: str, keyframes: Iterable[tuple[float, Any]]) -> tuple[Keyframe, ...]:
@@ -287,99 +249,14 @@ def _check_keyframes(track: str, keyframes: Iterable[tuple[float, Any]]) -> tupl
     return tuple(checked)
 
 
-def _parse_json(text: str) -> dict[str, list[tuple[float, Any]]]:
-    try:
-        document = json.loads(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"broken JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("tracks"), dict):
-        raise ValueError('expected {"fps": 25, "tracks": {track: [[seconds, value], ...]}}')
-    unknown = sorted(set(document) - {"fps", "tracks"})
-    if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r}; known keys: fps, tracks")
-    fps = document.get("fps", FPS)
-    if isinstance(fps, bool) or fps != FPS:
-        raise ValueError(f"fps must be {FPS}, not {fps!r}")
-    for track, keyframes in document["tracks"].items():
-        validate_control(track, None)
-        if not isinstance(keyframes, list):
-            raise ValueError(f"track {track}: expected a list of [seconds, value], not {keyframes!r}")
-        for number, keyframe in enumerate(keyframes, start=1):
-            if not isinstance(keyframe, list) or len(keyframe) != 2:
-                where = f"track {track}, keyframe {number}"
-                raise ValueError(f"{where}: expected [seconds, value], not {keyframe!r}")
-    return document["tracks"]
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise ValueError(f"{key!r} appears twice")
-        seen[key] = value
-    return seen
-
-
-def _parse_csv(text: str) -> dict[str, list[tuple[float, Any]]]:
-    try:
-        rows = list(csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), strict=True))
-    except csv.Error as error:
-        raise ValueError(f"broken CSV: {error}") from None
-    columns = [name.strip() for name in rows[0]]
-    for track in columns:
-        validate_control(track, None)
-        if columns.count(track) > 1:
-            raise ValueError(f"column {track!r} appears twice")
-    if len(rows) == 1:
-        raise ValueError("there are no rows below the header")
-    tracks: dict[str, list[tuple[float, Any]]] = {track: [] for track in columns}
-    for frame, cells in enumerate(rows[1:]):
-        # csv writes the released row of a one-column table as a blank line or as "".
-        cells = cells or [""] if len(columns) == 1 else cells
-        where = f"row {frame + 2} (frame {frame})"  # the header is row 1, as spreadsheets count
-        if len(cells) != len(columns):
-            raise ValueError(f"{where}: {len(cells)} cells under {len(columns)} columns")
-        for track, cell in zip(columns, cells, strict=True):
-            try:
-                value = validate_control(track, _parse_cell(track, cell.strip()))
-            except ValueError as error:
-                raise ValueError(f"{where}, track {track}: {error}") from None
-            tracks[track].append((frame / FPS, value))
-    return tracks
-
-
-def _parse_cell(track: str, cell: str) -> Any:
-    if not cell:
-        return None
-    if track == EMOTION_TRACK:
-        # happy:0.8 is what `save` writes; happy 0.8 and the JSON form ["happy", 0.8] mean the same.
-        match = re.fullmatch(r"""\[?\s*["']?([^"'\s:,]+)["']?(?:\s*[:,]\s*|\s+)([^\s\]]+)\s*\]?""", cell)
-        if match is None:
-            raise ValueError(f"expected name:intensity, such as happy:0.8, not {cell!r}")
-        return match[1], _parse_number(match[2])
-    return _parse_number(cell)
-
-
-def _parse_number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(f"{cell!r} is not a number") from None
-
-
-def _format_cell(value: ControlValue) -> str:
-    if value is None:
-        return ""
-    return f"{value[0]}:{value[1]!r}" if isinstance(value, tuple) else repr(value)
-
-
-_PARSERS = {".json": _parse_json, ".csv": _parse_csv}
-BROW, SMILE, MOUTH_SCALE = (SCALAR_TRACKS.index(track) for track in ("brow", "smile", "mouth_scale"))
-
-
 @dataclass
 class ControlBatch:
-    """Controls as tensors: values (..., G), emotion (...) int, intensity (...), given (..., G + 1) bool."""
+    """Controls as the network takes them, for any number of frames.
+
+    values (..., G) in the units of `CONTROL_RANGES` and the order of `SCALAR_TRACKS`; emotion (...) index into
+    `EMOTIONS`; intensity (...) 0..1; given (..., G + 1) bool, the emotion last. What is not given may hold anything
+    finite.
+    """
 
     values: Tensor
     emotion: Tensor
@@ -393,6 +270,19 @@ class ControlBatch:
     def released_by(self, later: ControlBatch) -> ControlBatch:
         """These controls where they are given and `later` ones are not: what a release leaves behind."""
         return ControlBatch(self.values, self.emotion, self.intensity, self.given & ~later.given)
+
+    @classmethod
+    def of_frame(cls, frame: ControlFrame, device: torch.device | None = None) -> ControlBatch:
+        """The controls of one frame of one stream: over (1, 1)."""
+        scalars = [frame[track] for track in SCALAR_TRACKS]
+        name, intensity = frame[EMOTION_TRACK] or (EMOTIONS[0], 0.0)
+        given = [value is not None for value in (*scalars, frame[EMOTION_TRACK])]
+        return cls(
+            torch.tensor([[[0.0 if value is None else value for value in scalars]]], device=device),
+            torch.tensor([[EMOTIONS.index(name)]], device=device),
+            torch.tensor([[intensity]], dtype=torch.float32, device=device),
+            torch.tensor([[given]], device=device),
+        )
 
     @classmethod
     def released(cls, *shape: int, device: torch.device | None = None) -> ControlBatch:

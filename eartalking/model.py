@@ -16,20 +16,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.audio import build_encoder
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.config import ModelConfig
-from eartalking.controls import BROW, CONTROL_RANGES, EMOTIONS, MOUTH_SCALE, SCALAR_TRACKS, SMILE, ControlBatch
+from eartalking.controls import CONTROL_RANGES, EMOTIONS, ControlBatch
 from eartalking.modules.control_embedder import ControlEmbedder
 from eartalking.modules.emission import EmissionHead
 from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
-from eartalking.motion.face_units import NUM_FACE_UNITS, expression_units
-from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
+from eartalking.motion.face_units import NUM_FACE_UNITS
+from eartalking.motion.steering import articulate, expression, impose
 
 
 @dataclass
@@ -99,15 +98,8 @@ class TalkingHeadModel(nn.Module):
         self.slot_embedding = nn.Parameter(torch.randn(2, self.num_condition_tokens + num_tokens, dim) * 0.2)
         self.from_noise_level = nn.Sequential(nn.Linear(2, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.to_sink = nn.Sequential(nn.Linear(num_tokens * channels + dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-        exact = torch.zeros(len(SCALAR_TRACKS), autoencoder.motion_size)
-        for track, columns in EXACT_CONTROLS.items():
-            for column, scale in columns.items():
-                exact[SCALAR_TRACKS.index(track), column] = scale
-        self.register_buffer(
-            "exact_controls", exact, persistent=False
-        )  # (G, L): control values -> columns of the motion vector
         # How many times as far as the network moves it a face unit has to move, with mouth_scale released and given;
-        # see `articulate`.
+        # see `motion.steering.articulate`.
         self.register_buffer("articulation", torch.ones(2, NUM_FACE_UNITS))
         self.backbone = CausalTransformer(dim, config.depth, config.num_heads, config.sink_size, config.window_size)
         sizes = {
@@ -116,8 +108,7 @@ class TalkingHeadModel(nn.Module):
             "num_heads": config.head_num_heads,
             "cond_dim": dim,
         }
-        # Called flow_head whichever it is: that is its name in every checkpoint.
-        self.flow_head: EmissionHead = (
+        self.emission_head: EmissionHead = (
             FlowHead(channels, num_tokens, **sizes)
             if config.emission == "flow"
             else MaskedARHead(channels, num_tokens, **sizes, masked_steps=config.masked_steps)
@@ -167,62 +158,6 @@ class TalkingHeadModel(nn.Module):
         x = torch.cat([sink.to(blocks.dtype), blocks], dim=1)  # (B, sink_size + T, K, D)
         return self.backbone(x, summary)[:, sink.shape[1] :, self.num_condition_tokens :], summary
 
-    def impose(self, latents: Tensor, controls: ControlBatch) -> Tensor:
-        """Latents (B, N, C) with the given controls over (B, 1) that are coordinates of the code set to what was asked.
-
-        The code is linear and known, so a head that shall turn by 12 degrees can be at 12 degrees in this very frame;
-        the network has seen the same controls and makes everything else of the frame agree with them.
-        """
-        code = self.autoencoder.code
-        given = controls.given[:, 0, :-1].to(latents)  # (B, G)
-        asked = code.to_coordinates(controls.values[:, 0] @ self.exact_controls)  # (B, L)
-        chosen = given @ (self.exact_controls > 0).to(latents) > 0
-        change = torch.where(chosen, asked - code.coordinates(self.autoencoder.denormalise(latents)), 0.0)
-        return latents + code.spread(change) / self.autoencoder.latent_std
-
-    def articulate(self, latents: Tensor, controls: ControlBatch) -> Tensor:
-        """Latents (..., N, C) with a mouth that opens, rounds and shuts as far as people's do, under controls (...).
-
-        Not knowing when exactly a lip moves, a regression moves it less: the correlation is right, the spread is not.
-        Each unit that follows the voice is stretched to the spread that it has in the truth (global variance, Toda and
-        Tokuda 2007), by factors that `training.teacher_forcing` measures. What the network remembers is not stretched.
-        """
-        scale = MOTION_SCALES["face_units"]
-        units = self.autoencoder.to_motion(latents)[..., :NUM_FACE_UNITS] / scale
-        factors = self.articulation[controls.given[..., MOUTH_SCALE].long()]  # (..., U)
-        return latents + self.units_to_latents((units * factors).clamp(0, 1) - units.clamp(0, 1))
-
-    def units_to_latents(self, change: Tensor) -> Tensor:
-        """What a change of face units (..., U) changes in the latents (..., N, C)."""
-        code = self.autoencoder.code
-        change = change * MOTION_SCALES["face_units"] * code.scale[:NUM_FACE_UNITS]
-        return code.spread(F.pad(change, (0, len(code.scale) - NUM_FACE_UNITS))) / self.autoencoder.latent_std
-
-    def expression(self, motion: Tensor, controls: ControlBatch) -> Tensor:
-        """What the given brow, smile and emotion add to the latents (..., N, C) of faces that move like motion vectors
-        (..., L); one zero where none is given.
-
-        It is known, so it need not be foretold: the network makes the face without it, and hears of it in the control
-        tokens to make everything else agree.
-        """
-        if not controls.given[..., (BROW, SMILE, -1)].any():
-            return torch.zeros((), device=motion.device)
-        with torch.autocast(
-            motion.device.type, enabled=False
-        ):  # training subtracts what streaming adds: to the last bit
-            given = controls.given.to(motion)
-            units = motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
-            brow, smile = (controls.values[..., track] * given[..., track] for track in (BROW, SMILE))
-            added = expression_units(
-                units,
-                units[..., BLINK_COLUMNS].mean(-1),
-                brow,
-                smile,
-                controls.emotion,
-                controls.intensity * given[..., -1],
-            )
-            return self.units_to_latents(added)
-
     @torch.no_grad()
     def prefill(self, reference_latents: Tensor, reference_features: Tensor) -> StreamState:
         """Start a stream: the sink enters the caches, and the portrait stands for the frame before the first."""
@@ -235,24 +170,25 @@ class TalkingHeadModel(nn.Module):
     @torch.no_grad()
     def step(self, audio: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
         """One frame: audio (B, A, D), controls over (B, 1), noise (B, N, C) -> latents (B, N, C); state moves on."""
+        code = self.autoencoder.code
         level = noise.new_full((len(noise), 1), self.config.history_level)
         asked = controls.map(lambda value: value[:, 0])
         # An expression that is released in this frame is still on the face in the last one: the model goes on from
         # there.
-        left = self.expression(self.autoencoder.to_motion(state.previous), state.controls.released_by(asked))
+        left = expression(code.latents_to_motion(state.previous), state.controls.released_by(asked), code)
         history = (1 - self.config.history_level) * (state.previous + left)[:, None]
         block = self.frame_block(audio[:, None], controls, history, level)
         features = self.backbone(block, state.sink, state.backbone, state.frame_index + self.config.sink_size)
         cond = features[:, 0, self.num_condition_tokens :]  # (B, P, D)
-        tokens = self.flow_head.sample(
+        tokens = self.emission_head.sample(
             cond,
             state.sink,
             num_steps=self.config.num_steps,
             temperature=self.config.temperature,
             noise=self.to_tokens(noise),
         )
-        latents = self.impose(self.from_tokens(tokens), controls)
+        latents = impose(self.from_tokens(tokens), controls, code)
         state.previous, state.controls = latents, asked
         state.frame_index += 1
-        shown = self.articulate(latents, asked)
-        return shown + self.expression(self.autoencoder.to_motion(shown), asked)
+        shown = articulate(latents, asked, code, self.articulation)
+        return shown + expression(code.latents_to_motion(shown), asked, code)

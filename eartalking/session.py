@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eartalking.config import SAMPLES_PER_FRAME, to_dict
+from eartalking.config import SAMPLES_PER_FRAME, to_json
 from eartalking.controls import ControlBatch, ControlFrame, Controls
 from eartalking.errors import InputError
 from eartalking.io.portrait import load_portrait
 from eartalking.model import TalkingHeadModel
-from eartalking.motion.blinks import spontaneous_blink
+from eartalking.motion.blinks import with_blink
 from eartalking.perception.face_detector import crop_face
 
 
@@ -150,21 +150,10 @@ class StreamSession:
                 return
             index = self.next_index
             applied = self._controls if controls is None else controls.at(index)
-            latents = self.model.step(audio, self._control_batch(applied, index), self._noise(index), self._state)
+            asked = ControlBatch.of_frame(with_blink(applied, self.seed, index), self._device)
+            latents = self.model.step(audio, asked, self._noise(index), self._state)
             pixels = self.model.autoencoder.decode(latents, self._reference).pixels()[0].cpu().numpy()
         yield Frame(np.ascontiguousarray(pixels), index, applied)
-
-    def _control_batch(self, frame: ControlFrame, index: int) -> ControlBatch:
-        if frame["blink"] is None:
-            frame = frame.with_values(blink=spontaneous_blink(self.seed, index))
-        arrays = frame.to_arrays()
-        given = np.append(arrays.given, arrays.emotion_given)
-        return ControlBatch(
-            torch.from_numpy(arrays.values).to(self._device)[None, None],
-            torch.tensor([[arrays.emotion]], device=self._device),
-            torch.tensor([[arrays.emotion_intensity]], dtype=torch.float32, device=self._device),
-            torch.from_numpy(given).to(self._device)[None, None],
-        )
 
     def _noise(self, index: int) -> Tensor:
         """The frame's noise is a function of seed and index alone: no generator state to carry, no drift to worry
@@ -186,7 +175,7 @@ class StreamSession:
             "samples": self._samples,
             "flushed": self._flushed,
             "controls": self._controls.given(),
-            "config": to_dict(self.model.config),
+            "config": to_json(self.model.config),
         }
         partial = f"{os.fspath(path)}.{os.getpid()}.partial"
         try:
@@ -214,7 +203,7 @@ class StreamSession:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(path, "not a saved stream") from error
-        if about["config"] != json.loads(json.dumps(to_dict(model.config))):
+        if about["config"] != to_json(model.config):
             raise InputError(path, "saved from a model of another configuration")
         session = cls.__new__(cls)
         session.model, session.seed = model, about["seed"]

@@ -34,8 +34,8 @@ def test_a_new_decoder_starts_from_the_warp_of_the_surface() -> None:
     torch.testing.assert_close(still.warped, portrait, atol=1e-5, rtol=0)  # the portrait's own motion moves nothing
     nobody = autoencoder.decode(reference.latents, reference._replace(person=0 * everywhere))
     torch.testing.assert_close(nobody.warped, reference.plate)
-    latents = autoencoder.from_motion(torch.randn(1, 60))
-    base = autoencoder.surface.base(reference.surface, autoencoder.to_motion(latents), reference.home, 16)
+    latents = autoencoder.code.motion_to_latents(torch.randn(1, 60))
+    base = autoencoder.surface.base(reference.surface, autoencoder.code.latents_to_motion(latents), reference.home, 16)
     assert base.warp.abs().max() > 0.01
     torch.testing.assert_close(autoencoder.decode(latents, reference).warps[-1], base.warp, atol=1e-5, rtol=0)
 
@@ -47,25 +47,25 @@ def test_the_code_is_invertible_and_gives_each_coordinate_its_spread() -> None:
     emphasis = torch.ones(60)
     emphasis[3] = 2.0
     code.measure(motion, emphasis)
-    latents = code.encode(motion)
+    latents = code.motion_to_latents(motion)
     assert latents.shape == (500, 16, 4)
-    torch.testing.assert_close(code.decode(latents), motion, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(code.latents_to_motion(latents), motion, atol=1e-4, rtol=1e-4)
     expected = emphasis.clone()
     expected[7] = 0.0
-    torch.testing.assert_close(code.coordinates(latents).std(0), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(code.latents_to_coordinates(latents).std(0), expected, atol=1e-4, rtol=1e-4)
     # Orthonormal: an error in the latents is an error of the same size in the coordinates, never a larger one.
     noise = torch.randn_like(latents)
-    assert code.coordinates(noise).norm() <= noise.norm() * 1.0001
+    assert code.latents_to_coordinates(noise).norm() <= noise.norm() * 1.0001
 
 
 def test_motion_through_the_latents_and_back() -> None:
     autoencoder = make()
-    autoencoder.latent_mean.fill_(0.5)
-    autoencoder.latent_std.fill_(2.0)
+    autoencoder.code.latent_mean.fill_(0.5)
+    autoencoder.code.latent_std.fill_(2.0)
     motion = torch.randn(2, 5, 60)
-    latents = autoencoder.from_motion(motion)
+    latents = autoencoder.code.motion_to_latents(motion)
     assert latents.shape == (2, 5, 16, 4)
-    torch.testing.assert_close(autoencoder.to_motion(latents), motion, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(autoencoder.code.latents_to_motion(latents), motion, atol=1e-4, rtol=1e-4)
 
 
 def test_warp_is_a_displacement_in_normalised_coordinates() -> None:
@@ -83,8 +83,8 @@ def test_latent_statistics_normalise_and_cancel() -> None:
     reference = autoencoder.reference(frame)
     plain = autoencoder.encode(frame, reference)
     image = autoencoder.decode(plain, reference).image
-    autoencoder.latent_mean.fill_(0.5)
-    autoencoder.latent_std.fill_(2.0)
+    autoencoder.code.latent_mean.fill_(0.5)
+    autoencoder.code.latent_std.fill_(2.0)
     normalised_reference = autoencoder.reference(frame)
     normalised = autoencoder.encode(frame, normalised_reference)
     torch.testing.assert_close(normalised, (plain - 0.5) / 2)

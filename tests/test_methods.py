@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     model = TalkingHeadModel(TINY)
     with torch.no_grad():  # a fresh flow head predicts nothing: make it answer to what it hears
-        model.flow_head.to_mean.weight.normal_(0, 0.3)
+        model.emission_head.to_mean.weight.normal_(0, 0.3)
     folder = tmp_path_factory.mktemp("checkpoint")
     save_model(model, folder)
     return str(folder)

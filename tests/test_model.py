@@ -61,13 +61,13 @@ def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
     history = torch.stack(remembered[:-1], dim=1)
     for t in range(1, length):  # an expression that is released stays in the history of the frame that releases it
         left = row(given["controls"], t - 1).released_by(row(given["controls"], t)).map(lambda value: value[:, 0])
-        history[:, t] += model.expression(model.autoencoder.to_motion(history[:, t]), left)
+        history[:, t] += model.expression(model.autoencoder.code.latents_to_motion(history[:, t]), left)
     level = TINY.history_level
     cond, sink = model(**{**given, "previous": (1 - level) * history, "noise_level": torch.full((2, length), level)})
     offline = [
         model.impose(
             model.from_tokens(
-                model.flow_head.sample(
+                model.emission_head.sample(
                     cond[:, t],
                     sink,
                     num_steps=TINY.num_steps,
@@ -81,7 +81,7 @@ def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
     ]
     torch.testing.assert_close(torch.stack(remembered[1:]), torch.stack(offline), atol=2e-4, rtol=1e-3)
     emitted = torch.stack(remembered[1:], dim=1)
-    expected = emitted + model.expression(model.autoencoder.to_motion(emitted), given["controls"])
+    expected = emitted + model.expression(model.autoencoder.code.latents_to_motion(emitted), given["controls"])
     torch.testing.assert_close(torch.stack(streamed, dim=1), expected, atol=2e-4, rtol=1e-3)
 
 
@@ -154,7 +154,7 @@ def test_exact_controls_are_in_force_in_their_own_frame(model: TalkingHeadModel)
         state = model.prefill(given["reference_latents"], given["reference_features"])
         noise = torch.zeros(2, N, C)
         return [
-            model.autoencoder.to_motion(model.step(given["audio"][:, t], row(controls, t), noise, state))
+            model.autoencoder.code.latents_to_motion(model.step(given["audio"][:, t], row(controls, t), noise, state))
             for t in range(2)
         ]
 
@@ -175,7 +175,7 @@ def test_expressions_are_added_to_what_is_shown_and_not_to_what_is_remembered(mo
     state = model.prefill(given["reference_latents"], given["reference_features"])
     for t in range(2):
         shown = model.step(given["audio"][:, t], row(asked, t), torch.zeros(1, N, C), state)
-    added = (model.autoencoder.to_motion(shown) - model.autoencoder.to_motion(state.previous)) / MOTION_SCALES[
+    added = (model.autoencoder.code.latents_to_motion(shown) - model.autoencoder.code.latents_to_motion(state.previous)) / MOTION_SCALES[
         "face_units"
     ]
     assert not state.controls.given[0, SCALAR_TRACKS.index("brow")]
@@ -194,8 +194,8 @@ def test_a_stretched_mouth_is_shown_and_not_remembered() -> None:
     motion[0, jaw], motion[0, lip], motion[0, UNIT_INDEX["browInnerUp"]] = (
         MOTION_SCALES["face_units"] * u for u in (0.4, 0.9, 0.3)
     )
-    latents = model.autoencoder.from_motion(motion)
-    shown = model.autoencoder.to_motion(model.articulate(latents, released)) / MOTION_SCALES["face_units"]
+    latents = model.autoencoder.code.motion_to_latents(motion)
+    shown = model.autoencoder.code.latents_to_motion(model.articulate(latents, released)) / MOTION_SCALES["face_units"]
     torch.testing.assert_close(
         shown[0, [jaw, lip, UNIT_INDEX["browInnerUp"]]], torch.tensor([0.6, 1.0, 0.3]), atol=1e-4, rtol=0
     )

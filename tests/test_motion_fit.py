@@ -33,26 +33,26 @@ def reference(autoencoder: FrameAutoencoder) -> Reference:
 
 def turned(autoencoder: FrameAutoencoder, reference: Reference) -> tuple[torch.Tensor, torch.Tensor]:
     """Frames (2, 3, H, W) of the portrait turned as `ASKED`, and their coordinates (2, L)."""
-    motion = autoencoder.to_motion(reference.latents)
+    motion = autoencoder.code.latents_to_motion(reference.latents)
     motion[:, HEAD_POSE] = ASKED * MOTION_SCALES["head_pose"]
-    latents = autoencoder.from_motion(motion)
+    latents = autoencoder.code.motion_to_latents(motion)
     with torch.no_grad():
-        return autoencoder.decode(latents, reference).image.clamp(-1, 1), autoencoder.coordinates(latents)
+        return autoencoder.decode(latents, reference).image.clamp(-1, 1), autoencoder.code.latents_to_coordinates(latents)
 
 
 def degrees(autoencoder: FrameAutoencoder, coordinates: torch.Tensor) -> torch.Tensor:
-    return autoencoder.code.motion(coordinates)[:, HEAD_POSE] / MOTION_SCALES["head_pose"]
+    return autoencoder.code.coordinates_to_motion(coordinates)[:, HEAD_POSE] / MOTION_SCALES["head_pose"]
 
 
 def test_a_turn_is_found_from_the_portrait_s_own_pose(autoencoder: FrameAutoencoder, reference: Reference) -> None:
     frames, _ = turned(autoencoder, reference)
-    start = autoencoder.coordinates(reference.latents)
+    start = autoencoder.code.latents_to_coordinates(reference.latents)
     error = torch.ones(start.shape[1])
     found = fit_motion(
         autoencoder.surface,
         reference.surface,
         reference.home,
-        autoencoder.code.motion,
+        autoencoder.code.coordinates_to_motion,
         frames,
         reference.image,
         start,
@@ -67,7 +67,7 @@ def test_a_turn_is_found_from_the_portrait_s_own_pose(autoencoder: FrameAutoenco
 def test_what_is_encoded_looks_like_the_frame(autoencoder: FrameAutoencoder, reference: Reference) -> None:
     frames, _ = turned(autoencoder, reference)
     with torch.no_grad():
-        read = autoencoder.normalise(autoencoder.code.spread(autoencoder.encoder(frames, reference.image).float()))
+        read = autoencoder.code.coordinates_to_latents(autoencoder.encoder(frames, reference.image).float())
         errors = [
             (autoencoder.decode(latents, reference).image - frames).square().mean()
             for latents in (read, autoencoder.encode(frames, reference))
@@ -78,7 +78,7 @@ def test_what_is_encoded_looks_like_the_frame(autoencoder: FrameAutoencoder, ref
 def test_a_frame_that_shows_nothing_is_left_to_the_reading(autoencoder: FrameAutoencoder, reference: Reference) -> None:
     read = torch.randn(2, len(autoencoder.code.scale), generator=torch.Generator().manual_seed(0))
     found = fit_motion(
-        autoencoder.surface, reference.surface, reference.home, autoencoder.code.motion, torch.zeros_like(reference.image),
+        autoencoder.surface, reference.surface, reference.home, autoencoder.code.coordinates_to_motion, torch.zeros_like(reference.image),
         reference.image, read, torch.ones(read.shape[1]),
     )  # fmt: skip
     torch.testing.assert_close(found, read)

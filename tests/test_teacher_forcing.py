@@ -18,7 +18,7 @@ def model() -> TalkingHeadModel:
     model = TalkingHeadModel(TINY)
     code = model.autoencoder.code
     code.scale.copy_(torch.linspace(0.5, 2, len(code.scale)))
-    model.autoencoder.latent_std.fill_(0.7)
+    model.autoencoder.code.latent_std.fill_(0.7)
     return model
 
 
@@ -26,11 +26,11 @@ def test_the_goal_is_the_truth_without_what_is_given(model: TalkingHeadModel) ->
     labels, controls = torch.zeros(1, 3, len(model.autoencoder.code.scale)), ControlBatch.released(1, 3)
     controls.values[..., SMILE], controls.emotion[:], controls.intensity[:] = 1.0, EMOTIONS.index("angry"), 0.5
     controls.given[0, 1, SMILE] = controls.given[0, 2, -1] = True
-    latents = model.autoencoder.from_motion(labels)
+    latents = model.autoencoder.code.motion_to_latents(labels)
     still = torch.zeros(1)
     tracks = controls.values, controls.emotion, controls.intensity
     sequence = Sequence(latents, latents[:, 0], latents[:, 0], still, still, still, *tracks, labels)
-    units = model.autoencoder.to_motion(targets(model, sequence, controls))[0] / MOTION_SCALES["face_units"]
+    units = model.autoencoder.code.latents_to_motion(targets(model, sequence, controls))[0] / MOTION_SCALES["face_units"]
     torch.testing.assert_close(units[0], torch.zeros(len(units[0])), atol=1e-4, rtol=0)
     assert units[1, UNIT_INDEX["mouthSmileLeft"]] == pytest.approx(-0.85, abs=1e-3)
     assert units[1, UNIT_INDEX["browDownLeft"]] == pytest.approx(0, abs=1e-3)
@@ -49,7 +49,7 @@ def test_only_a_given_expression_is_disguised(model: TalkingHeadModel) -> None:
     worn = changed.flatten(2).norm(dim=-1) > 1e-4
     assert 0.1 < worn[:, 6:].float().mean() < 0.6
     # A smile or a frown, and nothing else.
-    moved = (model.autoencoder.to_motion(changed) - model.autoencoder.to_motion(torch.zeros(16, 4)))[worn].abs() > 1e-3
+    moved = (model.autoencoder.code.latents_to_motion(changed) - model.autoencoder.code.latents_to_motion(torch.zeros(16, 4)))[worn].abs() > 1e-3
     names = {name for name, index in UNIT_INDEX.items() if moved[:, index].any()}
     assert names == {
         f"{unit}{side}" for unit in ("mouthSmile", "cheekSquint", "mouthFrown") for side in ("Left", "Right")
@@ -66,9 +66,9 @@ def test_only_what_follows_the_voice_is_stretched(model: TalkingHeadModel, monke
     foretold[..., jaw] = 0.625 * truth[..., jaw] + 3  # follows, but too little
     foretold[..., brow] = 0.5 * truth.roll(1, 0)[..., brow]  # moves when it should not
     foretold[..., sneer] = 1e-3 * truth[..., jaw]
-    monkeypatch.setattr(teacher_forcing, "rollout", lambda *_: model.autoencoder.from_motion(foretold))
+    monkeypatch.setattr(teacher_forcing, "rollout", lambda *_: model.autoencoder.code.motion_to_latents(foretold))
     still = torch.zeros(1)
-    latents = model.autoencoder.from_motion(truth)
+    latents = model.autoencoder.code.motion_to_latents(truth)
     sequence = Sequence(latents, latents[:, 0], latents[:, 0], *[still] * 3, torch.zeros(8, 30, 9), still, still, truth)
     factors = measure_articulation(model, sequence)
     torch.testing.assert_close(factors[:, jaw], torch.tensor([1.6, 1.6]), atol=1e-2, rtol=0)

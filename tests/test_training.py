@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from eartalking import StreamSession, load_model
-from eartalking.config import to_dict
 from eartalking.io.video_writer import VideoWriter
 from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.motion.face_units import UNIT_INDEX
@@ -167,7 +166,7 @@ def test_stages_in_order_end_in_a_stream(
     assert early.tensors["latents"].float().mean().abs() < 0.1
     assert not early.tensors["reference_features"].any() and late.tensors["reference_features"].any()
     model = load_model(root / "latents" / "checkpoint")
-    motion = model.autoencoder.to_motion(early.tensors["latents"].float())
+    motion = model.autoencoder.code.latents_to_motion(early.tensors["latents"].float())
     torch.testing.assert_close(motion[:, 52], early.tensors["labels"][:, 52].float(), atol=0.02, rtol=0.02)  # yaw
 
     training = [
@@ -195,10 +194,10 @@ def test_stages_in_order_end_in_a_stream(
         [*training, *final, "--init", str(root / "model" / "checkpoint"), "--out", str(root / "final")]
     )
     # The paper's emission around the same autoencoder: another config, the same command.
-    sizes = to_dict(dataclasses.replace(load_model(root / "latents" / "checkpoint").config, emission="masked_ar"))
+    sizes = dataclasses.asdict(dataclasses.replace(load_model(root / "latents" / "checkpoint").config, emission="masked_ar"))
     (root / "masked_ar.json").write_text(json.dumps(sizes))
     teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "masked_ar")])
-    assert isinstance(load_model(root / "masked_ar" / "checkpoint").flow_head, MaskedARHead)
+    assert isinstance(load_model(root / "masked_ar" / "checkpoint").emission_head, MaskedARHead)
     (root / "masked_ar.json").write_text(json.dumps(sizes | {"emision": "flow"}))
     with pytest.raises(SystemExit):
         teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "misspelt")])
@@ -216,7 +215,7 @@ def test_stages_in_order_end_in_a_stream(
     torch.testing.assert_close(loaded.autoencoder.decoder.conv_out.weight, trained.conv_out.weight)
     assert loaded.autoencoder.surface.basis.any(), "the surface encoder was taken over"
     assert loaded.autoencoder.refiner.eye.conv_out.weight.any(), "the refiner was taken over"
-    assert (loaded.autoencoder.latent_std != 1).any()
+    assert (loaded.autoencoder.code.latent_std != 1).any()
     session = StreamSession(loaded, np.full((64, 64, 3), 128, np.uint8), crop="center")
     assert len([*session.push(np.zeros(3200, np.float32)), *session.flush()]) == 5
 

@@ -177,7 +177,7 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
     audio = model.audio_encoder(torch.from_numpy(clip["waveform"])[None])[0]
     features = reference.pyramid[-1].flatten(2).transpose(1, 2)
     initial = reference.latents
-    exact = autoencoder.from_motion(clip_motion({name: torch.from_numpy(value) for name, value in clip.items()}))[
+    exact = autoencoder.code.motion_to_latents(clip_motion({name: torch.from_numpy(value) for name, value in clip.items()}))[
         :, None
     ]  # (T, 1, N, C)
     released, given, labelled = (model.prefill(initial, features) for _ in range(3))

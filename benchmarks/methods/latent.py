@@ -24,7 +24,7 @@ from benchmarks.methods.base import Method, NotReady, content
 from eartalking import TalkingHeadModel, load_model
 from eartalking.audio import AudioEncoder
 from eartalking.autoencoder.reference import Reference
-from eartalking.checkpoint import DEFAULT_CHECKPOINT, WEIGHTS_NAME, resolve
+from eartalking.checkpoint import DEFAULT_CHECKPOINT, resolve, weight_files
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.errors import InputError
 from eartalking.modules.pixels import to_float
@@ -152,11 +152,11 @@ def load_decoder(checkpoint: str, latent_shape: tuple[int, int]) -> TalkingHeadM
 def baseline_version(weights: Path, checkpoint: str, *more: str) -> str:
     """Changes with the weights, the ears and the decoder; "missing" without them."""
     try:
-        decoder = resolve(checkpoint) / WEIGHTS_NAME
+        decoder = weight_files(resolve(checkpoint))
     except InputError:
         return "missing"
     ears = weights.with_name(EARS_NAME)
-    return content(weights, ears, decoder, *more) if weights.is_file() and ears.is_file() else "missing"
+    return content(weights, ears, *decoder, *more) if weights.is_file() and ears.is_file() else "missing"
 
 
 class LatentBaseline(Method):

@@ -130,7 +130,7 @@ class MotionAr(LatentBaseline):
     @torch.inference_mode()
     def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         portrait = Portrait.of(self.model, request.portrait)
-        state = self.net.start(self.model.autoencoder.to_motion(portrait.latents))
+        state = self.net.start(self.model.autoencoder.code.latents_to_motion(portrait.latents))
         for index, audio in enumerate(listen(self.ears, sound, request.num_frames)):
             generator = torch.Generator().manual_seed((request.seed * 1_000_003 + index) % 2**63)
             motion = self.net.step(audio, torch.randn((1, NUM_MOTION_LABELS), generator=generator), state)
@@ -138,7 +138,7 @@ class MotionAr(LatentBaseline):
             if request.controls is not None:
                 set_columns(motion, request.controls.at(index))
             state.previous = motion
-            yield portrait.picture(self.model, self.model.autoencoder.from_motion(motion))
+            yield portrait.picture(self.model, self.model.autoencoder.code.motion_to_latents(motion))
 
 
 def set_columns(motion: Tensor, controls: ControlFrame) -> None:

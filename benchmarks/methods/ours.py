@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking import StreamSession, TalkingHeadModel, load_model
-from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, WEIGHTS_NAME, resolve
+from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, resolve, weight_files
 from eartalking.errors import InputError
 
 INFERENCE_ONLY = "at inference only, with weights that were trained otherwise"
@@ -59,7 +59,7 @@ class Ours(Method):
             folder = resolve(self.checkpoint)
         except InputError:
             return "missing"
-        return content(folder / WEIGHTS_NAME, folder / CONFIG_NAME, repr(sorted(self.config.items())))
+        return content(*weight_files(folder), folder / CONFIG_NAME, repr(sorted(self.config.items())))
 
 
 class ShuffledAudio(Ours):

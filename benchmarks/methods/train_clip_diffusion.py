@@ -104,13 +104,13 @@ def evaluate(net: ClipDenoiser, autoencoder: FrameAutoencoder, windows: Windows)
     """
     noise = torch.randn(windows.latents.shape, generator=torch.Generator().manual_seed(0))
     nothing, start = torch.zeros(windows.latents.shape[:2], dtype=torch.bool), torch.zeros(len(noise))
-    truth = autoencoder.to_motion(windows.latents)[..., UNIT_INDEX["jawOpen"]].numpy()
+    truth = autoencoder.code.latents_to_motion(windows.latents)[..., UNIT_INDEX["jawOpen"]].numpy()
     mean = windows.latents.mean((0, 1), keepdim=True)
     found = {"mean_frame": float((windows.latents - mean).square().mean())}
     for suffix, audio in (("", windows.audio), ("_shuffled", windows.audio.roll(1, 0))):
         expected = net(noise, start, nothing, audio, windows.portrait)
         made = net.sample(audio, windows.portrait, None, noise, EVAL_STEPS)
-        jaws = autoencoder.to_motion(made)[..., UNIT_INDEX["jawOpen"]].numpy()
+        jaws = autoencoder.code.latents_to_motion(made)[..., UNIT_INDEX["jawOpen"]].numpy()
         found[f"error{suffix}"] = float((expected - windows.latents).square().mean())
         found[f"jaw{suffix}"] = float(np.nanmean([correlation(*pair) for pair in zip(jaws, truth, strict=True)]))
     return found

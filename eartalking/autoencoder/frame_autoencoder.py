@@ -45,9 +45,6 @@ class FrameAutoencoder(nn.Module):
         self.surface = SurfaceEncoder(config)
         self.decoder = FrameDecoder(config)
         self.refiner = PartRefiner(config)
-        shape = (config.num_latent_tokens, config.latent_channels)
-        self.register_buffer("latent_mean", torch.zeros(shape))
-        self.register_buffer("latent_std", torch.ones(shape))
 
     @torch.no_grad()
     def encode(self, frame: Tensor, reference: Reference) -> Tensor:
@@ -59,26 +56,18 @@ class FrameAutoencoder(nn.Module):
             self.surface,
             reference.surface,
             reference.home,
-            self.code.motion,
+            self.code.coordinates_to_motion,
             frame,
             reference.image,
             read,
             self.encoder.error,
         )
-        return self.normalise(self.code.spread(fitted))
-
-    def from_motion(self, motion: Tensor) -> Tensor:
-        """Motion vectors (..., L) -> normalised latents (..., N, C)."""
-        return self.normalise(self.code.encode(motion))
-
-    def to_motion(self, latents: Tensor) -> Tensor:
-        """Normalised latents (..., N, C) -> motion vectors (..., L)."""
-        return self.code.decode(self.denormalise(latents))
+        return self.code.coordinates_to_latents(fitted)
 
     def reference(self, portrait: Tensor) -> Reference:
         """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream."""
         look = self.encoder.look(portrait)
-        latents = self.normalise(self.code.spread(self.encoder.read(look, look).float()))
+        latents = self.code.coordinates_to_latents(self.encoder.read(look, look).float())
         return self.reference_of(portrait, latents, look.landmarks.float())
 
     def reference_of(self, portrait: Tensor, latents: Tensor, landmarks: Tensor) -> Reference:
@@ -88,31 +77,19 @@ class FrameAutoencoder(nn.Module):
         matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
         return Reference(
-            portrait, self.reference_encoder(portrait), surface, self.surface.home(surface, self.to_motion(latents)),
+            portrait, self.reference_encoder(portrait), surface, self.surface.home(surface, self.code.latents_to_motion(latents)),
             torch.cat([portrait, matte], dim=1), plate, latents, landmarks,
         )  # fmt: skip
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:
         """Normalised latents (B, N, C) on portraits -> Decoded, eyes and mouth refined."""
         decoded = self.decoder.paint(self.geometry(latents, reference), reference)
-        motion, own = self.coordinates(latents), self.coordinates(reference.latents)
+        motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
         return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
 
     def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
         """The part of `decode` that makes no pixels yet."""
-        motion, own = self.coordinates(latents), self.coordinates(reference.latents)
+        motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
         size = reference.pyramid[0].shape[-1]
-        base = self.surface.base(reference.surface, self.to_motion(latents), reference.home, size)
+        base = self.surface.base(reference.surface, self.code.latents_to_motion(latents), reference.home, size)
         return self.decoder.geometry(motion, own, reference.pyramid, base)
-
-    def coordinates(self, latents: Tensor) -> Tensor:
-        """Normalised latents (..., N, C) -> coordinates of the code (..., L)."""
-        return self.code.coordinates(self.denormalise(latents))
-
-    def normalise(self, latents: Tensor) -> Tensor:
-        """Raw latents (..., N, C) -> normalised."""
-        return (latents - self.latent_mean) / self.latent_std
-
-    def denormalise(self, latents: Tensor) -> Tensor:
-        """The inverse of `normalise`."""
-        return latents * self.latent_std + self.latent_mean

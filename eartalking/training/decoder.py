@@ -46,7 +46,7 @@ class DecoderTrainer(nn.Module):
     def forward(self, batch: dict[str, Tensor], noise: float = 1.0) -> Decoded:
         """The batch's frames from its motion, with `noise` times the usual noise on the codes."""
         autoencoder = self.autoencoder
-        latents, own = (autoencoder.from_motion(batch[name]) for name in ("motion", "portrait_motion"))
+        latents, own = (autoencoder.code.motion_to_latents(batch[name]) for name in ("motion", "portrait_motion"))
         latents = latents + noise * LATENT_NOISE * torch.randn_like(latents)
         own = own + noise * PORTRAIT_NOISE * torch.randn_like(own)
         reference = autoencoder.reference_of(batch["portrait"], own, batch["portrait_landmarks"])

@@ -54,7 +54,7 @@ def portrait_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.dev
             if prefix + "reference" in clip:
                 motion = clip_motion(clip, prefix + "reference_labels")
                 features = _features(autoencoder, clip[prefix + "reference"], device)
-                latents = autoencoder.code.encode(motion.to(device)).cpu()
+                latents = autoencoder.code.motion_to_latents(motion.to(device)).cpu()
                 rows.append({"reference_latents": latents, "reference_features": features * with_features})
     return rows
 
@@ -88,7 +88,11 @@ def speech_rows(
             yield (
                 rows
                 | portrait
-                | {"latents": autoencoder.code.encode(rows["labels"].to(autoencoder.code.basis.device)).cpu()}
+                | {
+                    "latents": autoencoder.code.motion_to_latents(
+                        rows["labels"].to(autoencoder.code.basis.device)
+                    ).cpu()
+                }
             )
 
 
@@ -172,8 +176,8 @@ def main(argv: list[str] | None = None) -> int:
                 parser.error(f"{source} was trained with another motion code than {args.checkpoint}")
             for part in parts:
                 getattr(autoencoder, part).load_state_dict(getattr(other, part).state_dict())
-    autoencoder.latent_mean.zero_()
-    autoencoder.latent_std.fill_(1)
+    autoencoder.code.latent_mean.zero_()
+    autoencoder.code.latent_std.fill_(1)
     splits: dict[str, Rows] = {}
     for index, (name, speech, folder) in enumerate(
         (("train", args.speech, args.portraits), ("val", args.val_speech, args.val_portraits))
@@ -190,8 +194,8 @@ def main(argv: list[str] | None = None) -> int:
         tensors = normalise(tensors, mean, std)
         save_file({key: value.contiguous() for key, value in tensors.items()}, args.out / f"{name}.safetensors")
         print(f"{name}: {len(tensors['frame_offsets']) - 1} clips, {len(tensors['latents'])} frames")
-    autoencoder.latent_mean.copy_(mean)
-    autoencoder.latent_std.copy_(std)
+    autoencoder.code.latent_mean.copy_(mean)
+    autoencoder.code.latent_std.copy_(std)
     save_model(model, args.out / "checkpoint")
     return 0
 

@@ -108,7 +108,7 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], code: MotionCod
         / 0.02
     }
     for name, read, motion in (("frame", frame, batch["motion"]), ("portrait", portrait, batch["portrait_motion"])):
-        error = F.smooth_l1_loss(read, code.to_coordinates(motion), beta=0.3, reduction="none") * weights
+        error = F.smooth_l1_loss(read, code.motion_to_coordinates(motion), beta=0.3, reduction="none") * weights
         shut = (
             motion[:, BLINK_COLUMNS].mean(1, keepdim=True) > 0.5 * MOTION_SCALES["face_units"]
         )  # then nobody sees a gaze
@@ -128,7 +128,7 @@ def evaluate(trainer: EncoderTrainer, batches: list[dict[str, Tensor]], code: Mo
         frame, portrait = encoder.look(batch["frame"]), encoder.look(batch["portrait"])
         errors.setdefault("landmarks_px", []).append((frame.landmarks - batch["landmarks"]).norm(dim=2).mean() * 256)
         for kind, look, motion in (("frame", frame, batch["motion"]), ("portrait", portrait, batch["portrait_motion"])):
-            target = code.to_coordinates(motion)
+            target = code.motion_to_coordinates(motion)
             error = encoder.read(look, portrait).float() - target
             errors.setdefault(f"{kind}_error", []).append(error.pow(2).mean())
             errors.setdefault(f"{kind}_chance", []).append((target - target.mean(0)).pow(2).mean())
@@ -143,7 +143,8 @@ def evaluate(trainer: EncoderTrainer, batches: list[dict[str, Tensor]], code: Mo
 def usual_error(encoder: FrameEncoder, batches: list[dict[str, Tensor]], code: MotionCode) -> Tensor:
     """Root mean square of the error of each coordinate (L,) on held-out people."""
     errors = [
-        encoder(batch["frame"], batch["portrait"]).float() - code.to_coordinates(batch["motion"]) for batch in batches
+        encoder(batch["frame"], batch["portrait"]).float() - code.motion_to_coordinates(batch["motion"])
+        for batch in batches
     ]
     return torch.cat(errors).square().mean(0).sqrt()
 

@@ -103,7 +103,7 @@ def make_cuts(
 
 def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
     frame, portrait = batch["frame"], batch["portrait"]
-    latents, own = (autoencoder.from_motion(batch[name]) for name in ("motion", "portrait_motion"))
+    latents, own = (autoencoder.code.motion_to_latents(batch[name]) for name in ("motion", "portrait_motion"))
     # A person's portrait does not move against itself, whatever is read of it.
     shared = (batch["motion"] == batch["portrait_motion"]).all(1).view(-1, 1, 1)
     noise = PORTRAIT_NOISE * torch.randn_like(own)
@@ -116,7 +116,7 @@ def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
         decoded = autoencoder.decoder.paint(geometry, reference).image.float()
     size = frame.shape[-1]
     rows = {
-        "motion": autoencoder.coordinates(latents), "own": autoencoder.coordinates(own),
+        "motion": autoencoder.code.latents_to_coordinates(latents), "own": autoencoder.code.latents_to_coordinates(own),
         "landmarks": landmarks, "portrait_landmarks": portrait_landmarks,
     }  # fmt: skip
     for kind, image, places in zip(
@@ -281,9 +281,7 @@ def main(argv: list[str] | None = None) -> int:
     cuts = load_cuts(
         autoencoder, args.data, options.out / "cuts-train.safetensors", accelerator.device, args.stills_share
     )
-    blinks = autoencoder.to_motion(
-        autoencoder.normalise(autoencoder.code.spread(held_out["motion"].to(accelerator.device)))
-    )
+    blinks = autoencoder.code.coordinates_to_motion(held_out["motion"].to(accelerator.device))
     held_out["shut"] = blinks[:, BLINK_COLUMNS].mean(1).cpu() > 0.7 * MOTION_SCALES["face_units"]
     size = model.config.autoencoder.image_size
     sizes = (cut_size(EYE, size), cut_size(MOUTH, size))

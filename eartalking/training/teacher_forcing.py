@@ -22,11 +22,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from eartalking.checkpoint import load_model, read_config, save_model
-from eartalking.config import SAMPLES_PER_FRAME
+from eartalking.checkpoint import load_model, save_model
+from eartalking.config import SAMPLES_PER_FRAME, from_json
 from eartalking.controls import BROW, EMOTIONS, MOUTH_SCALE, SMILE, ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.motion.steering import expression
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES
 from eartalking.training.data import LatentClips, Sequence
 from eartalking.training.loop import Losses, RunOptions, train
@@ -88,13 +89,17 @@ def true_history(model: TalkingHeadModel, sequence: Sequence, controls: ControlB
     after = controls.map(lambda value: value[:, 1:])
     still = ControlBatch(before.values, before.emotion, before.intensity, before.given & after.given)
     return torch.cat(
-        [sequence.previous[:, None], sequence.latents[:, :-1] - model.expression(sequence.labels[:, :-1], still)], dim=1
+        [
+            sequence.previous[:, None],
+            sequence.latents[:, :-1] - expression(sequence.labels[:, :-1], still, model.autoencoder.code),
+        ],
+        dim=1,
     )
 
 
 def targets(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch) -> Tensor:
     """What the network shall emit (B, T, N, C): the true latents without the expressions that are given."""
-    return sequence.latents - model.expression(sequence.labels, controls)
+    return sequence.latents - expression(sequence.labels, controls, model.autoencoder.code)
 
 
 def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -135,7 +140,7 @@ def disguised(
     wears.emotion[:] = torch.randint(len(EMOTIONS), (batch, 1), generator=generator)
     wears.intensity[:] = uniform(batch, 1)
     wears.given[..., tracks] = worn & controls.given[..., tracks].cpu()
-    return history + model.expression(labels, wears.map(lambda value: value.to(history.device)))
+    return history + expression(labels, wears.map(lambda value: value.to(history.device)), model.autoencoder.code)
 
 
 def compute_losses(
@@ -156,7 +161,7 @@ def compute_losses(
     else:
         history, level = noised(disguised(model, history, sequence.labels, controls, generator), generator)
     cond, sink = trainer(sequence, controls, history, level)
-    losses = model.flow_head.loss(
+    losses = model.emission_head.loss(
         model.to_tokens(goal).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
     )
     return {"loss": 0.5 * losses.residual + losses.regression, **losses._asdict()}
@@ -181,7 +186,7 @@ def resampled(
     start, level = noised(history, generator)
     cond, sink = trainer(sequence, controls, start, level)
     batch, length = level.shape
-    own = model.flow_head.sample(
+    own = model.emission_head.sample(
         cond.flatten(0, 1), sink.repeat_interleave(length, 0), num_steps=2, temperature=model.config.temperature
     )
     own = model.from_tokens(own).unflatten(0, (batch, length))
@@ -228,7 +233,7 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
     def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
         cond, _ = trainer(source, controls, past, level)
         return float(
-            (model.from_tokens(model.flow_head.mean(cond)).float() - targets(model, source, controls)).pow(2).mean()
+            (model.from_tokens(model.emission_head.mean(cond)).float() - targets(model, source, controls)).pow(2).mean()
         )
 
     free, free_shuffled, free_given = (
@@ -236,7 +241,7 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
         for source, controls in ((sequence, released), (shuffled, released), (sequence, given))
     )
     read, read_shuffled, read_given = (
-        model.autoencoder.to_motion(latents) for latents in (free, free_shuffled, free_given)
+        model.autoencoder.code.latents_to_motion(latents) for latents in (free, free_shuffled, free_given)
     )
     given_units, asked_units = (
         motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"] for motion in (read_given, sequence.labels)
@@ -276,7 +281,10 @@ def measure_articulation(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
         controls.given[..., MOUTH_SCALE] = given
         spoken, true = (
             (motion - motion.mean(1, keepdim=True))[..., :NUM_FACE_UNITS].flatten(0, 1)
-            for motion in (model.autoencoder.to_motion(rollout(model, sequence, controls)), sequence.labels)
+            for motion in (
+                model.autoencoder.code.latents_to_motion(rollout(model, sequence, controls)),
+                sequence.labels,
+            )
         )
         spread, true_spread = spoken.std(0), true.std(0)
         follows = (spoken * true).mean(0) > FOLLOWS * spread * true_spread
@@ -326,7 +334,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.init or args.config:
         autoencoder = model.autoencoder
         try:
-            model = load_model(args.init) if args.init else TalkingHeadModel(read_config(args.config))
+            model = (
+                load_model(args.init)
+                if args.init
+                else TalkingHeadModel(from_json(args.config.read_text(encoding="utf-8")))
+            )
         except (OSError, ValueError) as error:
             parser.error(f"--config {args.config}: {error}")
         model.autoencoder.load_state_dict(autoencoder.state_dict())

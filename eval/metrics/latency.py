@@ -26,7 +26,7 @@ from eartalking import StreamSession, TalkingHeadModel
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 
 FRAME_SECONDS = 1 / FPS
-STAGES = ("audio_encoder", "backbone", "flow_head", "decoder")
+STAGES = ("audio_encoder", "backbone", "emission_head", "decoder")
 _COLD_START = """
 import json, sys
 from eartalking import StreamSession, load_model
@@ -67,7 +67,7 @@ def stage_clock(model: TalkingHeadModel) -> Iterator[dict[str, float]]:
     wrapped = {
         "audio_encoder": (model.audio_encoder, "step"),
         "backbone": (model.backbone, "forward"),
-        "flow_head": (model.flow_head, "sample"),
+        "emission_head": (model.emission_head, "sample"),
         "decoder": (model.autoencoder, "decode"),
     }
     for stage, (module, name) in wrapped.items():
