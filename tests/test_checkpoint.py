@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from eartalking import checkpoint
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import TINY
 from eartalking.errors import InputError
@@ -60,3 +62,61 @@ def test_missing(tmp_path) -> None:
         load_model(tmp_path)
     with pytest.raises(InputError, match="no checkpoint here"):
         load_model("no-such-name")
+
+
+@pytest.fixture
+def small_shards(monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 40_000)
+
+
+def test_large_weights_are_written_in_shards(tmp_path, small_shards) -> None:
+    torch.manual_seed(0)
+    model = TalkingHeadModel(TINY)
+    save_model(model, tmp_path)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 2 and checkpoint.weight_files(tmp_path) == shards
+    assert not (tmp_path / "model.safetensors").exists()
+    for name, value in load_model(tmp_path).state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], atol=1e-3, rtol=1e-3)
+
+
+def test_one_file_replaces_shards_and_nothing_is_left(folder, small_shards, monkeypatch) -> None:
+    save_model(load_model(folder), folder)
+    assert len(checkpoint.weight_files(folder)) > 2
+    monkeypatch.undo()
+    save_model(load_model(folder), folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_shard_that_is_missing_is_an_error(tmp_path, small_shards) -> None:
+    save_model(TalkingHeadModel(TINY), tmp_path)
+    next(tmp_path.glob("model-00002*")).unlink()
+    with pytest.raises(InputError, match="model-00002"):
+        load_model(tmp_path)
+
+
+def test_an_index_cannot_point_out_of_its_folder(folder, tmp_path) -> None:
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    index = {"weight_map": {"null_audio": "../elsewhere.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="elsewhere"):
+        load_model(folder)
+
+
+def test_weights_of_before_the_renaming_are_read(folder) -> None:
+    model = load_model(folder)
+    model.autoencoder.code.latent_mean.fill_(0.25)
+    save_model(model, folder)
+    renamed = {"emission_head.": "flow_head.", "autoencoder.code.latent_": "autoencoder.latent_"}
+    weights = load_file(folder / "model.safetensors")
+    for new, old in renamed.items():
+        weights = {name.replace(new, old): value for name, value in weights.items()}
+    assert any(name.startswith("flow_head.") for name in weights) and "autoencoder.latent_mean" in weights
+    save_file(weights, folder / "model.safetensors")
+    for name, value in load_model(folder).state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name])
+
+
+def test_the_shipped_checkpoint_fits_where_it_goes() -> None:
+    files = list((checkpoint.WEIGHTS_FOLDER / "default").iterdir())
+    assert sum(path.stat().st_size for path in files) <= 32e6 and max(path.stat().st_size for path in files) <= 10e6

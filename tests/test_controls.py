@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from eartalking.controls import (
     CONTROL_RANGES,
     CONTROL_TRACKS,
     EMOTIONS,
     SCALAR_TRACKS,
+    ControlBatch,
     ControlFrame,
     Controls,
     validate_control,
@@ -66,9 +68,9 @@ def test_save_and_load_give_the_same_frames(tmp_path: Path, suffix: str) -> None
     controls.save(tmp_path / f"c{suffix}")
     loaded = Controls.load(tmp_path / f"c{suffix}")
     for frame in range(80):
-        got, expected = loaded.at(frame).to_arrays(), controls.at(frame).to_arrays()
-        np.testing.assert_allclose(got.values, expected.values, atol=1e-6)
-        assert got.given.tolist() == expected.given.tolist() and got[2:] == expected[2:]
+        got, expected = (ControlBatch.of_frame(each.at(frame)) for each in (loaded, controls))
+        for mine, theirs in zip(vars(got).values(), vars(expected).values(), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
 
 def test_one_column_csv_keeps_its_released_rows(tmp_path: Path) -> None:
@@ -148,18 +150,17 @@ def test_validate_control_is_what_set_uses() -> None:
             validate_control(track, value)
 
 
-def test_control_frame_is_an_immutable_mapping_with_arrays() -> None:
+def test_control_frame_is_an_immutable_mapping() -> None:
     frame = ControlFrame(yaw=12, emotion=("sad", 0.5))
     assert list(frame) == list(CONTROL_TRACKS) and frame["pitch"] is None
     assert frame.given() == {"yaw": 12.0, "emotion": ("sad", 0.5)}
     changed = frame.with_values(yaw=None, blink=1)
     assert frame["yaw"] == 12 and changed.given() == {"blink": 1.0, "emotion": ("sad", 0.5)}
-    arrays = frame.to_arrays()
-    assert arrays.values.dtype == np.float32 and arrays.values.tolist() == [12.0, *[0.0] * 8]
-    assert arrays.given.tolist() == [True, *[False] * 8]
-    assert (arrays.emotion, arrays.emotion_intensity, arrays.emotion_given) == (
-        EMOTIONS.index("sad"),
-        0.5,
-        True,
-    )
-    assert ControlFrame().to_arrays().emotion_given is False
+
+
+def test_a_frame_becomes_tensors_for_the_network() -> None:
+    batch = ControlBatch.of_frame(ControlFrame(yaw=12, emotion=("sad", 0.5)))
+    assert batch.values.dtype == torch.float32 and batch.values.tolist() == [[[12.0, *[0.0] * 8]]]
+    assert batch.given.tolist() == [[[True, *[False] * 8, True]]]
+    assert (batch.emotion.tolist(), batch.intensity.tolist()) == ([[EMOTIONS.index("sad")]], [[0.5]])
+    assert not ControlBatch.of_frame(ControlFrame()).given.any()

@@ -10,6 +10,7 @@ from eartalking.config import TINY
 from eartalking.controls import EMOTIONS, SCALAR_TRACKS, ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import FACE_UNITS, UNIT_INDEX
+from eartalking.motion.steering import articulate, expression, impose
 from eartalking.motion.vector import BLINK_COLUMNS, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
 
 N, C, D = TINY.autoencoder.num_latent_tokens, TINY.autoencoder.latent_channels, TINY.dim
@@ -61,11 +62,13 @@ def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
     history = torch.stack(remembered[:-1], dim=1)
     for t in range(1, length):  # an expression that is released stays in the history of the frame that releases it
         left = row(given["controls"], t - 1).released_by(row(given["controls"], t)).map(lambda value: value[:, 0])
-        history[:, t] += model.expression(model.autoencoder.code.latents_to_motion(history[:, t]), left)
+        history[:, t] += expression(
+            model.autoencoder.code.latents_to_motion(history[:, t]), left, model.autoencoder.code
+        )
     level = TINY.history_level
     cond, sink = model(**{**given, "previous": (1 - level) * history, "noise_level": torch.full((2, length), level)})
     offline = [
-        model.impose(
+        impose(
             model.from_tokens(
                 model.emission_head.sample(
                     cond[:, t],
@@ -76,12 +79,15 @@ def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
                 )
             ),
             row(given["controls"], t),
+            model.autoencoder.code,
         )
         for t in range(length)
     ]
     torch.testing.assert_close(torch.stack(remembered[1:]), torch.stack(offline), atol=2e-4, rtol=1e-3)
     emitted = torch.stack(remembered[1:], dim=1)
-    expected = emitted + model.expression(model.autoencoder.code.latents_to_motion(emitted), given["controls"])
+    expected = emitted + expression(
+        model.autoencoder.code.latents_to_motion(emitted), given["controls"], model.autoencoder.code
+    )
     torch.testing.assert_close(torch.stack(streamed, dim=1), expected, atol=2e-4, rtol=1e-3)
 
 
@@ -175,9 +181,9 @@ def test_expressions_are_added_to_what_is_shown_and_not_to_what_is_remembered(mo
     state = model.prefill(given["reference_latents"], given["reference_features"])
     for t in range(2):
         shown = model.step(given["audio"][:, t], row(asked, t), torch.zeros(1, N, C), state)
-    added = (model.autoencoder.code.latents_to_motion(shown) - model.autoencoder.code.latents_to_motion(state.previous)) / MOTION_SCALES[
-        "face_units"
-    ]
+    added = (
+        model.autoencoder.code.latents_to_motion(shown) - model.autoencoder.code.latents_to_motion(state.previous)
+    ) / MOTION_SCALES["face_units"]
     assert not state.controls.given[0, SCALAR_TRACKS.index("brow")]
     frown, raised = UNIT_INDEX["mouthFrownLeft"], UNIT_INDEX["browOuterUpLeft"]
     torch.testing.assert_close(added[0, [frown, raised]], torch.tensor([0.85 * 0.5, 0.90 * 0.4]), atol=1e-4, rtol=1e-4)
@@ -195,15 +201,20 @@ def test_a_stretched_mouth_is_shown_and_not_remembered() -> None:
         MOTION_SCALES["face_units"] * u for u in (0.4, 0.9, 0.3)
     )
     latents = model.autoencoder.code.motion_to_latents(motion)
-    shown = model.autoencoder.code.latents_to_motion(model.articulate(latents, released)) / MOTION_SCALES["face_units"]
+    shown = (
+        model.autoencoder.code.latents_to_motion(
+            articulate(latents, released, model.autoencoder.code, model.articulation)
+        )
+        / MOTION_SCALES["face_units"]
+    )
     torch.testing.assert_close(
         shown[0, [jaw, lip, UNIT_INDEX["browInnerUp"]]], torch.tensor([0.6, 1.0, 0.3]), atol=1e-4, rtol=0
     )
     torch.testing.assert_close(shown[0, HEAD_POSE], torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(model.articulate(latents, scaled), latents)
+    torch.testing.assert_close(articulate(latents, scaled, model.autoencoder.code, model.articulation), latents)
     state = model.prefill(given["reference_latents"], given["reference_features"])
     step = model.step(given["audio"][:, 0], ControlBatch.released(1, 1), torch.zeros(1, N, C), state)
-    torch.testing.assert_close(step, model.articulate(state.previous, released))
+    torch.testing.assert_close(step, articulate(state.previous, released, model.autoencoder.code, model.articulation))
 
 
 def test_the_portrait_is_heard_of_only_with_a_sink(model: TalkingHeadModel) -> None:
