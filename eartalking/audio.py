@@ -14,7 +14,6 @@ Notation: B batch, T frames, K tokens per frame, D dim.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioConfig
 from eartalking.modules.attention import rms_norm
+from eartalking.modules.constant import constant
 from eartalking.modules.conv import CausalConv1d
 
 MEL_BINS = 80
@@ -39,8 +39,7 @@ LOG_MEL_MEAN = -4.0
 LOG_MEL_STD = 4.0
 
 
-@functools.cache
-@torch.inference_mode(False)  # whoever asks first: what a stream has asked for must serve training, too
+@constant
 def mel_filterbank(device: torch.device) -> Tensor:
     """Triangles of peak 1, evenly spaced on Slaney's mel scale from 0 to 8 kHz: (N_FFT // 2 + 1, MEL_BINS).
 
@@ -255,7 +254,7 @@ class Wav2Vec2AudioEncoder(nn.Module):
         """Take over the backbone of a hub id ("facebook/wav2vec2-base-960h") or a folder; ValueError where the sizes
         differ.
         """
-        from transformers import Wav2Vec2Model
+        from transformers import Wav2Vec2Model  # here, as in `build_encoder`
 
         given = Wav2Vec2Model.from_pretrained(name)
         try:
@@ -314,14 +313,24 @@ def build_encoder(config: AudioConfig, out_dim: int) -> AudioEncoder | Wav2Vec2A
     shared = {"out_dim": out_dim, "tokens_per_frame": config.tokens_per_frame, "lookahead": config.lookahead}
     if config.encoder == "conv":
         return AudioEncoder(dim=config.dim, **shared)
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
+    from transformers import (  # here: it takes seconds, and the small encoder needs none of it
+        Wav2Vec2Config,
+        Wav2Vec2Model,
+    )
 
-    backbone = Wav2Vec2Model(Wav2Vec2Config(
-        hidden_size=config.dim, num_hidden_layers=config.wav2vec2_layers, num_attention_heads=max(1, config.dim // 64),
-        intermediate_size=4 * config.dim, conv_dim=[2 * config.dim // 3] * 7, num_conv_pos_embedding_groups=math.gcd(16, config.dim),
-        # The ears are kept as they are: nothing in them is random, in training neither.
-        apply_spec_augment=False, layerdrop=0.0, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0,
-    ))  # fmt: skip
+    sizes = Wav2Vec2Config(
+        hidden_size=config.dim,
+        num_hidden_layers=config.wav2vec2_layers,
+        num_attention_heads=max(1, config.dim // 64),
+        intermediate_size=4 * config.dim,
+        conv_dim=[2 * config.dim // 3] * 7,
+        num_conv_pos_embedding_groups=math.gcd(16, config.dim),
+    )
+    # The backbone is not trained further, so nothing in it may be random while the rest is trained.
+    for option in ("layerdrop", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"):
+        setattr(sizes, option, 0.0)
+    sizes.apply_spec_augment = False
+    backbone = Wav2Vec2Model(sizes)
     return Wav2Vec2AudioEncoder(backbone, past=config.wav2vec2_past, **shared)
 
 

@@ -82,14 +82,12 @@ class TalkingHeadModel(nn.Module):
         self.autoencoder = FrameAutoencoder(autoencoder)
         self.audio_encoder = build_encoder(config.audio, dim)
         self.control_embedder = ControlEmbedder(list(CONTROL_RANGES.values()), len(EMOTIONS), dim)
-        channels, reference_dim = (
-            autoencoder.latent_channels * config.latents_per_token,
-            autoencoder.reference_widths[-1],
-        )
+        channels = autoencoder.latent_channels * config.latents_per_token
+        reference_dim = autoencoder.reference_widths[-1]
         num_tokens = autoencoder.num_latent_tokens // config.latents_per_token
         self.from_latents = nn.Linear(channels, dim)
-        # The portrait's features are normalised, for their size moves with the decoder's training, and start without a
-        # say: motion hardly depends on who moves, and the model may train before the decoder's features are there.
+        # The portrait's features are normalised, for their size changes with the decoder's training. Their projection
+        # starts at zero: motion hardly depends on who moves, and the model may train before there is a decoder.
         self.reference_norm = nn.LayerNorm(reference_dim, elementwise_affine=False)
         self.from_reference = zero_init(nn.Linear(reference_dim, dim))
         self.null_audio = nn.Parameter(torch.randn(config.audio.tokens_per_frame, dim) * 0.2)
@@ -98,8 +96,7 @@ class TalkingHeadModel(nn.Module):
         self.slot_embedding = nn.Parameter(torch.randn(2, self.num_condition_tokens + num_tokens, dim) * 0.2)
         self.from_noise_level = nn.Sequential(nn.Linear(2, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.to_sink = nn.Sequential(nn.Linear(num_tokens * channels + dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-        # How many times as far as the network moves it a face unit has to move, with mouth_scale released and given;
-        # see `motion.steering.articulate`.
+        # Factors (2, U) by which face units are stretched, with mouth_scale released and given: steering.articulate.
         self.register_buffer("articulation", torch.ones(2, NUM_FACE_UNITS))
         self.backbone = CausalTransformer(dim, config.depth, config.num_heads, config.sink_size, config.window_size)
         sizes = {

@@ -26,6 +26,7 @@ from eartalking.controls import ControlBatch, ControlFrame, Controls
 from eartalking.errors import InputError
 from eartalking.io.portrait import load_portrait
 from eartalking.model import TalkingHeadModel
+from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
 from eartalking.perception.face_detector import crop_face
 
@@ -64,7 +65,7 @@ class StreamSession:
         self.portrait = portrait  # (H, W, 3) uint8, the crop that the stream animates
         self._device = next(self.model.parameters()).device
         autoencoder = self.model.autoencoder
-        pixels = torch.from_numpy(portrait.copy()).to(self._device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        pixels = to_float(torch.from_numpy(portrait.copy()).to(self._device))[None]
         self._reference = autoencoder.reference(pixels)
         features = self._reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
         self._initial = self.model.prefill(self._reference.latents, features)
@@ -156,9 +157,7 @@ class StreamSession:
         yield Frame(np.ascontiguousarray(pixels), index, applied)
 
     def _noise(self, index: int) -> Tensor:
-        """The frame's noise is a function of seed and index alone: no generator state to carry, no drift to worry
-        about.
-        """
+        """The frame's noise, a function of seed and index alone: there is no generator state to carry."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**63)
         autoencoder = self.model.config.autoencoder
         shape = (1, autoencoder.num_latent_tokens, autoencoder.latent_channels)
@@ -201,16 +200,23 @@ class StreamSession:
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["session"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(path, "not a saved stream") from error
-        if about["config"] != to_json(model.config):
-            raise InputError(path, "saved from a model of another configuration")
-        session = cls.__new__(cls)
-        session.model, session.seed = model, about["seed"]
-        session._start(tensors["portrait"].numpy())
-        session._state.load_tensors({n[len("state.") :]: v for n, v in tensors.items() if n.startswith("state.")})
-        session._audio_state = session._audio_state.from_tensors(tensors, "audio.")
-        session._pending = tensors["pending"].numpy()
-        session._samples, session._flushed = about["samples"], about["flushed"]
-        session._controls = ControlFrame(about["controls"])
+            if about["config"] != to_json(model.config):
+                raise InputError(path, "saved from a model of another configuration")
+            session = cls.__new__(cls)
+            session.model, session.seed = model, about["seed"]
+            session._start(tensors["portrait"].numpy())
+            session._load(tensors, about)
+        except InputError:
+            raise
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(path, "not a saved stream, or a damaged one") from error
         return session
+
+    def _load(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        """What `save` wrote, into a stream that has just been started."""
+        prefix = "state."
+        self._state.load_tensors({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
+        self._audio_state = self._audio_state.from_tensors(tensors, "audio.")
+        self._pending = tensors["pending"].numpy()
+        self._samples, self._flushed = about["samples"], about["flushed"]
+        self._controls = ControlFrame(about["controls"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eartalking.autoencoder.reference import Reference
 from eartalking.autoencoder.surface import BASE_CHANNELS, Base
 from eartalking.config import AutoencoderConfig
+from eartalking.modules.pixels import to_uint8
 from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
 from eartalking.modules.warp import warp_image
 
@@ -42,8 +43,7 @@ class Decoded(NamedTuple):
 
     def pixels(self) -> Tensor:
         """The frames as a stream puts them out: (B, H, W, 3) uint8."""
-        levels = (self.image * 127.5).add_(128).clamp_(0, 255)  # 127.5 and a half: cut off, it is rounded
-        return levels.to(torch.uint8).permute(0, 2, 3, 1)
+        return to_uint8(self.image)
 
 
 class WarpHead(nn.Module):

@@ -5,7 +5,7 @@ of the portrait goes under a motion, and the frame says whether it went there. S
 Gauss-Newton steps until the frame, sampled where the portrait's pixels land, looks like the portrait: Lucas and
 Kanade's image alignment with a head for its warp, coarse to fine. The encoder's own errors say how far each coordinate
 may go (a Gaussian prior about the reading), and pixels that do not fit, like a mouth's inside or what is hidden, lose
-their say. A misread portrait is made up for, too: what is fitted is the movement.
+their weight. A misread portrait does no harm: what is fitted is the movement.
 
 Notation: B batch, H W pixels of a frame, S pixels a side of the surface, M points of it, L coordinates of the motion
 code. Images are in [-1, 1].
@@ -14,6 +14,7 @@ code. Images are in [-1, 1].
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -77,66 +78,78 @@ def fit_motion(
     side = fields.cover.shape[-1]
     scale = frames.shape[-1] // side
     frames, portraits = (F.avg_pool2d(images.float(), scale) for images in (frames, portraits))
-
-    def some(values: Tensor) -> Tensor:
-        return values[..., ::STRIDE, ::STRIDE]
-
-    start = some(identity_grid(side, frames.device).permute(0, 3, 1, 2)).flatten(2) - some(home).flatten(2)  # (B, 2, M)
-    points = SurfaceFields(*(some(value) for value in fields[:4]), fields.camera)
-    shown = (points.cover > 0.5).flatten(1).float()  # (B, M)
-
+    points = _Points.of(surface, fields, home)
     certainty = torch.diag(1 / error.clamp_min(0.02).square())
-
-    def compare(found: Tensor, target: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals (B, 3, M), the frame's slopes (B, 2, 3, M) and the points' say (B, M) under coordinates."""
-        motion = to_motion(found)
-        place = start + surface.place(points, surface.moved(points, motion), motion)[0]
-        seen = F.grid_sample(target, place.transpose(1, 2)[:, None], align_corners=False)[:, :, 0]  # (B, 9, M)
-        residual = seen[:, :3] - goal
-        return (
-            residual,
-            seen[:, 3:].unflatten(1, (2, 3)),
-            shown * (place.abs().amax(1) < 1) / (1 + residual.square().sum(1)),
-        )
-
     read = found = read.float()
-    unit = to_motion(torch.ones_like(error)) - to_motion(
-        torch.zeros_like(error)
-    )  # of a coordinate, in its column of the motion vector
-    shapes = torch.einsum(
-        "kmc,bkn->bmcn", surface.basis, points.components.flatten(2)
-    )  # what each mover does to each point
-
-    def moves_of(motion: Tensor) -> Tensor:
-        """How far points go in the picture per unit of each column of the motion vectors: (B, 2, M, L)."""
-        rest = surface.moved(points, motion)
-
-        def slope(function: Callable[[Tensor], Tensor], at: Tensor, way: Tensor) -> Tensor:
-            return jvp(function, (at,), (way.expand_as(at),))[1]
-
-        ways = torch.eye(3, device=motion.device)[:, None, :, None]
-        by_point = torch.stack(
-            [slope(lambda r: surface.place(points, r, motion)[0], rest, way) for way in ways], dim=2
-        )  # (B, 2, 3, M)
-        by_mover = torch.einsum("bkcn,bmcn->bknm", by_point, shapes)
-        moves = by_mover @ vmap(jacfwd(lambda one: movers(one[None])[0]))(motion)[:, None]
-        for column in (*range(HEAD_POSE.start, HEAD_POSE.stop), *range(TRANSLATION.start, TRANSLATION.stop)):
-            way = torch.eye(motion.shape[1], device=motion.device)[column]
-            moves[..., column] += slope(lambda m: surface.place(points, rest, m)[0], motion, way)
-        return moves
-
+    # A unit of each coordinate, in its column of the motion vector.
+    unit = to_motion(torch.ones_like(error)) - to_motion(torch.zeros_like(error))
     for sigma in LEVELS:
         target = with_slopes(contrast(frames, sigma))
-        goal = some(contrast(portraits, sigma)).flatten(2)  # (B, 3, M)
-        sure = 1 / (NOISE**2 * 3 * sigma)  # neighbouring pixels of a blurred picture are not so many witnesses
+        goal = _every_second(contrast(portraits, sigma)).flatten(2)  # (B, 3, M)
+        # Neighbouring pixels of a blurred picture are not independent, so each counts for less.
+        certainty_of_pixel = 1 / (NOISE**2 * 3 * sigma)
         for _ in range(STEPS):
-            residual, slopes, weight = compare(found, target, goal)
-            jacobian = torch.einsum("bkcm,bkml->bcml", slopes, moves_of(to_motion(found)) * unit)
-            weighted = jacobian * (sure * weight)[:, None, :, None]
+            motion = to_motion(found)
+            residual, slopes, weight = points.compare(motion, target, goal)
+            jacobian = torch.einsum("bkcm,bkml->bcml", slopes, points.moves(motion) * unit)
+            weighted = jacobian * (certainty_of_pixel * weight)[:, None, :, None]
             normal = torch.einsum("bcml,bcmk->blk", weighted, jacobian) + certainty
             slope = torch.einsum("bcml,bcm->bl", weighted, residual) + (found - read) @ certainty
             found = found - torch.linalg.solve(normal, slope)
-    # Steps may lead astray where a face is hardly seen: what explains the frame no better than the reading is dropped.
+    # Where a face is hardly seen the steps can go wrong: what explains the frame no better than the reading is dropped.
     # A point counts for 1 where it does not fit at all, 0 where it does.
-    misfit = [(shown - compare(coordinates, target, goal)[2]).sum(1) for coordinates in (read, found)]
+    misfit = [
+        (points.shown - points.compare(to_motion(coordinates), target, goal)[2]).sum(1) for coordinates in (read, found)
+    ]
     return torch.where((misfit[1] < misfit[0])[:, None], found, read)
+
+
+def _every_second(values: Tensor) -> Tensor:
+    return values[..., ::STRIDE, ::STRIDE]
+
+
+class _Points(NamedTuple):
+    """The points of the portraits' surfaces that are compared: `fields` at them; where the picture shows them when
+    nothing has moved (B, 2, M), less their place on the surface then; 1 where they belong to the person (B, M); what a
+    unit of each mover does to them (B, M, movers, 3)."""
+
+    surface: SurfaceEncoder
+    fields: SurfaceFields
+    start: Tensor
+    shown: Tensor
+    shapes: Tensor
+
+    @classmethod
+    def of(cls, surface: SurfaceEncoder, fields: SurfaceFields, home: Tensor) -> _Points:
+        grid = identity_grid(fields.cover.shape[-1], home.device).permute(0, 3, 1, 2)
+        start = _every_second(grid).flatten(2) - _every_second(home).flatten(2)
+        fields = SurfaceFields(*(_every_second(value) for value in fields[:4]), fields.camera)
+        shown = (fields.cover > 0.5).flatten(1).float()
+        shapes = torch.einsum("kmc,bkn->bmcn", surface.basis, fields.components.flatten(2))
+        return cls(surface, fields, start, shown, shapes)
+
+    def compare(self, motion: Tensor, target: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Residuals (B, 3, M), the frame's slopes (B, 2, 3, M) and the points' weights (B, M) under motion vectors."""
+        place = self.start + self.surface.place(self.fields, self.surface.moved(self.fields, motion), motion)[0]
+        seen = F.grid_sample(target, place.transpose(1, 2)[:, None], align_corners=False)[:, :, 0]  # (B, 9, M)
+        residual = seen[:, :3] - goal
+        weight = self.shown * (place.abs().amax(1) < 1) / (1 + residual.square().sum(1))
+        return residual, seen[:, 3:].unflatten(1, (2, 3)), weight
+
+    def moves(self, motion: Tensor) -> Tensor:
+        """How far points go in the picture per unit of each column of the motion vectors: (B, 2, M, L)."""
+        rest = self.surface.moved(self.fields, motion)
+        ways = torch.eye(3, device=motion.device)[:, None, :, None]
+        by_point = torch.stack(
+            [_slope(lambda r: self.surface.place(self.fields, r, motion)[0], rest, way) for way in ways], dim=2
+        )  # (B, 2, 3, M)
+        by_mover = torch.einsum("bkcn,bmcn->bknm", by_point, self.shapes)
+        moves = by_mover @ vmap(jacfwd(lambda one: movers(one[None])[0]))(motion)[:, None]
+        for column in (*range(HEAD_POSE.start, HEAD_POSE.stop), *range(TRANSLATION.start, TRANSLATION.stop)):
+            way = torch.eye(motion.shape[1], device=motion.device)[column]
+            moves[..., column] += _slope(lambda m: self.surface.place(self.fields, rest, m)[0], motion, way)
+        return moves
+
+
+def _slope(function: Callable[[Tensor], Tensor], at: Tensor, way: Tensor) -> Tensor:
+    return jvp(function, (at,), (way.expand_as(at),))[1]

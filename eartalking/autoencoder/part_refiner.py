@@ -12,13 +12,12 @@ Notation: B batch, H W pixels of a frame, h w of a cut, L coordinates of the mot
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
+from eartalking.modules.constant import constant
 from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 
 EYE, MOUTH = (
@@ -56,8 +55,7 @@ def cut(images: Tensor, places: list[tuple[int, int]], size: tuple[int, int]) ->
     )
 
 
-@functools.cache  # needed for every frame, and always the same
-@torch.inference_mode(False)  # whoever asks first: what a stream has asked for must serve training, too
+@constant
 def fade(size: tuple[int, int], device: torch.device | None = None) -> Tensor:
     """One inside, falling to zero towards the edge: (h, w)."""
     reach = FADE * size[0]
@@ -99,7 +97,7 @@ class PartNet(nn.Module):
         add, erase = (
             F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(self.last(x, cond)))), 2).float().split([3, 1], dim=1)
         )
-        # Erasing is told apart: to shut an eye by adding alone, every detail of it would have to be met exactly.
+        # Erasing has its own channel: to shut an eye by adding alone, every detail would have to be cancelled exactly.
         return add - erase * decoded
 
 
@@ -113,7 +111,7 @@ class PartRefiner(nn.Module):
         self.move = nn.Sequential(*hidden, nn.Linear(COND_DIM, 6))
         nn.init.zeros_(self.move[-1].weight)
         nn.init.zeros_(self.move[-1].bias)
-        # The side of an eye is told: the right one is shown to the network in a mirror, its motion is not.
+        # The network is told which eye it draws: the right one's picture is mirrored for it, the motion is not.
         self.side = nn.Parameter(torch.randn(2, COND_DIM) * 0.2)
         self.cond = nn.Sequential(nn.Linear(size, COND_DIM), nn.SiLU(), nn.Linear(COND_DIM, COND_DIM))
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(COND_DIM, COND_DIM), nn.SiLU())

@@ -35,12 +35,11 @@ from eartalking.motion.vector import (
     TRANSLATION,
 )
 
-NUM_MOVERS = (
-    NUM_FACE_UNITS + 2
-)  # the face units, and the eyeballs' two angles in radians, which move their surface nearly linearly
+# The face units, and the eyeballs' two angles in radians, which move their surface nearly linearly.
+NUM_MOVERS = NUM_FACE_UNITS + 2
 BASE_CHANNELS = 4
 BEYOND = 2  # cells that the warp goes on beyond the person's edge
-WHOLE = 2.5  # a surface may be stretched so many times over and is whole still
+MOST_STRETCHED = 2.5  # a surface may be stretched so many times over without holes
 NEARER = 25.0  # how fast what is in front wins over what is behind, per head height of depth
 # Of an average camera: x and y of its axis, scale at the face's plane, and what the scale gains per head height towards
 # it.
@@ -215,7 +214,7 @@ def splat(moved: Tensor, near: Tensor, cover: Tensor, size: int) -> tuple[Tensor
             cells = first + y.clamp(0, size - 1) * size + x.clamp(0, size - 1)
             out.index_add_(0, cells.flatten(), (values * share[..., None]).flatten(0, 1))
     out = out.view(batch, size, size, 4).permute(0, 3, 1, 2).contiguous()
-    occupied = (out[:, 3:] * (size / side) ** 2 * WHOLE).clamp(0, 1)
+    occupied = (out[:, 3:] * (size / side) ** 2 * MOST_STRETCHED).clamp(0, 1)
     warp = out[:, :2] / out[:, 2:3].clamp_min(1e-12)
     return torch.where(occupied > 0.5, warp, 0.0), occupied
 

@@ -1,4 +1,4 @@
-"""How many threads PyTorch gets, where nobody said."""
+"""How many threads PyTorch gets by default."""
 
 from __future__ import annotations
 

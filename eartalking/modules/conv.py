@@ -54,7 +54,6 @@ class CausalConv1d(nn.Module):
         # On a CPU, PyTorch has no fast dilated convolution: for one step of 192 channels it takes ten times as long as
         # this product.
         length = x.shape[-1] - self.context
-        seen = torch.stack(
-            [x[..., tap * dilation : tap * dilation + length] for tap in range(taps)], dim=2
-        )  # (B, C, taps, L)
+        shifted = [x[..., tap * dilation : tap * dilation + length] for tap in range(taps)]
+        seen = torch.stack(shifted, dim=2)  # (B, C, taps, L)
         return self.conv.weight.flatten(1) @ seen.flatten(1, 2) + self.conv.bias[:, None]

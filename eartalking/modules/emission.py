@@ -1,5 +1,4 @@
-"""What the ways to draw a frame's latents have in common: from the backbone's features of one frame to that frame's
-latents.
+"""What all emission heads have in common: from the backbone's features of one frame to that frame's latents.
 
 Convention, stated once: x_0 is noise, x_1 is data, t in [0, 1] goes from the one to the other.
 
@@ -35,9 +34,7 @@ class EmissionLoss(NamedTuple):
 
 
 class FrameNet(nn.Module):
-    """A transformer over the tokens of one frame, told the time, the frame's condition and the sink (adaLN) ->
-    features.
-    """
+    """A transformer over the tokens of one frame, given the time, the frame's condition and the sink (adaLN)."""
 
     def __init__(self, in_channels: int, num_tokens: int, dim: int, depth: int, num_heads: int, cond_dim: int) -> None:
         super().__init__()

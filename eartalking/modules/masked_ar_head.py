@@ -1,5 +1,4 @@
-"""Masked autoregression inside a frame: tokens drawn a few at a time, each by a small diffusion head. The paper's own
-emission.
+"""The paper's own emission, masked autoregression inside a frame: a few tokens at a time, each by a diffusion head.
 
 A transformer sees the tokens that are known so far and gives every other one a condition; a network per token denoises
 it under that condition alone, predicting the noise (after MAR: Li, Tian, Li, Deng and He 2024). Where the flow head
@@ -81,8 +80,8 @@ class MaskedARHead(EmissionHead):
         later (MaskGIT).
         """
         count, num_tokens = noise.shape[:2]
-        # The order must follow from the noise, that the same noise may give the same frame, and must not favour any:
-        # its far decimals.
+        # The order follows from the noise, so that the same noise gives the same frame; from its far decimals, so that
+        # it says nothing of the noise's size.
         order = (noise[..., 0] * 1000).remainder(1).argsort(1)
         known = torch.zeros(count, num_tokens, dtype=torch.bool, device=noise.device)
         x_1 = torch.zeros_like(noise)
@@ -90,9 +89,8 @@ class MaskedARHead(EmissionHead):
         done = 0
         for step in range(1, self.masked_steps + 1):
             left = math.floor(num_tokens * math.cos(math.pi / 2 * step / self.masked_steps) + 1e-6)
-            after = min(
-                max(num_tokens - left, done + 1), num_tokens - (self.masked_steps - step)
-            )  # one at least, now and later
+            later_steps = self.masked_steps - step
+            after = min(max(num_tokens - left, done + 1), num_tokens - later_steps)  # one token at least in every step
             now = order[:, done:after]
             condition = self._condition(x_1, known, *shared).take_along_dim(now[..., None], 1)
             drawn = self._denoise(temperature * noise.take_along_dim(now[..., None], 1), condition, num_steps)

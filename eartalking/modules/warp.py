@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from eartalking.modules.constant import constant
 
 
 def warp_image(image: Tensor, warp: Tensor, mode: str = "bilinear") -> Tensor:
@@ -15,8 +15,7 @@ def warp_image(image: Tensor, warp: Tensor, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(image.float(), grid, mode=mode, padding_mode="border", align_corners=False)
 
 
-@functools.cache  # needed several times a frame, and always the same
-@torch.inference_mode(False)  # whoever asks first: what a stream has asked for must serve training, too
+@constant
 def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
     """Pixel centres in [-1, 1]: (1, size, size, 2), x right and y down."""
     axis = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1

@@ -11,20 +11,18 @@ Notation: B batch, N latent tokens, C channels, L columns of a motion vector, U 
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eartalking.controls import BROW, MOUTH_SCALE, SCALAR_TRACKS, SMILE, ControlBatch
+from eartalking.modules.constant import constant
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import NUM_FACE_UNITS, expression_units
 from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
 
 
-@functools.cache
-@torch.inference_mode(False)  # a tensor made in inference mode could not be used in training later
+@constant
 def exact_columns(motion_size: int, device: torch.device) -> Tensor:
     """(G, L): control values @ this = the columns of the motion vector that they stand for."""
     columns = torch.zeros(len(SCALAR_TRACKS), motion_size, device=device)
