@@ -310,13 +310,11 @@ class Wav2Vec2AudioEncoder(nn.Module):
 
 def build_encoder(config: AudioConfig, out_dim: int) -> AudioEncoder | Wav2Vec2AudioEncoder:
     """The encoder that a config asks for, with random weights."""
-    shared = {"out_dim": out_dim, "tokens_per_frame": config.tokens_per_frame, "lookahead": config.lookahead}
+    tokens, lookahead = config.tokens_per_frame, config.lookahead
     if config.encoder == "conv":
-        return AudioEncoder(dim=config.dim, **shared)
-    from transformers import (  # here: it takes seconds, and the small encoder needs none of it
-        Wav2Vec2Config,
-        Wav2Vec2Model,
-    )
+        return AudioEncoder(config.dim, out_dim, tokens, lookahead)
+    # Here, because the import takes seconds and the small encoder needs none of it.
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     sizes = Wav2Vec2Config(
         hidden_size=config.dim,
@@ -331,7 +329,7 @@ def build_encoder(config: AudioConfig, out_dim: int) -> AudioEncoder | Wav2Vec2A
         setattr(sizes, option, 0.0)
     sizes.apply_spec_augment = False
     backbone = Wav2Vec2Model(sizes)
-    return Wav2Vec2AudioEncoder(backbone, past=config.wav2vec2_past, **shared)
+    return Wav2Vec2AudioEncoder(backbone, out_dim, tokens, lookahead, config.wav2vec2_past)
 
 
 def pad_to_frames(waveform: Tensor, lookahead: int) -> Tensor:

@@ -182,10 +182,8 @@ class Controls:
         if index < 0:
             return None
         start, value = keyframes[index]
-        if track == EMOTION_TRACK or value is None or index + 1 == len(keyframes):
-            return value
-        end, target = keyframes[index + 1]
-        if target is None:
+        end, target = keyframes[index + 1] if index + 1 < len(keyframes) else (start, None)
+        if not isinstance(value, float) or not isinstance(target, float):  # an emotion, released, or held
             return value
         between = value + (target - value) * (time - start) / (end - start)
         return min(max(between, min(value, target)), max(value, target))  # rounding must not leave the range
@@ -275,8 +273,9 @@ class ControlBatch:
     def of_frame(cls, frame: ControlFrame, device: torch.device | None = None) -> ControlBatch:
         """The controls of one frame of one stream: over (1, 1)."""
         scalars = [frame[track] for track in SCALAR_TRACKS]
-        name, intensity = frame[EMOTION_TRACK] or (EMOTIONS[0], 0.0)
-        given = [value is not None for value in (*scalars, frame[EMOTION_TRACK])]
+        emotion = frame[EMOTION_TRACK]
+        name, intensity = emotion if isinstance(emotion, tuple) else (EMOTIONS[0], 0.0)
+        given = [value is not None for value in (*scalars, emotion)]
         return cls(
             torch.tensor([[[0.0 if value is None else value for value in scalars]]], device=device),
             torch.tensor([[EMOTIONS.index(name)]], device=device),

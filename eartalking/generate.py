@@ -28,11 +28,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
+from eartalking.checkpoint import load_model
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError
@@ -41,9 +42,7 @@ from eartalking.io.sound import read_audio
 from eartalking.io.threads import default_threads
 from eartalking.io.video_writer import VideoWriter, check_output
 from eartalking.perception.face_detector import NoFaceError, crop_face
-
-if TYPE_CHECKING:
-    from eartalking.session import Frame, StreamSession
+from eartalking.session import Frame, StreamSession
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,11 +113,6 @@ def _read_inputs(args: argparse.Namespace) -> _Inputs:
 
 def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
     inputs = _read_inputs(args)
-    # Here, so that a wrong file is told at once and the model's packages load only for a sound run.
-    import torch
-
-    from eartalking import StreamSession, load_model
-
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

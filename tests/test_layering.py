@@ -35,7 +35,7 @@ ALLOWED = {
         for name in ("config", "controls", "errors", "io", "model", "modules", "motion", "perception")
     },
     "eartalking.generate": {"eartalking"}
-    | {f"eartalking.{name}" for name in ("config", "controls", "errors", "io", "perception", "session")},
+    | {f"eartalking.{name}" for name in ("checkpoint", "config", "controls", "errors", "io", "perception", "session")},
     "eartalking.synth": {
         f"eartalking.{name}" for name in ("synth", "config", "controls", "io", "modules", "motion", "perception")
     },

@@ -37,7 +37,9 @@ def turned(autoencoder: FrameAutoencoder, reference: Reference) -> tuple[torch.T
     motion[:, HEAD_POSE] = ASKED * MOTION_SCALES["head_pose"]
     latents = autoencoder.code.motion_to_latents(motion)
     with torch.no_grad():
-        return autoencoder.decode(latents, reference).image.clamp(-1, 1), autoencoder.code.latents_to_coordinates(latents)
+        return autoencoder.decode(latents, reference).image.clamp(-1, 1), autoencoder.code.latents_to_coordinates(
+            latents
+        )
 
 
 def degrees(autoencoder: FrameAutoencoder, coordinates: torch.Tensor) -> torch.Tensor:

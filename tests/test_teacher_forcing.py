@@ -30,7 +30,9 @@ def test_the_goal_is_the_truth_without_what_is_given(model: TalkingHeadModel) ->
     still = torch.zeros(1)
     tracks = controls.values, controls.emotion, controls.intensity
     sequence = Sequence(latents, latents[:, 0], latents[:, 0], still, still, still, *tracks, labels)
-    units = model.autoencoder.code.latents_to_motion(targets(model, sequence, controls))[0] / MOTION_SCALES["face_units"]
+    units = (
+        model.autoencoder.code.latents_to_motion(targets(model, sequence, controls))[0] / MOTION_SCALES["face_units"]
+    )
     torch.testing.assert_close(units[0], torch.zeros(len(units[0])), atol=1e-4, rtol=0)
     assert units[1, UNIT_INDEX["mouthSmileLeft"]] == pytest.approx(-0.85, abs=1e-3)
     assert units[1, UNIT_INDEX["browDownLeft"]] == pytest.approx(0, abs=1e-3)
@@ -49,7 +51,9 @@ def test_only_a_given_expression_is_disguised(model: TalkingHeadModel) -> None:
     worn = changed.flatten(2).norm(dim=-1) > 1e-4
     assert 0.1 < worn[:, 6:].float().mean() < 0.6
     # A smile or a frown, and nothing else.
-    moved = (model.autoencoder.code.latents_to_motion(changed) - model.autoencoder.code.latents_to_motion(torch.zeros(16, 4)))[worn].abs() > 1e-3
+    moved = (
+        model.autoencoder.code.latents_to_motion(changed) - model.autoencoder.code.latents_to_motion(torch.zeros(16, 4))
+    )[worn].abs() > 1e-3
     names = {name for name, index in UNIT_INDEX.items() if moved[:, index].any()}
     assert names == {
         f"{unit}{side}" for unit in ("mouthSmile", "cheekSquint", "mouthFrown") for side in ("Left", "Right")

@@ -194,7 +194,9 @@ def test_stages_in_order_end_in_a_stream(
         [*training, *final, "--init", str(root / "model" / "checkpoint"), "--out", str(root / "final")]
     )
     # The paper's emission around the same autoencoder: another config, the same command.
-    sizes = dataclasses.asdict(dataclasses.replace(load_model(root / "latents" / "checkpoint").config, emission="masked_ar"))
+    sizes = dataclasses.asdict(
+        dataclasses.replace(load_model(root / "latents" / "checkpoint").config, emission="masked_ar")
+    )
     (root / "masked_ar.json").write_text(json.dumps(sizes))
     teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "masked_ar")])
     assert isinstance(load_model(root / "masked_ar" / "checkpoint").emission_head, MaskedARHead)

@@ -177,9 +177,9 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
     audio = model.audio_encoder(torch.from_numpy(clip["waveform"])[None])[0]
     features = reference.pyramid[-1].flatten(2).transpose(1, 2)
     initial = reference.latents
-    exact = autoencoder.code.motion_to_latents(clip_motion({name: torch.from_numpy(value) for name, value in clip.items()}))[
-        :, None
-    ]  # (T, 1, N, C)
+    exact = autoencoder.code.motion_to_latents(
+        clip_motion({name: torch.from_numpy(value) for name, value in clip.items()})
+    )[:, None]  # (T, 1, N, C)
     released, given, labelled = (model.prefill(initial, features) for _ in range(3))
     released_controls, true_controls = ControlBatch.released(1, 1), _true_controls(clip)
     generator = torch.Generator().manual_seed(context.seed)

@@ -53,7 +53,9 @@ class Teacher:
     @torch.no_grad()
     def motions(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
         """Motion of the portraits and of the frames before the windows, (B, L) each."""
-        return self.autoencoder.code.latents_to_motion(sequence.reference_latents), self.autoencoder.code.latents_to_motion(sequence.previous)
+        return self.autoencoder.code.latents_to_motion(
+            sequence.reference_latents
+        ), self.autoencoder.code.latents_to_motion(sequence.previous)
 
     def noised(self, history: Tensor) -> tuple[Tensor, Tensor]:
         """History (B, T, L) with noise, and its level (B, T): half of the frames a little, some windows altogether."""

@@ -20,6 +20,11 @@ EXACT_COLOURS = int(Interpolation.BICUBIC) | 0x40000 | 0x2000
 
 @contextlib.contextmanager
 def open_media(path: FilePath) -> Iterator[av.container.InputContainer]:
+    """A media file, opened for reading.
+
+    Raises:
+        InputError: missing, no plain file, empty, not a media file, or (while it is read) damaged.
+    """
     try:
         if not Path(path).is_file():
             cause = "is a folder" if Path(path).is_dir() else "is not a plain file"
@@ -39,5 +44,5 @@ def open_media(path: FilePath) -> Iterator[av.container.InputContainer]:
 
 
 def media_url(path: FilePath) -> str:
-    # Without the scheme a name such as `a:b.wav` would be taken for a protocol.
+    """The file as FFmpeg takes it: without the scheme, a name such as `a:b.wav` would be taken for a protocol."""
     return f"file:{os.path.abspath(path)}"

@@ -12,7 +12,7 @@ import secrets
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -59,7 +59,7 @@ class VideoWriter:
         self.num_frames = 0
         self._soundtrack = None if audio is None else Soundtrack(audio)
         self._target = check_output(path)
-        self._container: av.container.OutputContainer | None = None
+        self._container: Any = None  # an av.container.OutputContainer, once the file could be made
         self._part = self._target.parent / f".{secrets.token_hex(6)}.part.mp4"
         try:
             # Created here with the permissions of any new file, and never over another one.

@@ -17,4 +17,4 @@ def constant(make: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
 
     Made outside of inference mode, even if a stream asks first: PyTorch refuses tensors of inference mode in training.
     """
-    return functools.cache(torch.inference_mode(False)(make))
+    return functools.cache(torch.inference_mode(False)(make))  # type: ignore[return-value]

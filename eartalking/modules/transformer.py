@@ -157,7 +157,7 @@ class CausalTransformer(nn.Module):
         dtype = x.dtype
         if torch.is_autocast_enabled(device_type):
             dtype = torch.get_autocast_dtype(device_type)
-        if state is None:
+        if state is None or frame_index is None:
             positions = torch.arange(x.shape[1], device=x.device)
             bias = frame_causal_bias(positions, positions, self.sink_size, self.window_size, self.slopes)
             return expand_to_tokens(bias.to(dtype), x.shape[2])

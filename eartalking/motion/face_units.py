@@ -142,7 +142,11 @@ def compose_face_units(
         (..., 52) float32 in 0..1.
     """
     speech = np.asarray(mouth_units, np.float32) * np.asarray(mouth_scale, np.float32)[..., None]
-    tracks = (torch.from_numpy(np.asarray(track, np.float32)) for track in (blink, brow, smile))
-    felt = torch.from_numpy(np.asarray(emotion)).long(), torch.from_numpy(np.asarray(intensity, np.float32))
-    expression = expression_units(torch.from_numpy(speech), *tracks, *felt).numpy()
+
+    def tensor(track: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(track, np.float32))
+
+    expression = expression_units(
+        tensor(speech), tensor(blink), tensor(brow), tensor(smile), torch.as_tensor(emotion).long(), tensor(intensity)
+    ).numpy()
     return np.clip(speech + expression + np.asarray(blink, np.float32)[..., None] * _BLINK, 0.0, 1.0)
