@@ -243,5 +243,5 @@ def test_wav2vec2_base_is_768_wide_with_12_layers() -> None:
 
 
 def test_an_unknown_encoder_is_refused() -> None:
-    with pytest.raises(ValueError, match="encoder must be one of conv, wav2vec2, not 'whisper'"):
+    with pytest.raises(ValueError, match="encoder\\n  Input should be 'conv' or 'wav2vec2'"):
         AudioConfig(encoder="whisper")

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import eartalking
 from eartalking import StreamSession, TalkingHeadModel
 from eartalking.config import TINY
 from eartalking.errors import InputError
@@ -33,7 +32,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     torch.manual_seed(0)
     model = TalkingHeadModel(TINY).eval().requires_grad_(False)
-    monkeypatch.setattr(eartalking, "load_model", lambda checkpoint, device: model)
+    monkeypatch.setattr("eartalking.generate.load_model", lambda checkpoint, device: model)
 
 
 @pytest.fixture
@@ -143,7 +142,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 ) -> None:
     cases = bad_inputs(tmp_path, voice)
     before = sorted(os.listdir(tmp_path))
-    monkeypatch.setattr(eartalking, "load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("eartalking.generate.load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
     for name, (arguments, named) in cases.items():
         assert main(arguments) == 2, name
         streams = capsys.readouterr()
