@@ -37,7 +37,7 @@ from eartalking.io.video_writer import VideoWriter
 from eartalking.perception.face_detector import find_face
 
 if TYPE_CHECKING:
-    from eartalking.synth.performance import Motion
+    from eartalking.synth.performance import Performance
     from eartalking.synth.render import Renderer
     from eartalking.synth.speech import Utterance
 
@@ -154,12 +154,12 @@ def _make_clip(
 ) -> dict[str, object]:
     from eartalking.synth.head import load_bundle
     from eartalking.synth.identity import sample_identity
-    from eartalking.synth.performance import make_motion, neutral_portrait
+    from eartalking.synth.performance import make_performance, neutral_portrait
 
     identity = int(rng.integers(2_000_000, 1_000_000_000))  # far from the seeds of rendered training and quality clips
     renderer.set_identity(sample_identity(identity, "test", load_bundle()))
     portrait = renderer.set_reference(neutral_portrait(rng))
-    motion = make_motion(utterance, rng, control_jumps=False)
+    motion = make_performance(utterance, rng, control_jumps=False)
     entry: dict[str, object] = {"name": name, "kind": "scripted" if track else "speech"}
     if track is not None:
         motion, controls = follow_script(motion, utterance, track, rng)
@@ -181,8 +181,8 @@ def _make_clip(
 
 
 def follow_script(
-    motion: Motion, utterance: Utterance, track: str, rng: np.random.Generator
-) -> tuple[Motion, Controls]:
+    motion: Performance, utterance: Utterance, track: str, rng: np.random.Generator
+) -> tuple[Performance, Controls]:
     """The same motion with one control track stepped through its range, a new value every `HOLD` frames, and the
     script.
     """
