@@ -22,7 +22,10 @@ from eartalking.errors import InputError
 
 _STATUS_SECONDS = 0.2
 _STEER_WAIT_SECONDS = 1.0
-_CONSENT_NEEDED = "consent must be true: you may animate this portrait and use this voice, and will say that the result is AI-generated."
+_CONSENT_NEEDED = (
+    "consent must be true: you may animate this portrait and use this voice, and will say that the result is "
+    "AI-generated."
+)
 
 
 def add_api(sessions: Sessions) -> None:

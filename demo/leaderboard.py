@@ -283,7 +283,8 @@ def _first(columns: Sequence[str], wanted: Sequence[str], other_than: str | None
 
 
 CSS = """
-& { --lb-muted: var(--ear-muted, var(--body-text-color-subdued)); --lb-line: var(--ear-line, var(--border-color-primary)); }
+& { --lb-muted: var(--ear-muted, var(--body-text-color-subdued));
+  --lb-line: var(--ear-line, var(--border-color-primary)); }
 .lb-row, .lb-hint { padding: 12px 14px; border: 1px solid var(--lb-line); border-radius: 12px; font-size: 14px; }
 .lb-row { color: var(--body-text-color); }
 .lb-hint { color: var(--lb-muted); }
@@ -293,7 +294,8 @@ CSS = """
 .lb-row dt { font-size: 12px; color: var(--lb-muted); } .lb-row dd { margin: 0; overflow-wrap: anywhere; }
 .lb-wide { overflow: auto; margin-top: 14px; max-height: 360px; }
 .lb-row table { border-collapse: collapse; font-size: 13px; width: 100%; }
-.lb-row :is(th, td) { padding: 5px 14px 5px 0; border: 0; border-bottom: 1px solid var(--lb-line); white-space: nowrap; text-align: left; }
+.lb-row :is(th, td) { padding: 5px 14px 5px 0; border: 0; border-bottom: 1px solid var(--lb-line);
+  white-space: nowrap; text-align: left; }
 .lb-row th { font-weight: 600; }
 """
 HERE, PAPERS = "Measured here", "Reported in papers"
@@ -428,7 +430,8 @@ def _everything(csv_path: Path) -> list[Any]:
     counts = sum(map(is_measured, rows))
     choice = _start(rows, counts > 0)
     text = (
-        f"**{counts}** rows measured here, **{len(rows) - counts}** reported in papers. A name with a suffix, such as `fid_lite0`, "
+        f"**{counts}** rows measured here, **{len(rows) - counts}** reported in papers. "
+        "A name with a suffix, such as `fid_lite0`, "
         "uses another network than the canonical metric: compare only within a column."
     )
     return [

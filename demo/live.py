@@ -69,9 +69,17 @@ class LiveTake:
     """
 
     def __init__(
-        self, engine: Engine, job: Job, voice: Voice, folder: Path, limits: Limits, controls: Controls, *, badge: bool = False,
+        self,
+        engine: Engine,
+        job: Job,
+        voice: Voice,
+        folder: Path,
+        limits: Limits,
+        controls: Controls,
+        *,
+        badge: bool = False,
         pace: str = VIEWER,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`folder` receives the video and the control log.
 
         Raises:
@@ -247,8 +255,14 @@ class LiveTake:
     def _run(self) -> None:
         try:
             self.folder.mkdir(parents=True)
-            self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS, rate=PREVIEW_RATE,
-                               seed=self.job.seed)  # fmt: skip
+            self._publish_json(
+                "hello",
+                frames=self.job.num_frames,
+                size=self._engine.image_size,
+                fps=FPS,
+                rate=PREVIEW_RATE,
+                seed=self.job.seed,
+            )
             recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
             try:
                 for made in self._engine.frames(self._slot_number, self.job):

@@ -19,7 +19,8 @@ from eartalking.io.video_writer import VideoWriter
 BACKLOG = (
     128  # frames that may wait to be written: 25 MB at 256 pixels. When they are full, the stream waits for the file
 )
-_NICE = 4  # the thread's: a viewer waits for the next frame, nobody for the file. With more, a busy machine never gets to it
+# Of the thread: a viewer waits for the next frame, nobody for the file. With more, a busy machine never gets to it.
+_NICE = 4
 _WHOLE, _EARLY, _DISCARD = object(), object(), object()
 
 

@@ -73,8 +73,23 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
     checkpoint: Path, two_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = f"ground_truth,static_portrait,tiny={checkpoint},clip_diffusion"
-    arguments = ["--methods", methods, "--testset", str(two_clips), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"),
-                 "--metrics", "psnr,flicker", "--no-latency", "--threads", "1", "--checkpoint", str(checkpoint)]  # fmt: skip
+    arguments = [
+        "--methods",
+        methods,
+        "--testset",
+        str(two_clips),
+        "--out",
+        str(tmp_path / "out"),
+        "--work",
+        str(tmp_path / "work"),
+        "--metrics",
+        "psnr,flicker",
+        "--no-latency",
+        "--threads",
+        "1",
+        "--checkpoint",
+        str(checkpoint),
+    ]
     assert compare.main(arguments) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["methods"] == 4
     rows = {row["method"]: row for row in read_csv(tmp_path / "out" / "leaderboard.csv") if row["source"] == "measured"}
@@ -114,8 +129,21 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
 
 
 def test_the_file_comes_back_as_it_was(tmp_path: Path) -> None:
-    scores = [{"metric": "psnr", "value": 31.25, "ci_low": 30.5, "ci_high": 32.0, "n_videos": 4, "n_frames": 80, "coverage": 0.5,
-               "direction": "higher", "network": "-", "tier": "none", "note": "half, \"quoted\"\nand broken"}]  # fmt: skip
+    scores = [
+        {
+            "metric": "psnr",
+            "value": 31.25,
+            "ci_low": 30.5,
+            "ci_high": 32.0,
+            "n_videos": 4,
+            "n_frames": 80,
+            "coverage": 0.5,
+            "direction": "higher",
+            "network": "-",
+            "tier": "none",
+            "note": 'half, "quoted"\nand broken',
+        }
+    ]
     scores.append(
         scores[0]
         | {"metric": "fid", "value": None, "ci_low": None, "ci_high": None, "direction": "lower", "note": "no weights"}

@@ -197,9 +197,15 @@ def test_frames_are_not_compressed_once_more_on_their_way(page: tuple[str, Sessi
         take = sessions.start_take(session, controls=Controls(), seed=0)
         host, port = address.removeprefix("http://").rstrip("/").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
-            lines = [f"GET /{take.url}/stream HTTP/1.1", f"Host: {host}:{port}", "Connection: Upgrade", "Upgrade: websocket",
-                     "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-                     "Sec-WebSocket-Extensions: permessage-deflate"]  # fmt: skip
+            lines = [
+                f"GET /{take.url}/stream HTTP/1.1",
+                f"Host: {host}:{port}",
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+                "Sec-WebSocket-Extensions: permessage-deflate",
+            ]
             connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
             answer = b""
             while b"\r\n\r\n" not in answer:

@@ -179,9 +179,23 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
 
 def test_every_field_of_the_protocol_is_in_its_hash() -> None:
     base = Protocol()
-    changed = {"crop": "none", "size": 128, "codec": "", "audio": "reference", "identity": "portrait", "pair_every": 1,
-               "identity_every": 1, "window": 8, "max_shift": 10, "bin_seconds": 5.0, "resamples": 10, "frechet_resamples": 5, "seed": 1,
-               "aggregation": "x", "clips": (("a", "b"),)}  # fmt: skip
+    changed = {
+        "crop": "none",
+        "size": 128,
+        "codec": "",
+        "audio": "reference",
+        "identity": "portrait",
+        "pair_every": 1,
+        "identity_every": 1,
+        "window": 8,
+        "max_shift": 10,
+        "bin_seconds": 5.0,
+        "resamples": 10,
+        "frechet_resamples": 5,
+        "seed": 1,
+        "aggregation": "x",
+        "clips": (("a", "b"),),
+    }
     fixed = {"fps", "sample_rate"}
     assert set(changed) | fixed == {field.name for field in dataclasses.fields(base)}
     hashes = {dataclasses.replace(base, **{name: value}).hash() for name, value in changed.items()} | {base.hash()}
@@ -490,8 +504,12 @@ def test_arcface_aligns_the_surest_face_and_describes_it(monkeypatch: pytest.Mon
     zoo, align = types.ModuleType("insightface.model_zoo"), types.ModuleType("insightface.utils.face_align")
     zoo.get_model = lambda path: Model()
     align.norm_crop = lambda image, points: points
-    modules = {"insightface": types.ModuleType("insightface"), "insightface.model_zoo": zoo,
-               "insightface.utils": types.ModuleType("insightface.utils"), "insightface.utils.face_align": align}  # fmt: skip
+    modules = {
+        "insightface": types.ModuleType("insightface"),
+        "insightface.model_zoo": zoo,
+        "insightface.utils": types.ModuleType("insightface.utils"),
+        "insightface.utils.face_align": align,
+    }
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     face = ArcFace(Path("d.onnx"), Path("r.onnx"))

@@ -172,8 +172,12 @@ def test_folders_that_cannot_be_judged_end_in_one_line(
 
 
 def test_a_manifest_that_points_nowhere_is_told_clip_by_clip(truth: Path, tmp_path: Path) -> None:
-    clips = [{"ref": "ref/a.mp4", "voice": "x"}, {"name": "b", "ref": "ref/gone.mp4"}, {"ref": "ref/sub/c.mp4", "pred": "ref/sub/c.mp4"},
-             {"name": "d", "ref": "ref/b.mp4", "controls": "gone.json", "pred": "ref/b.mp4"}]  # fmt: skip
+    clips = [
+        {"ref": "ref/a.mp4", "voice": "x"},
+        {"name": "b", "ref": "ref/gone.mp4"},
+        {"ref": "ref/sub/c.mp4", "pred": "ref/sub/c.mp4"},
+        {"name": "d", "ref": "ref/b.mp4", "controls": "gone.json", "pred": "ref/b.mp4"},
+    ]
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"suite": "test", "clips": clips}))
     scores = score(truth, manifest=path, protocol=FRAMED, metrics=["psnr"], progress=False)
@@ -181,11 +185,17 @@ def test_a_manifest_that_points_nowhere_is_told_clip_by_clip(truth: Path, tmp_pa
     assert len(scores.problems) == 2 and "gone.mp4: " in scores.problems[0] and "gone.json: " in scores.problems[1]
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{", "broken JSON"), ("[]", "expected"), ('{"clips": []}', "at least one clip"), ('{"clips": [{"name": "a"}]}', "clip 1"),
-    ('{"clips": [{"ref": "a.mp4"}, {"ref": "x/a.mp4"}]}', "appears twice"),
-    ('{"clips": [{"ref": "a.mp4", "pred": 5}]}', "pred must be a text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "broken JSON"),
+        ("[]", "expected"),
+        ('{"clips": []}', "at least one clip"),
+        ('{"clips": [{"name": "a"}]}', "clip 1"),
+        ('{"clips": [{"ref": "a.mp4"}, {"ref": "x/a.mp4"}]}', "appears twice"),
+        ('{"clips": [{"ref": "a.mp4", "pred": 5}]}', "pred must be a text"),
+    ],
+)
 def test_a_broken_manifest_names_its_fault(truth: Path, tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)

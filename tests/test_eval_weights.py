@@ -163,8 +163,11 @@ def test_eval_imports_with_the_plain_requirements() -> None:
 
 
 def test_canonical_networks_load_from_files_of_the_published_layout(tmp_path: Path) -> None:
-    trunk = {f"features.{place}.{kind}": getattr(conv, kind) for place, conv in zip((0, 3, 6, 8, 10), LpipsAlex().convs, strict=True)
-             for kind in ("weight", "bias")}  # fmt: skip
+    trunk = {
+        f"features.{place}.{kind}": getattr(conv, kind)
+        for place, conv in zip((0, 3, 6, 8, 10), LpipsAlex().convs, strict=True)
+        for kind in ("weight", "bias")
+    }
     linear = {f"lin{index}.model.1.weight": lin.weight for index, lin in enumerate(LpipsAlex().lins)}
     files = {
         "inception": FidInception().state_dict() | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)},

@@ -42,22 +42,44 @@ ALLOWED = {
     "eartalking.training": {
         f"eartalking.{name}"
         for name in (
-            "training", "synth", "io", "audio", "autoencoder", "checkpoint", "config", "controls", "errors", "model",
-            "modules", "motion", "perception",
+            "training",
+            "synth",
+            "io",
+            "audio",
+            "autoencoder",
+            "checkpoint",
+            "config",
+            "controls",
+            "errors",
+            "model",
+            "modules",
+            "motion",
+            "perception",
         )
     },
     "eval": {"eval", "eartalking"}
-    | {f"eartalking.{name}" for name in ("audio", "config", "controls", "errors", "io", "motion", "perception", "synth")},
+    | {
+        f"eartalking.{name}"
+        for name in ("audio", "config", "controls", "errors", "io", "motion", "perception", "synth")
+    },
     "eval.networks.train_syncnet": {"eval"}
-    | {f"eartalking.{name}" for name in ("config", "errors", "io", "modules", "synth", "training.data", "training.loop")},
+    | {
+        f"eartalking.{name}"
+        for name in ("config", "errors", "io", "modules", "synth", "training.data", "training.loop")
+    },
     "benchmarks": {"benchmarks", "eval", "eartalking"}
-    | {f"eartalking.{name}" for name in (*SPINE, "audio", "autoencoder", "io", "modules", "motion", "perception", "synth")},
+    | {
+        f"eartalking.{name}"
+        for name in (*SPINE, "audio", "autoencoder", "io", "modules", "motion", "perception", "synth")
+    },
     "benchmarks.methods.train_clip_diffusion": {"benchmarks", "eval", "eartalking"},
     "benchmarks.methods.train_motion_ar": {"benchmarks", "eval", "eartalking"},
     "demo": {"demo", "benchmarks.leaderboard", "eartalking"}
-    | {f"eartalking.{name}" for name in ("config", "controls", "errors", "io", "perception", "session", "synth.voices")},
+    | {
+        f"eartalking.{name}" for name in ("config", "controls", "errors", "io", "perception", "session", "synth.voices")
+    },
     "app": {"demo"},
-}  # fmt: skip
+}
 # A trainer of a baseline needs the training loop and its data: `eartalking` below stands for all rooms there.
 WHOLE_LIBRARY = {"benchmarks.methods.train_clip_diffusion", "benchmarks.methods.train_motion_ar"}
 # A package of codecs, detectors, widgets, tables or plots -> the only places that know it.

@@ -50,8 +50,17 @@ def _identity(context: Context, name: str, kind: str) -> GateRow:
     result = summarise(np.concatenate(distances))
     floor = summarise(_to_others(context, records, _strangers(context, kind))).distance
     value = math.nan if result.distance is None else result.distance
-    return judge(name, value, result.num_frames, "frames", floor, _coverage_reason(result.coverage), coverage=round(result.coverage, 3),
-                 portraits_without_a_face=faceless, by_portrait=[summarise(row).distance for row in distances])  # fmt: skip
+    return judge(
+        name,
+        value,
+        result.num_frames,
+        "frames",
+        floor,
+        _coverage_reason(result.coverage),
+        coverage=round(result.coverage, 3),
+        portraits_without_a_face=faceless,
+        by_portrait=[summarise(row).distance for row in distances],
+    )
 
 
 def _strangers(context: Context, kind: str) -> list[np.ndarray]:

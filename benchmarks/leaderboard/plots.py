@@ -137,8 +137,11 @@ def _sync_offsets(
         shifts = np.arange(len(curve)) - len(curve) // 2
         axis.plot(shifts, curve, label=method, **{"linewidth": 1.3, **styles[method]})
     axis.axvline(0, color="0.8", linewidth=1, zorder=0)
-    axis.set(xlabel="sound moved by so many frames (positive: the sound comes late)", ylabel="mean distance of mouth and sound",
-             title="In time with the voice: a deep dip at 0")  # fmt: skip
+    axis.set(
+        xlabel="sound moved by so many frames (positive: the sound comes late)",
+        ylabel="mean distance of mouth and sound",
+        title="In time with the voice: a deep dip at 0",
+    )
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), title="deepest first")
     axis.grid(alpha=0.3)
     return figure

@@ -20,9 +20,24 @@ from eval.suite import NAMES
 
 PAPER_ROWS = Path(__file__).parent.parent / "methods" / "paper.json"
 ABOUT = (
-    "method", "kind", "about", "suite", "source", "citation", "clips", "seed", "version", "testset", "protocol", "hardware", "latency_load",
-    "commit", "date", "command", "note",
-)  # fmt: skip
+    "method",
+    "kind",
+    "about",
+    "suite",
+    "source",
+    "citation",
+    "clips",
+    "seed",
+    "version",
+    "testset",
+    "protocol",
+    "hardware",
+    "latency_load",
+    "commit",
+    "date",
+    "command",
+    "note",
+)
 # What stands beside each metric, as METRIC_SUFFIX.
 COMPANY = ("ci_low", "ci_high", "n_videos", "n_frames", "coverage", "direction", "network", "tier", "note")
 METRICS = tuple(NAMES)
@@ -32,9 +47,20 @@ NUMBERS |= {
 }
 MEASURED, PAPER = "measured", "paper"
 SHOWN = (
-    "sync_c_synthtalk", "sync_d_synthtalk", "av_offset_synthtalk", "fid_lite0", "fvd_lite0", "perceptual_lite0", "csim_dlib",
-    "psnr", "ssim", "flicker", "silence_motion", "pose_err", "blink_f1",
-)  # fmt: skip
+    "sync_c_synthtalk",
+    "sync_d_synthtalk",
+    "av_offset_synthtalk",
+    "fid_lite0",
+    "fvd_lite0",
+    "perceptual_lite0",
+    "csim_dlib",
+    "psnr",
+    "ssim",
+    "flicker",
+    "silence_motion",
+    "pose_err",
+    "blink_f1",
+)
 SHOWN_LATENCY = ("ttff_ms", "ttff_compute_ms", "sound_needed_ms", "fps", "frame_ms_p95", "peak_mem_mb", "cold_start_s")
 ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0", "": ""}
 RANKED_BY = "sync_c_synthtalk"
@@ -157,9 +183,14 @@ def ranked(rows: list[Row], suite: str) -> list[Row]:
 
 def markdown(rows: list[Row]) -> str:
     """Tables for reading: per suite quality and speed, then the papers' figures by themselves."""
-    parts = ["# Leaderboard", "", "Written by `python -m benchmarks.compare`; all columns are in `leaderboard.csv`, explained in "
-             "[LEADERBOARD.md](../LEADERBOARD.md). Embedded networks (names ending in `_lite0`, `_dlib`, `_synthtalk`) are not "
-             "comparable with canonical ones."]  # fmt: skip
+    parts = [
+        "# Leaderboard",
+        "",
+        "Written by `python -m benchmarks.compare`; all columns are in `leaderboard.csv`, explained in "
+        "[LEADERBOARD.md](../LEADERBOARD.md). Embedded networks (names ending in `_lite0`, `_dlib`, "
+        "`_synthtalk`) are not "
+        "comparable with canonical ones.",
+    ]
     for suite in dict.fromkeys(row["suite"] for row in rows if row["source"] == MEASURED):
         own = ranked(rows, suite)
         about = next((row for row in own if row.get("protocol")), own[0])

@@ -198,8 +198,8 @@ class _Frame:
 
 
 def _identity_basis(shapes: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean (V, 3) of normalised heads (identities, V, 3), principal components (NUM_COMPONENTS, V, 3) that move it by one
-    standard deviation, and the share of the variance that they explain."""
+    """Mean (V, 3) of normalised heads (identities, V, 3), principal components (NUM_COMPONENTS, V, 3) that move it by
+    one standard deviation, and the share of the variance that they explain."""
     mean = shapes.mean(axis=0)
     flat = (shapes - mean).reshape(len(shapes), -1)
     # The head matters more than the shoulders.

@@ -91,9 +91,13 @@ def prepare(batch: dict[str, Tensor], device: torch.device, training: bool) -> d
     if training:
         flip = torch.rand(len(batch["frame"]), device=device) < 0.5
         for name, change in (
-            ("frame", lambda x: x.flip(3)), ("portrait", lambda x: x.flip(3)), ("motion", mirrored), ("portrait_motion", mirrored),
-            ("landmarks", mirrored_landmarks), ("portrait_landmarks", mirrored_landmarks),
-        ):  # fmt: skip
+            ("frame", lambda x: x.flip(3)),
+            ("portrait", lambda x: x.flip(3)),
+            ("motion", mirrored),
+            ("portrait_motion", mirrored),
+            ("landmarks", mirrored_landmarks),
+            ("portrait_landmarks", mirrored_landmarks),
+        ):
             batch[name] = torch.where(flip.view(-1, *[1] * (batch[name].ndim - 1)), change(batch[name]), batch[name])
     return batch
 

@@ -173,10 +173,13 @@ def evaluate(
         ]
     to_strip([column[:: max(1, len(person) // 8)] for column in columns]).save(out / "samples" / f"{step:06d}.png")
     return {
-        "moved_px": float(error[person].mean()), "moved_of": float(distance[person].mean()),
-        "face_px": float(error[face].mean()), "face_of": float(distance[face].mean()), "face_p90": float(error[face].quantile(0.9)),
+        "moved_px": float(error[person].mean()),
+        "moved_of": float(distance[person].mean()),
+        "face_px": float(error[face].mean()),
+        "face_of": float(distance[face].mean()),
+        "face_p90": float(error[face].quantile(0.9)),
         "cover": float(((found.cover > 0.5) != (truth.cover > 0.5)).float().mean()),
-    }  # fmt: skip
+    }
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,8 +6,8 @@ CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minu
 Teacher forcing with a history that cannot be trusted. At 25 fps the previous frame explains nearly all of the next, so
 a model that may copy never listens: in a third of the clips the history is pure noise, elsewhere each frame of it is
 noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the
-goal is the face without it (`motion.steering.expression`), and the history may have another one added. `--resample-share`
-adds the
+goal is the face without it (`motion.steering.expression`), and the history may have another one added.
+`--resample-share` adds the
 cure for exposure bias: the history of that share of the clips is the model's own prediction (one pass without
 gradient).
 """
@@ -123,8 +123,8 @@ def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
 def with_other_expressions(
     model: TalkingHeadModel, history: Tensor, labels: Tensor, controls: ControlBatch, generator: torch.Generator
 ) -> Tensor:
-    """History (B, T, N, C) of faces that move like `labels` (B, T, L), with expressions of its own added where the track
-    is given; over a whole window, or here and there.
+    """History (B, T, N, C) of faces that move like `labels` (B, T, L), with expressions of its own added where the
+    track is given; over a whole window, or here and there.
 
     What was asked for before stays in the history when the track is released, and what the model itself showed when it
     is given: a model that never met either lets an expression fade in and out over a second.
