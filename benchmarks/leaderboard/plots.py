@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.leaderboard.rows import RANKED_BY, Row, ranked
+from benchmarks.leaderboard.rows import RANKED_BY, in_order
+from benchmarks.leaderboard.table import Row
 
 QUALITIES = (RANKED_BY, "fid_lite0")
 DRIFTS = ("drift_identity", "drift_sharpness", "drift_colour")
@@ -37,7 +38,7 @@ def draw(
 
     folder.mkdir(parents=True, exist_ok=True)
     makers = {"quality_latency": _quality_latency, "sync_offsets": _sync_offsets, "drift": _drift}
-    own = ranked(rows, suite)
+    own = in_order(rows, suite)
     styles = _styles(pyplot, own, list(clips))
     written = []
     for name, make in makers.items():
