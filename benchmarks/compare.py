@@ -262,15 +262,9 @@ def compare(
             [problems[method.name]] if method.name in problems else [],
         )
         if made[method.name]:
-            scores = score(
-                plan.folder(method),
-                protocol=protocol,
-                metrics=metrics,
-                manifest=plan.testset / MANIFEST,
-                cache=plan.features,
-                store=store,
-                title=f"scores {number}/{len(methods)} {method.name}",
-            )
+            title = f"scores {number}/{len(methods)} {method.name}"
+            truth = plan.testset / MANIFEST
+            scores = score(plan.folder(method), truth, protocol, metrics, cache=plan.features, store=store, title=title)
             row |= metric_cells(scores.rows) | {"protocol": scores.rows[0]["protocol"]}
             clips[method.name] = scores.clips
             notes += [f"{made[method.name]} of {len(requests)} clips made"] if made[method.name] < len(requests) else []

@@ -272,17 +272,14 @@ def test_latency_counts_the_sound_that_is_needed(two_clips: Path) -> None:
 def test_processes_share_the_features_of_a_method(two_clips: Path, tmp_path: Path) -> None:
     for clip in json.loads((two_clips / "manifest.json").read_text())["clips"]:
         shutil.copy(two_clips / clip["ref"], tmp_path)
-    arguments = {
-        "protocol": Protocol(crop="none"),
-        "metrics": ["psnr", "ssim"],
-        "manifest": two_clips / "manifest.json",
-    }
-    alone = score(tmp_path, cache=tmp_path / "alone", progress=False, **arguments)
+    manifest = two_clips / "manifest.json"
+    arguments = {"protocol": Protocol(crop="none"), "metrics": ["psnr", "ssim"], "title": None}
+    alone = score(tmp_path, manifest, cache=tmp_path / "alone", **arguments)
     for process in range(2):
         before = len(list((tmp_path / "shared").rglob("*.npz")))
-        fill_cache(tmp_path, cache=tmp_path / "shared", share=(process, 2), title=None, **arguments)
+        fill_cache(tmp_path, manifest, cache=tmp_path / "shared", share=(process, 2), **arguments)
         assert len(list((tmp_path / "shared").rglob("*.npz"))) - before == alone.computed / 2
-    shared = score(tmp_path, cache=tmp_path / "shared", progress=False, **arguments)
+    shared = score(tmp_path, manifest, cache=tmp_path / "shared", **arguments)
     assert shared.computed == 0 and shared.rows == alone.rows and shared.clips == alone.clips
 
 

@@ -57,7 +57,7 @@ ALLOWED = {
             "perception",
         )
     },
-    "eval": {"eval", "eartalking"}
+    "eval": {"eval", "eartalking", "eartalking.modules.torchvision_operators"}
     | {
         f"eartalking.{name}"
         for name in ("audio", "config", "controls", "errors", "io", "motion", "perception", "synth")
@@ -95,7 +95,10 @@ PACKAGES = {
     "playwright": {"benchmarks.demo_latency"},
     "lpips": {"eval.networks"},
     "insightface": {"eval.networks"},
-    "torchvision": {"eval.networks"},
+    "torchvision": {"eartalking.modules.torchvision_operators"},
+    "pytorch_fid": {"eval.networks"},
+    "python_speech_features": {"eval.networks"},
+    "pooch": {"eval.networks"},
     "torchmetrics": {"eval"},
     "transformers": {"eartalking.audio"},
     "huggingface_hub": {"eartalking.checkpoint", "demo.deploy"},

@@ -17,17 +17,8 @@ from eartalking.io.video_writer import VideoWriter
 from eartalking.synth.performance import make_performance
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
-from eval.testset import (
-    HOLD,
-    MANIFEST,
-    SCRIPTED_TRACKS,
-    SUITES,
-    follow_script,
-    from_videos,
-    main,
-    make_synthtalk,
-    read_manifest,
-)
+from eval.testset import MANIFEST, SCRIPTED_TRACKS, SUITES, from_videos, main, make_synthtalk, read_manifest
+from eval.testset_script import HOLD, follow_script
 
 SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"
 
