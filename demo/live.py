@@ -24,13 +24,14 @@ from PIL import Image
 from demo.badge import draw_badge
 from demo.channel import controls_of
 from demo.engine import Engine, Job, Made
-from demo.recorder import Recorder, cut_short
+from demo.recorder import Recorder
 from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
 from demo.timeline.files import as_json
 from demo.uploads import Voice
 from eartalking.config import FPS
 from eartalking.controls import ControlFrame, Controls, ControlValue
 from eartalking.errors import InputError
+from eartalking.io.video_writer import cut_short
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 VIEWER, CLOCK, FREE = "viewer", "clock", "free"  # who sets the pace
