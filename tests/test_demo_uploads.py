@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-import time
 import wave
 import zlib
 from collections.abc import Iterator
@@ -124,10 +123,8 @@ def test_bad_uploads_are_refused_with_a_sentence_and_leave_nothing(sessions: Ses
     for accept, (name, (path, words)) in cases:
         upload = stored_by_gradio(path.name)
         upload.write_bytes(path.read_bytes())
-        started = time.monotonic()
         with pytest.raises(UploadError, match=words) as error:
             accept(session, upload)
-        assert time.monotonic() - started < 10, name
         assert str(error.value).endswith((".", "trim it.")) and str(tmp_path) not in str(error.value), name
         assert os.listdir(session.folder) == [] and not upload.parent.exists(), name
     sessions.set_portrait(session, PHOTO)  # and it goes on

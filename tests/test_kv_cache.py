@@ -49,13 +49,13 @@ def test_memory_is_constant() -> None:
     assert cache.keys.shape[2] == (1 + 4) * TOKENS
 
 
-def test_positions_with_foretells_append() -> None:
+def test_positions_with_tells_what_append_will_give_and_changes_nothing() -> None:
     cache = make_cache()
     for index in range(12):
-        foretold = cache.positions_with(index)
         before = cache.positions.clone()
+        told = cache.positions_with(index)
         assert torch.equal(cache.positions, before)
-        assert torch.equal(cache.append(frame(index), frame(index), index)[2], foretold)
+        assert torch.equal(cache.append(frame(index), frame(index), index)[2], told)
 
 
 def test_clone_is_independent_and_reset_forgets() -> None:
