@@ -28,11 +28,14 @@ _CONSENT_NEEDED = (
 )
 
 
-def add_api(sessions: Sessions) -> None:
-    """Register the endpoints inside the current `gr.Blocks`; none of their components is shown."""
+class Endpoints:
+    """What programs can call; the docstrings are what they are told."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
 
     def generate(
-        portrait: str, voice: str, controls: dict | None, seed: float, badge: bool, consent: bool
+        self, portrait: str, voice: str, controls: dict | None, seed: float, badge: bool, consent: bool
     ) -> Iterator[tuple[str, dict, dict]]:
         """Make a video of a portrait that speaks with a voice: the same file that the command line makes of the same
         inputs.
@@ -51,13 +54,13 @@ def add_api(sessions: Sessions) -> None:
         Returns:
             The mp4, the controls that were in force frame by frame, and how fast it was made.
         """
-        with _visit(sessions, portrait, voice, controls, seed, badge, consent, FREE) as take:
+        with _visit(self._sessions, portrait, voice, controls, seed, badge, consent, FREE) as take:
             take.wait()
             _raise_if_failed(take)
             yield str(take.video), take.log_document(), take.stats() | {"fingerprint": take.fingerprint}
 
     def stream(
-        portrait: str, voice: str, controls: dict | None, seed: float, badge: bool, consent: bool
+        self, portrait: str, voice: str, controls: dict | None, seed: float, badge: bool, consent: bool
     ) -> Iterator[tuple[dict, str | None]]:
         """Run a stream in real time, so that /steer can change it while it runs. Yields its status several times a
         second.
@@ -74,13 +77,13 @@ def add_api(sessions: Sessions) -> None:
             The status, whose `take` is the key for /steer, /status and /stop, and whose `websocket` sends the frames
             themselves; and the mp4, at the end.
         """
-        with _visit(sessions, portrait, voice, controls, seed, badge, consent, CLOCK) as take:
+        with _visit(self._sessions, portrait, voice, controls, seed, badge, consent, CLOCK) as take:
             while not take.wait(_STATUS_SECONDS):
                 yield _status(take), None
             _raise_if_failed(take)
             yield _status(take), str(take.video) if take.state == FINISHED else None
 
-    def steer(take: str, tracks: dict) -> dict:
+    def steer(self, take: str, tracks: dict) -> dict:
         """Change controls of a running stream from its next frame on.
 
         Args:
@@ -92,7 +95,7 @@ def add_api(sessions: Sessions) -> None:
             `applied_frame`, the first frame with these values in force (null if the stream ended before), and
             `next_frame`.
         """
-        running = _find(sessions, take)
+        running = _find(self._sessions, take)
         try:
             change = running.set({track: tuple(v) if isinstance(v, list) else v for track, v in dict(tracks).items()})
         except (ValueError, TypeError) as error:
@@ -103,26 +106,26 @@ def add_api(sessions: Sessions) -> None:
         seen = running.effect_of(change)
         return {"change": change, "applied_frame": seen, "next_frame": running.next_frame, "state": running.state}
 
-    def status(take: str) -> dict:
+    def status(self, take: str) -> dict:
         """How a stream is doing: state, frames, speed, memory, and the controls in force.
 
         Args:
             take: The key that /stream gave.
         """
-        return _status(_find(sessions, take))
+        return _status(_find(self._sessions, take))
 
-    def stop(take: str) -> dict:
+    def stop(self, take: str) -> dict:
         """End a stream early. Its video is discarded, its control log returned.
 
         Args:
             take: The key that /stream gave.
         """
-        running = _find(sessions, take)
+        running = _find(self._sessions, take)
         running.stop()
         running.wait(5.0)
         return _status(running) | {"controls": running.log_document()}
 
-    def leaderboard() -> list:
+    def leaderboard(self) -> list:
         """The benchmark table: one row per method and result, every column of the CSV, numbers as numbers.
 
         Returns:
@@ -133,6 +136,10 @@ def add_api(sessions: Sessions) -> None:
         except InputError:
             return []
 
+
+def add_api(sessions: Sessions) -> None:
+    """Register the endpoints inside the current `gr.Blocks`; none of their components is shown."""
+    endpoints = Endpoints(sessions)
     with gr.Group(visible=False):
         inputs = [
             PortraitInput(label="Portrait", type="filepath"),
@@ -146,12 +153,12 @@ def add_api(sessions: Sessions) -> None:
         key, tracks, rows = gr.Textbox(label="Take"), gr.JSON(label="Tracks"), gr.JSON(label="Rows")
         limit = sessions.limits.takes
         takes: dict[str, Any] = {"concurrency_limit": limit, "concurrency_id": "takes"}
-        gr.Button().click(generate, inputs, [video, log, about], api_name="generate", **takes)
-        gr.Button().click(stream, inputs, [about, video], api_name="stream", **takes)
-        gr.Button().click(steer, [key, tracks], about, api_name="steer", concurrency_limit=None)
-        gr.Button().click(status, key, about, api_name="status", concurrency_limit=None)
-        gr.Button().click(leaderboard, None, rows, api_name="leaderboard", concurrency_limit=None)
-        gr.Button().click(stop, key, about, api_name="stop", concurrency_limit=None)
+        gr.Button().click(endpoints.generate, inputs, [video, log, about], api_name="generate", **takes)
+        gr.Button().click(endpoints.stream, inputs, [about, video], api_name="stream", **takes)
+        gr.Button().click(endpoints.steer, [key, tracks], about, api_name="steer", concurrency_limit=None)
+        gr.Button().click(endpoints.status, key, about, api_name="status", concurrency_limit=None)
+        gr.Button().click(endpoints.leaderboard, None, rows, api_name="leaderboard", concurrency_limit=None)
+        gr.Button().click(endpoints.stop, key, about, api_name="stop", concurrency_limit=None)
 
 
 @contextmanager

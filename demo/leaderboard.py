@@ -162,39 +162,8 @@ def build_leaderboard_tab(csv_path: str | Path) -> None:
         download = gr.DownloadButton("Download CSV", size="sm", scale=0, min_width=160, elem_id="leaderboard-download")
         refresh = gr.Button("Refresh", size="sm", scale=0, min_width=120, elem_id="leaderboard-refresh")
 
-    def guarded(show: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-        """The file may have gone or changed since the page was made: then the tab keeps what it shows."""
-
-        def run(*values: Any) -> Any:
-            try:
-                return show(read_table(csv_path), *values)
-            except (InputError, KeyError) as error:
-                gr.Warning(str(error) if isinstance(error, InputError) else "The results have changed: press Refresh")
-                return tuple(gr.skip() for _ in range(outputs)) if outputs > 1 else gr.skip()
-
-        return run
-
-    def show_kind(
-        rows: Sequence[Row], kind: str, suite: str | None, metric: str | None, order: str, x: str, y: str
-    ) -> tuple[Any, ...]:
-        choice = _start(rows, kind == HERE, suite)
-        results = offered(rows, choice)
-        if metric in results:
-            choice = choice._replace(metric=metric, best=order)
-        axes = [
-            axis if axis in results else start
-            for axis, start in zip((x, y), _axes(results, choice.metric), strict=True)
-        ]
-        return tuple(_views(rows, choice, *axes))
-
-    def show_best(rows: Sequence[Row], metric: str) -> str:
-        return best(rows, metric) or SMALLEST
-
-    def show_row(rows: Sequence[Row], event: gr.SelectData) -> str:
-        return provenance(rows, int(float(event.row_value[-1])))
-
     def selected(event: gr.SelectData) -> Any:
-        return guarded(show_row, 1)(event)
+        return _guarded(csv_path, _show_row, 1)(event)
 
     def refreshed() -> list[Any]:
         return _everything(csv_path)
@@ -205,12 +174,52 @@ def build_leaderboard_tab(csv_path: str | Path) -> None:
     gr.on(
         None, refreshed, None, parts, **quiet
     )  # when the page is loaded, so that a visitor sees the file as it is now
-    gr.on([item.input for item in (kind, suite, order, x, y)], guarded(show_kind, len(views)), inputs, views, **quiet)
-    metric.input(guarded(show_best, 1), metric, order, **quiet).then(
-        guarded(show_kind, len(views)), inputs, views, **quiet
+    gr.on(
+        [item.input for item in (kind, suite, order, x, y)],
+        _guarded(csv_path, _show_kind, len(views)),
+        inputs,
+        views,
+        **quiet,
+    )
+    metric.input(_guarded(csv_path, _show_best, 1), metric, order, **quiet).then(
+        _guarded(csv_path, _show_kind, len(views)), inputs, views, **quiet
     )
     table.select(selected, None, detail, **quiet)
     refresh.click(refreshed, None, parts, **quiet)
+
+
+def _guarded(csv_path: Path, show: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """The file may have gone or changed since the page was made: then the tab keeps what it shows."""
+
+    def run(*values: Any) -> Any:
+        try:
+            return show(read_table(csv_path), *values)
+        except (InputError, KeyError) as error:
+            gr.Warning(str(error) if isinstance(error, InputError) else "The results have changed: press Refresh")
+            return tuple(gr.skip() for _ in range(outputs)) if outputs > 1 else gr.skip()
+
+    return run
+
+
+def _show_kind(
+    rows: Sequence[Row], kind: str, suite: str | None, metric: str | None, order: str, x: str, y: str
+) -> tuple[Any, ...]:
+    choice = _start(rows, kind == HERE, suite)
+    results = offered(rows, choice)
+    if metric in results:
+        choice = choice._replace(metric=metric, best=order)
+    axes = [
+        axis if axis in results else start for axis, start in zip((x, y), _axes(results, choice.metric), strict=True)
+    ]
+    return tuple(_views(rows, choice, *axes))
+
+
+def _show_best(rows: Sequence[Row], metric: str) -> str:
+    return best(rows, metric) or SMALLEST
+
+
+def _show_row(rows: Sequence[Row], event: gr.SelectData) -> str:
+    return provenance(rows, int(float(event.row_value[-1])))
 
 
 def _start(rows: Sequence[Row], measured: bool, suite: str | None = None) -> Choice:

@@ -72,6 +72,74 @@ def _finished_takes(sessions: Sessions) -> Callable[[gr.Request], list[dict[str,
     return takes
 
 
+class _CreateHandlers:
+    """What happens on the Create tab; each gives the values of the components that it was registered with."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def take_portrait(self, path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+        session = self._sessions.get(request.session_hash)
+        try:
+            found = self._sessions.set_portrait(session, None if path is None else Path(path))
+        except UploadError as error:
+            return None, shown(None), _bad(error)
+        return gr.skip(), shown(found), _clear()
+
+    def take_voice(self, path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+        session = self._sessions.get(request.session_hash)
+        try:
+            heard = self._sessions.set_voice(session, None if path is None else Path(path))
+        except UploadError as error:
+            return None, _voice_on_timeline(session), _bad(error)
+        return gr.skip(), _voice_on_timeline(session) if heard else gr.skip(), _clear()
+
+    def type_voice(self, words: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        session = self._sessions.get(request.session_hash)
+        try:
+            spoken = say(words, session.folder / "typed.wav")
+            self._sessions.set_voice(session, spoken)
+        except UploadError as error:
+            return gr.skip(), gr.skip(), _bad(error)
+        return str(spoken), _voice_on_timeline(session), _clear()
+
+    def start(
+        self,
+        crop_value: Any,
+        timeline_value: Any,
+        seed_value: float | None,
+        with_badge: bool,
+        agreed: bool,
+        request: gr.Request,
+    ) -> tuple[Any, Any]:
+        session = self._sessions.get(request.session_hash)
+        try:
+            _require_consent(session, agreed)
+            controls = read_controls({"fps": 25, "tracks": (timeline_value or {}).get("tracks", {})})
+            crop = chosen(crop_value)
+            take = self._sessions.start_take(
+                session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge
+            )
+        except (UploadError, BusyError) as error:
+            return gr.skip(), _bad(error)
+        return {"token": take.token, "url": take.url}, _clear()
+
+    def speak_example(
+        self, event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request
+    ) -> tuple[Any, ...]:
+        session = self._sessions.get(request.session_hash)
+        example = EXAMPLES[event.index]
+        try:
+            self._sessions.set_bundled(session, example.portrait, example.voice)
+            controls = read_controls({"fps": 25, "tracks": example.tracks})
+            take = self._sessions.start_take(session, controls=controls, seed=int(seed_value or 0), badge=with_badge)
+        except (UploadError, BusyError) as error:
+            return (*(gr.skip() for _ in range(5)), _bad(error))
+        ticket = {"token": take.token, "url": take.url}
+        timeline_value = _voice_on_timeline(session) | {"tracks": example.tracks}
+        return str(example.portrait), str(example.voice), shown(session.portrait), timeline_value, ticket, _clear()
+
+
 def _build_create(sessions: Sessions) -> None:
     with gr.Row(elem_id="create"):
         with gr.Column(scale=3, min_width=290, elem_id="inputs"):
@@ -107,74 +175,19 @@ def _build_create(sessions: Sessions) -> None:
             steering()
     timeline = control_timeline(label="Control timeline", elem_id="timeline")
 
-    def take_portrait(path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
-        session = sessions.get(request.session_hash)
-        try:
-            found = sessions.set_portrait(session, None if path is None else Path(path))
-        except UploadError as error:
-            return None, shown(None), _bad(error)
-        return gr.skip(), shown(found), _clear()
-
-    def take_voice(path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
-        session = sessions.get(request.session_hash)
-        try:
-            heard = sessions.set_voice(session, None if path is None else Path(path))
-        except UploadError as error:
-            return None, _voice_on_timeline(session), _bad(error)
-        return gr.skip(), _voice_on_timeline(session) if heard else gr.skip(), _clear()
-
-    def type_voice(words: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        session = sessions.get(request.session_hash)
-        try:
-            spoken = say(words, session.folder / "typed.wav")
-            sessions.set_voice(session, spoken)
-        except UploadError as error:
-            return gr.skip(), gr.skip(), _bad(error)
-        return str(spoken), _voice_on_timeline(session), _clear()
-
-    def start(
-        crop_value: Any,
-        timeline_value: Any,
-        seed_value: float | None,
-        with_badge: bool,
-        agreed: bool,
-        request: gr.Request,
-    ) -> tuple[Any, Any]:
-        session = sessions.get(request.session_hash)
-        try:
-            _require_consent(session, agreed)
-            controls = read_controls({"fps": 25, "tracks": (timeline_value or {}).get("tracks", {})})
-            crop = chosen(crop_value)
-            take = sessions.start_take(
-                session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge
-            )
-        except (UploadError, BusyError) as error:
-            return gr.skip(), _bad(error)
-        return {"token": take.token, "url": take.url}, _clear()
-
-    def speak_example(
-        event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request
-    ) -> tuple[Any, ...]:
-        session = sessions.get(request.session_hash)
-        example = EXAMPLES[event.index]
-        try:
-            sessions.set_bundled(session, example.portrait, example.voice)
-            controls = read_controls({"fps": 25, "tracks": example.tracks})
-            take = sessions.start_take(session, controls=controls, seed=int(seed_value or 0), badge=with_badge)
-        except (UploadError, BusyError) as error:
-            return (*(gr.skip() for _ in range(5)), _bad(error))
-        ticket = {"token": take.token, "url": take.url}
-        timeline_value = _voice_on_timeline(session) | {"tracks": example.tracks}
-        return str(example.portrait), str(example.voice), shown(session.portrait), timeline_value, ticket, _clear()
-
+    handlers = _CreateHandlers(sessions)
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    portrait.input(take_portrait, portrait, [portrait, crop, message], **private)
-    voice.input(take_voice, voice, [voice, timeline, message], **private)
-    text.submit(type_voice, text, [voice, timeline, message], **private)
+    portrait.input(handlers.take_portrait, portrait, [portrait, crop, message], **private)
+    voice.input(handlers.take_voice, voice, [voice, timeline, message], **private)
+    text.submit(handlers.type_voice, text, [voice, timeline, message], **private)
     # Not queued: a queue would only add its own delay before the first frame. How many may run is the slots' business.
-    generate.click(start, [crop, timeline, seed, badge, consent], [screen, message], queue=False, **private)
+    generate.click(handlers.start, [crop, timeline, seed, badge, consent], [screen, message], queue=False, **private)
     cards.select(
-        speak_example, [seed, badge], [portrait, voice, crop, timeline, screen, message], queue=False, **private
+        handlers.speak_example,
+        [seed, badge],
+        [portrait, voice, crop, timeline, screen, message],
+        queue=False,
+        **private,
     )
 
 
