@@ -26,13 +26,12 @@ from demo_app import LIMITS, one_thread, tiny_engine, tiny_model, write_voice
 
 import demo.engine
 import demo.recorder
-from demo.channel import BusyError, Slot, SlotPool, controls_of
+from demo.channel import BusyError, SlotPool
 from demo.engine import Engine, Job
 from demo.live import FINISHED, FREE, RUNNING, STOPPED, VIEWER, LiveTake
 from demo.settings import Limits
 from demo.uploads import Voice, open_voice
 from eartalking import Controls, StreamSession
-from eartalking.controls import ControlFrame
 from eartalking.errors import InputError
 from eartalking.io.sound import read_audio
 from eartalking.io.video_writer import VideoWriter
@@ -372,29 +371,6 @@ def test_all_takes_compute_in_one_thread(take: Callable[..., LiveTake], monkeypa
         assert each.wait(60) and each.state == FINISHED
     assert len(threads) >= sum(each.job.num_frames for each in takes)
     assert len(set(threads)) == 1 and threads[0].startswith("compute")
-
-
-def test_the_log_gives_every_frame_its_exact_values() -> None:
-    random = np.random.default_rng(0)
-    frames = []
-    for _ in range(200):
-        values = {"yaw": float(random.choice([-7.3, 0.1, 12.000000001]))} if random.random() < 0.7 else {}
-        if random.random() < 0.5:
-            values["emotion"] = ("happy", float(random.choice([0.1, 0.3])))
-        frames.append(ControlFrame(values))
-    log = controls_of(frames)
-    assert [log.at(index) for index in range(200)] == frames
-
-
-def test_a_slot_says_what_was_written() -> None:
-    slot = Slot(10)
-    slot.write_plan(Controls({"pitch": [(0.0, 0.0), (0.2, 5.0)]}), 0, 10)
-    slot.write("pitch", 7, None)
-    slot.write("emotion", 2, ("contempt", 1.0))
-    assert slot.at(1)["pitch"] == pytest.approx(1.0) and slot.at(6)["pitch"] == 5.0 and slot.at(7)["pitch"] is None
-    assert slot.at(1)["emotion"] is None and slot.at(9)["emotion"] == ("contempt", 1.0)
-    slot.clear()
-    assert not slot.at(3).given()
 
 
 def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

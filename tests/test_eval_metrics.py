@@ -1,4 +1,4 @@
-"""Every metric on videos whose answer is known: itself, damaged ones in order of strength, and planted embeddings."""
+"""Every metric on videos whose answer is known: itself, damaged ones in order of strength."""
 
 from __future__ import annotations
 
@@ -9,66 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
+from metric_clips import FRAMED, SIZE, blurred, measured, moving, pair, save
+from PIL import Image
 
 from eartalking.errors import InputError
 from eartalking.io.video_writer import _VIDEO_OPTIONS
 from eartalking.modules.torchvision_operators import declare_torchvision_operators
-from eartalking.perception.identity import FaceIdentity
-from eval.clips import EvalClip, Footage, crop_around, frame_square, read_pair
+from eval.clips import Footage, crop_around, frame_square, read_pair
 from eval.metrics.distribution import FrechetMetric, embedded_distances
 from eval.metrics.frechet import frechet_distance
-from eval.metrics.identity import Descriptor, identity_metrics
-from eval.metrics.metric import Item, MeanMetric, Metric, MetricResult, Unmeasured
+from eval.metrics.metric import Item, MeanMetric, Metric, Unmeasured
 from eval.metrics.paired import LARGEST_PSNR, PairedMetric, pixel_metrics, ssim_values
 from eval.metrics.stability import Drift, Flicker
-from eval.metrics.sync import CanonicalSync, offset_curve, sync_metrics, sync_scores
-from eval.networks.arcface import ArcFace
 from eval.networks.lite import Lite0
-from eval.networks.syncnet_v2 import PAD_VALUE, SIDE, SyncNetV2, cepstra, crop_track
 from eval.protocol import CODEC, Protocol
 
 PORTRAIT = Path(__file__).parent.parent / "examples" / "portrait.png"
-SIZE = 64
-FRAMED = Protocol(crop="none", size=SIZE, codec="", pair_every=1, identity_every=4, resamples=200)
-
-
-def moving(frames: int = 24, seed: int = 0, size: int = SIZE) -> np.ndarray:
-    """(T, size, size, 3): a face-like picture that shifts and brightens slowly, another one for every seed."""
-    rng = np.random.default_rng(seed)
-    side = size + frames // 2 + 1
-    blocks = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
-    base = np.asarray(blocks.resize((side, side), Image.Resampling.BICUBIC))
-    return np.stack([base[t // 2 : t // 2 + size, t // 3 : t // 3 + size] for t in range(frames)])
-
-
-def save(path: Path, frames: np.ndarray, waveform: np.ndarray | None = None) -> Path:
-    arrays = {"frames": frames} | ({} if waveform is None else {"waveform": waveform.astype(np.float32)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
-    return path
-
-
-def pair(
-    folder: Path, pred: np.ndarray, ref: np.ndarray, protocol: Protocol = FRAMED, waveform: np.ndarray | None = None
-) -> EvalClip:
-    count = len(list(folder.glob("*.npz")))
-    made, true = save(folder / f"{count}p.npz", pred, waveform), save(folder / f"{count}r.npz", ref, waveform)
-    return read_pair(made, true, protocol, name=f"clip{count}")
-
-
-def measured(metric: Metric, *clips: EvalClip) -> MetricResult:
-    metric.reset()
-    for clip in clips:
-        metric.update(clip)
-    return metric.compute()
-
-
-# ---- damages, each a little stronger than the one before --------------------
-
-
-def blurred(frames: np.ndarray, radius: float) -> np.ndarray:
-    return np.stack([np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(radius))) for frame in frames])
 
 
 def noisy(frames: np.ndarray, spread: float) -> np.ndarray:
@@ -79,9 +35,6 @@ def noisy(frames: np.ndarray, spread: float) -> np.ndarray:
 def held(frames: np.ndarray, count: int) -> np.ndarray:
     """Every frame shown for `count` frames: dropped frames, and at the extreme a frozen picture."""
     return frames[np.arange(len(frames)) // count * count]
-
-
-# ---- statistics -------------------------------------------------------------
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -176,9 +129,6 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
     assert 176 <= hits <= 198  # of 200; a percentile interval of 30 values covers a little less than 95 %
 
 
-# ---- protocol ---------------------------------------------------------------
-
-
 def test_every_field_of_the_protocol_is_in_its_hash() -> None:
     base = Protocol()
     changed = {
@@ -209,9 +159,6 @@ def test_the_codec_is_applied_to_both_sides(tmp_path: Path) -> None:
     assert clip.pred.frames.shape == frames.shape and clip.pred.frames.dtype == np.uint8
     assert 0 < np.abs(clip.pred.frames.astype(int) - frames).mean() < 30
     np.testing.assert_array_equal(clip.pred.frames, clip.ref.frames)
-
-
-# ---- frames against frames --------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -289,9 +236,6 @@ def test_damage_worsens_every_paired_metric_in_order(tmp_path: Path, lite0: Lite
         assert all(np.diff(better) < 0), (metric.name, values)
 
 
-# ---- distributions ----------------------------------------------------------
-
-
 def distances(lite0: Lite0) -> list[FrechetMetric]:
     return embedded_distances(lite0, "lite0", 4, protocol=dataclasses.replace(FRAMED, frechet_resamples=5))
 
@@ -327,209 +271,6 @@ def test_a_clip_without_a_whole_window_says_so(tmp_path: Path, lite0: Lite0) -> 
     assert one.value is None and "at least two samples" in one.note
 
 
-# ---- sync -------------------------------------------------------------------
-
-
-class Planted:
-    """A network that reads what was planted: the mouth is a frame's brightness, the sound its loudness, both as
-    codes.
-    """
-
-    name, version = "planted", "1"
-    codes = np.random.default_rng(3).normal(size=(256, 32)).astype(np.float32)
-
-    def embed(self, frames: np.ndarray, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if len(waveform) < 640 * len(frames):
-            waveform = np.pad(waveform, (0, 640 * len(frames) - len(waveform)))
-        loudness = np.abs(waveform[: 640 * len(frames)]).reshape(len(frames), 640).mean(1)
-        return self.codes[frames[:, 0, 0, 0]], self.codes[(loudness * 256).round().astype(int).clip(0, 255)]
-
-
-def planted_clip(folder: Path, shift: int, noise: float = 0.0) -> EvalClip:
-    """A clip of 80 frames whose sound comes `shift` frames late."""
-    values = np.random.default_rng(5).integers(0, 200, 80)
-    frames = np.broadcast_to(values[:, None, None, None].astype(np.uint8), (80, SIZE, SIZE, 3))
-    heard = np.random.default_rng(6).permutation(values) if noise else np.roll(values, shift)
-    return pair(folder, frames, frames, waveform=np.repeat(heard / 256, 640))
-
-
-@pytest.mark.parametrize("shift", range(-10, 11, 2))
-def test_shifting_the_sound_moves_the_offset_by_exactly_that(tmp_path: Path, shift: int) -> None:
-    scores = {metric.name: metric for metric in sync_metrics(Planted(), "_x", "planted", "embedded", protocol=FRAMED)}
-    straight, late = planted_clip(tmp_path, 0), planted_clip(tmp_path, shift)
-    at = {name: (measured(metric, straight).value, measured(metric, late).value) for name, metric in scores.items()}
-    assert at["av_offset_x"] == (0, -shift)
-    confidence, confidence_late = at["sync_c_x"]
-    assert confidence_late == pytest.approx(confidence, rel=0.2)  # the zeros beyond the ends cost a share of 10 / 80
-    assert scores["sync_c_x"].compute().per_clip[0]["clip"] == late.name
-
-
-def test_confidence_falls_on_shuffled_sound(tmp_path: Path) -> None:
-    confidence = sync_metrics(Planted(), "_x", "planted", "embedded", protocol=FRAMED)[0]
-    shuffled, own = (measured(confidence, planted_clip(tmp_path, 0, noise)).value for noise in (1, 0))
-    assert shuffled < 0.2 * own
-
-
-def test_offset_curve_is_flat_without_a_relation_and_refuses_nonsense() -> None:
-    rng = np.random.default_rng(0)
-    curve = offset_curve(rng.normal(size=(2000, 64)), rng.normal(size=(2000, 64)))
-    assert len(curve) == 31 and sync_scores(curve)["sync_c"] < 0.05 * curve.mean()
-    with pytest.raises(ValueError, match="two tracks"):
-        offset_curve(np.ones((3, 2)), np.ones((4, 2)))
-    with pytest.raises(ValueError, match="not finite"):
-        offset_curve(np.full((3, 2), np.nan), np.ones((3, 2)))
-
-
-def test_a_clip_without_sound_has_no_sync(tmp_path: Path) -> None:
-    metric = sync_metrics(Planted(), "_x", "planted", "embedded", protocol=FRAMED)[0]
-    result = measured(metric, pair(tmp_path, moving(), moving()))
-    assert result.value is None and result.note.endswith("the video has no sound track")
-
-
-def test_cepstra_are_100_a_second_and_finite_in_silence() -> None:
-    sound = np.random.default_rng(0).normal(size=16000).astype(np.float32) * 0.1
-    sound[4000:9000] = 0
-    found = cepstra(sound)
-    assert found.shape == (99, 13) and np.isfinite(found).all()  # the first window is 25 ms, the others follow by 10 ms
-    np.testing.assert_array_equal(cepstra(sound * 40), cepstra(np.clip(sound * 40, -1, 1)))  # 16 bits do not wrap round
-
-
-def test_canonical_syncnet_at_its_real_shapes() -> None:
-    net = SyncNetV2().eval()
-    frames = moving(60, size=96)
-    found = CanonicalSync(net, "0", find=lambda image: (20.0, 30.0, 70.0, 80.0))
-    video, audio = found.embed(frames[:50], np.random.default_rng(0).normal(size=640 * 8).astype(np.float32) * 0.1)
-    assert video.shape == audio.shape == (3, 1024) and np.isfinite(offset_curve(video, audio)).all()
-    with pytest.raises(Unmeasured, match="50 frames"):
-        found.track(frames[:49])
-    with pytest.raises(Unmeasured, match="0 of 10 frames"):
-        CanonicalSync(net, "0", find=lambda image: None).track(frames[:50])
-    with pytest.raises(ValueError, match="more than 5 frames"):
-        net.embed(np.zeros((9, SIDE, SIDE, 3), np.uint8), np.zeros(640 * 5, np.float32))
-
-
-def test_the_face_track_is_cut_as_published() -> None:
-    ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3))
-    boxes = np.tile([[80.0, 70.0, 120.0, 110.0]], (13, 1))
-    boxes[6] = [0.0, 0.0, 200.0, 200.0]  # one wild detection: the median over 13 frames ignores it
-    cut = crop_track([ramp] * 13, boxes)
-    assert cut.shape == (13, 224, 224, 3)
-    # Half-size 20, centre 100, 90: columns 72 .. 128, rows 70 .. 126.
-    assert cut[6, 0, 0, 0] == pytest.approx(72, abs=1) and cut[6, 0, -1, 0] == pytest.approx(127, abs=1)
-    edge = crop_track([ramp] * 13, np.tile([[0.0, 0.0, 40.0, 40.0]], (13, 1)))
-    assert (edge[6, :, 0] == PAD_VALUE).all()
-
-
-# ---- identity ---------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def describe() -> Descriptor:
-    return FaceIdentity().descriptor
-
-
-def face_frames() -> np.ndarray:
-    image = Image.open(PORTRAIT).convert("RGB").resize((256, 256))
-    return np.stack([np.asarray(image)] * 5)
-
-
-def test_identity_of_a_face_with_itself_and_of_no_face(tmp_path: Path, describe: Descriptor) -> None:
-    protocol = dataclasses.replace(FRAMED, size=256, identity_every=2)
-    face, nobody = face_frames(), moving(5, size=256)
-    cosine, distance = identity_metrics(describe, protocol=protocol)
-    itself = pair(tmp_path, face, face, protocol)
-    assert measured(cosine, itself).value == pytest.approx(1) and measured(distance, itself).value == pytest.approx(
-        0, abs=1e-6
-    )
-    half = np.concatenate([face[:2], nobody[:1], face[:1], nobody[:1]])
-    partial = measured(cosine, itself, pair(tmp_path, half, face, protocol), pair(tmp_path, nobody, face, protocol))
-    assert partial.value == pytest.approx(1) and partial.n_videos == 2 and partial.n_frames == 4
-    assert partial.coverage == pytest.approx((1 + 1 / 3 + 0) / 3)
-    assert "coverage" in partial.note
-    assert "no frame shows a face" in partial.note
-    blur = [measured(cosine, pair(tmp_path, blurred(face, radius), face, protocol)).value for radius in (2, 5)]
-    assert 1 > blur[0] > blur[1]
-    photo = Image.open(PORTRAIT.with_name("photo.jpg")).convert("RGB")
-    side = min(photo.size)
-    other = np.stack([np.asarray(photo.resize((256, 256), box=(0, 0, side, side)))] * 5)
-    swapped = pair(tmp_path, other, face, protocol)
-    assert measured(distance, swapped).value > 0.6 and measured(cosine, swapped).value < blur[0]
-
-
-def test_identity_can_be_held_against_the_portrait(tmp_path: Path) -> None:
-    protocol = dataclasses.replace(FRAMED, identity="portrait", identity_every=1)
-    cosine, distance = identity_metrics(lambda image: image[0, 0, :].astype(float), protocol=protocol)
-    frames = np.zeros((4, SIZE, SIZE, 3), np.uint8)
-    frames[:, :, :, 0], frames[2:, :, :, 1] = 100, 100
-    clip = pair(tmp_path, frames, frames, protocol)
-    # The truth's first frame is the portrait.
-    assert measured(cosine, clip).value == pytest.approx((1 + 1 + 2**-0.5 + 2**-0.5) / 4)
-    assert measured(distance, clip).value == pytest.approx(50)
-
-
-def onnx_model(
-    path: Path, shape: list[int], nodes: list[Any], constants: dict[str, np.ndarray], outputs: dict[str, Any]
-) -> Path:
-    """A network of insightface's interface: one picture in, the named outputs."""
-    import onnx
-
-    info = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        nodes,
-        "test",
-        [info("input", onnx.TensorProto.FLOAT, shape)],
-        [info(name, onnx.TensorProto.FLOAT, size) for name, size in outputs.items()],
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
-    model.ir_version = 8
-    onnx.save(model, path)
-    return path
-
-
-def detector_of(path: Path, found: dict[tuple[int, int], float]) -> Path:
-    """A SCRFD network that always sees faces of 64 pixels at the given (x, y), with the given scores. Their five points
-    are those that ArcFace aligns to, so that the aligned picture is a plain cut of 112 pixels around (x, y).
-    """
-    import onnx
-    from insightface.utils.face_align import arcface_dst
-
-    constants: dict[str, np.ndarray] = {}
-    for stride in (8, 16, 32):
-        anchors = 2 * (640 // stride) ** 2
-        for kind, width in (("score", 1), ("box", 4), ("points", 10)):
-            constants[f"{kind}{stride}"] = np.zeros((anchors, width), np.float32)
-    for (x, y), score in found.items():
-        anchor = 2 * (y // 8 * 80 + x // 8)
-        constants["score8"][anchor] = score
-        constants["box8"][anchor] = 32 / 8
-        constants["points8"][anchor] = ((arcface_dst - 56) / 8).reshape(-1)
-    order = [f"{kind}{stride}" for kind in ("score", "box", "points") for stride in (8, 16, 32)]
-    # Each output is its constant, plus nothing of the picture.
-    nodes = [onnx.helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=0)]
-    nodes.append(onnx.helper.make_node("Mul", ["mean", "nothing"], ["zero"]))
-    nodes += [onnx.helper.make_node("Add", [name, "zero"], [f"out_{name}"]) for name in order]
-    outputs = {f"out_{name}": list(constants[name].shape) for name in order}
-    return onnx_model(path, [1, 3, 640, 640], nodes, constants | {"nothing": np.float32(0)}, outputs)
-
-
-def test_arcface_aligns_the_surest_face_and_describes_it(tmp_path: Path) -> None:
-    """Through insightface itself, with two toy networks in place of buffalo_l's."""
-    import onnx
-
-    means = [onnx.helper.make_node("ReduceMean", ["input"], ["out"], axes=[2, 3], keepdims=0)]
-    recogniser = onnx_model(tmp_path / "r.onnx", [1, 3, 112, 112], means, {}, {"out": [1, 3]})
-    face = ArcFace(detector_of(tmp_path / "two.onnx", {(160, 160): 0.6, (400, 400): 0.9}), recogniser)
-    picture = np.zeros((640, 640, 3), np.uint8)
-    picture[100:220, 100:220, 1], picture[340:460, 340:460, 0] = 255, 255  # a green face, and a surer red one
-    np.testing.assert_allclose(face.descriptor(picture), [1, -1, -1], atol=0.02)  # of -1..1; red comes first
-    nobody = ArcFace(detector_of(tmp_path / "none.onnx", {}), recogniser)
-    assert nobody.descriptor(picture) is None
-
-
-# ---- steadiness -------------------------------------------------------------
-
-
 def test_flicker_of_a_known_video(tmp_path: Path) -> None:
     metric = Flicker("flicker", "-", "none", True, FRAMED)
     frames = np.full((40, SIZE, SIZE, 3), 100, np.uint8)
@@ -560,9 +301,6 @@ def test_drift_is_measured_against_the_first_bin(tmp_path: Path) -> None:
     )
     short = measured(colour, pair(tmp_path, frames[:12], frames[:12], protocol))
     assert short.value is None and "two bins" in short.note
-
-
-# ---- reading ----------------------------------------------------------------
 
 
 def test_long_videos_are_streamed_to_the_same_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from benchmarks.methods import base, built_in, choose, clip_diffusion, motion_ar, train_clip_diffusion, train_motion_ar
+from benchmarks.methods import base, built_in, choose, clip_diffusion, motion_ar
 from benchmarks.methods.base import Method, NotReady, Request, Sound, num_frames
 from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipDiffusion, ClipSizes
 from benchmarks.methods.external import External
-from benchmarks.methods.latent import EARS_NAME, listen, make_ears, save_ears, save_weights
+from benchmarks.methods.latent import listen, make_ears, save_ears, save_weights
 from benchmarks.methods.motion_ar import MotionAr, MotionModel, MotionSizes, set_columns
 from benchmarks.methods.ours import Ours, ShuffledAudio, ablations
 from benchmarks.methods.references import CopyPrevious, GroundTruth, StaticPortrait
@@ -25,7 +24,6 @@ from eartalking.controls import ControlFrame
 from eartalking.errors import InputError
 from eartalking.io.video_writer import VideoWriter
 from eartalking.motion.vector import NUM_MOTION_LABELS
-from eartalking.training.data import LatentClips
 
 FRAMES = 30
 
@@ -174,24 +172,6 @@ def test_clip_diffusion_works_window_by_window(checkpoint: str, baselines: Path,
     assert torch.equal(window[:, :OVERLAP], known)  # what was shown stays as it was
 
 
-def test_clips_are_heard_once_and_as_a_stream_hears_them(checkpoint: str, tmp_path: Path) -> None:
-    latents(tmp_path)
-    clips, ears = LatentClips(tmp_path / "train.safetensors"), make_ears(load_model(checkpoint).audio_encoder)
-    heard = train_clip_diffusion.HeardClips(clips, ears, tmp_path / "run", "train")
-    with torch.inference_mode():
-        streamed = torch.cat(list(listen(ears, Sound(clips.waveform(1).numpy()), 40)))
-    assert torch.allclose(heard.features[40:].float(), streamed, atol=5e-3)
-    windows = heard.sample(3, np.random.default_rng(0))
-    assert windows.latents.shape == (3, WINDOW, 16, 4) and windows.portrait.shape == (3, 16, 4)
-    for latent, audio in zip(windows.latents, windows.audio, strict=True):  # the sound of the very frames
-        first = int((clips.tensors["latents"] == latent[0]).all(-1).all(-1).nonzero())
-        assert torch.equal(audio, heard.features[first : first + WINDOW].float())
-    file = next((tmp_path / "run").glob("*.safetensors"))
-    before = file.stat().st_mtime_ns
-    train_clip_diffusion.HeardClips(clips, ears, tmp_path / "run", "train")
-    assert file.stat().st_mtime_ns == before
-
-
 def test_clip_diffusion_sees_the_whole_window(baselines: Path) -> None:
     method = ClipDiffusion(str(baselines), baselines / "clip_diffusion.safetensors")
     net = ClipDenoiser(ClipSizes(**json.loads(method.weights.with_suffix(".json").read_text())["config"]))
@@ -253,99 +233,6 @@ def test_untrained_baselines_name_the_command(checkpoint: str, tmp_path: Path) -
         with pytest.raises(NotReady, match="not trained: run python -m benchmarks.methods.train_"):
             method.prepare()
         assert method.version() == "missing"
-
-
-def latents(folder: Path) -> None:
-    """Two encoded clips of 40 frames, as eartalking.training.encode writes them."""
-    frames, clips, samples = 80, 2, 80 * 640
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        "latents": torch.randn(frames, 16, 4, generator=generator),
-        "values": torch.zeros(frames, 9),
-        "intensity": torch.zeros(frames),
-        "labels": torch.randn(frames, NUM_MOTION_LABELS, generator=generator),
-        "emotion": torch.zeros(frames, dtype=torch.int32),
-        "reference_latents": torch.randn(clips, 16, 4, generator=generator),
-        "reference_features": torch.zeros(clips, 16, 16),
-        "waveform": (3000 * torch.randn(samples, generator=generator)).to(torch.int16),
-        "frame_offsets": torch.tensor([0, 40, 80]),
-        "sample_offsets": torch.tensor([0, samples // 2, samples]),
-    }
-    for name in ("train", "val"):
-        save_file(tensors, folder / f"{name}.safetensors")
-
-
-def test_the_clip_diffusion_command_trains_and_what_it_writes_runs(
-    checkpoint: str, request_: Request, voice: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    latents(tmp_path)
-    weights = tmp_path / "weights" / "clip_diffusion.safetensors"
-    run = [
-        "--data",
-        str(tmp_path),
-        "--checkpoint",
-        checkpoint,
-        "--weights",
-        str(weights),
-        "--batch-size",
-        "2",
-        "--precision",
-        "no",
-    ]
-    with pytest.raises(SystemExit):  # nobody has said what to hear with
-        train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2"])
-    assert train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2", "--audio", checkpoint]) == 0
-    record = json.loads(weights.with_suffix(".json").read_text())["trained"]
-    assert record["steps"] == 2 and record["clips"] == 2
-    assert {"eval_error", "eval_error_shuffled", "eval_mean_frame", "eval_jaw", "eval_jaw_shuffled"} <= set(record)
-    ears = weights.with_name(EARS_NAME).read_bytes()
-    assert (
-        train_clip_diffusion.main([*run, "--out", str(tmp_path / "next"), "--steps", "1"]) == 0
-    )  # the ears that lie there
-    assert weights.with_name(EARS_NAME).read_bytes() == ears
-    monkeypatch.setattr(clip_diffusion.ClipDenoiser.sample, "__defaults__", (1,))
-    assert len(video(ClipDiffusion(checkpoint, weights), request_, voice)) == FRAMES
-
-
-def test_the_motion_command_trains_and_what_it_writes_runs(
-    checkpoint: str, request_: Request, voice: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    latents(tmp_path)
-    monkeypatch.setattr(train_motion_ar, "EVAL_FRAMES", 20)
-    weights = tmp_path / "weights" / "motion_ar.safetensors"
-    arguments = [
-        "--data",
-        str(tmp_path),
-        "--checkpoint",
-        checkpoint,
-        "--audio",
-        checkpoint,
-        "--out",
-        str(tmp_path / "run"),
-        "--steps",
-        "2",
-    ]
-    assert train_motion_ar.main([*arguments, "--batch-size", "2", "--weights", str(weights), "--precision", "no"]) == 0
-    assert json.loads(weights.with_suffix(".json").read_text())["trained"]["steps"] == 2
-    assert len(video(MotionAr(checkpoint, weights), request_, voice)) == FRAMES
-
-
-def test_diffusion_learns_what_it_is_shown() -> None:
-    torch.manual_seed(0)
-    net = ClipDenoiser(ClipSizes(4, 4, 8, 4, 32, 1, 2))
-    latents, audio, portrait = torch.randn(2, WINDOW, 4, 4) * 0.1 + 1, torch.randn(2, WINDOW, 8), torch.randn(2, 4, 4)
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(150):
-        loss = net.loss(latents, audio, portrait, torch.tensor([0, OVERLAP]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert np.mean(losses[-20:]) < 0.4 * np.mean(losses[:5])
-    noise = torch.randn(2, WINDOW, 4, 4)
-    made = net.eval().sample(audio, portrait, None, noise, 20)
-    assert (made - 1).abs().mean() < 0.6 * (noise - 1).abs().mean()
 
 
 def description(where: Path, /, **values: object) -> Path:

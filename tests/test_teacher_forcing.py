@@ -12,9 +12,10 @@ from eartalking.controls import EMOTIONS, SCALAR_TRACKS, SMILE, ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import MOTION_SCALES
-from eartalking.training import teacher_forcing
+from eartalking.training import rollout
 from eartalking.training.data import LatentClips, Sequence
-from eartalking.training.teacher_forcing import measure_articulation, targets, with_other_expressions
+from eartalking.training.rollout import measure_articulation
+from eartalking.training.teacher_forcing import targets, with_other_expressions
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_only_what_follows_the_voice_is_stretched(model: TalkingHeadModel, monke
     predicted[..., jaw] = 0.625 * truth[..., jaw] + 3  # follows, but too little
     predicted[..., brow] = 0.5 * truth.roll(1, 0)[..., brow]  # moves when it should not
     predicted[..., sneer] = 1e-3 * truth[..., jaw]
-    monkeypatch.setattr(teacher_forcing, "rollout", lambda *_: model.autoencoder.code.motion_to_latents(predicted))
+    monkeypatch.setattr(rollout, "rollout", lambda *_: model.autoencoder.code.motion_to_latents(predicted))
     still = torch.zeros(1)
     latents = model.autoencoder.code.motion_to_latents(truth)
     sequence = Sequence(latents, latents[:, 0], latents[:, 0], *[still] * 3, torch.zeros(8, 30, 9), still, still, truth)

@@ -116,88 +116,84 @@ def test_clips_are_the_same_from_the_same_seed(stills: Path, root: Path) -> None
         np.testing.assert_array_equal(value, second[name], err_msg=name)
 
 
+COMMON = ["--batch-size", "2", "--precision", "no", "--eval-every", "2"]
+
+
 def test_stages_in_order_end_in_a_stream(
     root: Path, stills: Path, portraits: Path, talking: Path, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["--batch-size", "2", "--precision", "no", "--eval-every", "2"]
-    pairs = ["--checkpoint", str(root / "code"), "--data", str(stills), "--val", str(stills), *common]
+    _train_the_autoencoder(root, stills, portraits)
+    _encode_the_latents(root, stills, talking, speech)
+    training = _train_the_model(root, speech)
+    _train_another_emission(root, training, capsys)
+
+    loaded = load_model(root / "final" / "checkpoint")
+    trained = load_model(root / "decoder" / "checkpoint").autoencoder.decoder
+    torch.testing.assert_close(loaded.autoencoder.decoder.conv_out.weight, trained.conv_out.weight)
+    assert loaded.autoencoder.surface.basis.any(), "the surface encoder was taken over"
+    assert loaded.autoencoder.refiner.eye.conv_out.weight.any(), "the refiner was taken over"
+    assert (loaded.autoencoder.code.latent_std != 1).any()
+    session = StreamSession(loaded, np.full((64, 64, 3), 128, np.uint8), crop="center")
+    assert len([*session.push(np.zeros(3200, np.float32)), *session.flush()]) == 5
+
+
+def _log(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def _train_the_autoencoder(root: Path, stills: Path, portraits: Path) -> None:
+    pairs = ["--checkpoint", str(root / "code"), "--data", str(stills), "--val", str(stills), *COMMON]
     code.main(["--stills", str(stills), "--preset", "tiny", "--out", str(root / "code")])
-    pictures = ["--checkpoint", str(root / "code"), "--data", str(portraits), "--val", str(portraits), *common]
+    pictures = ["--checkpoint", str(root / "code"), "--data", str(portraits), "--val", str(portraits), *COMMON]
     surface.main([*pictures, "--out", str(root / "surface"), "--steps", "4"])
-    assert {"eval_moved_px", "eval_cover"} <= json.loads(
-        (root / "surface" / "log.jsonl").read_text().splitlines()[-1]
-    ).keys()
+    assert {"eval_moved_px", "eval_cover"} <= _log(root / "surface")[-1].keys()
     first = ["--checkpoint", str(root / "surface" / "checkpoint"), *pairs[2:], "--out", str(root / "decoder")]
     decoder.main([*first, "--steps", "2"])
     decoder.main([*first, "--steps", "8"])  # goes on where it stopped
-    steps = [json.loads(line)["step"] for line in (root / "decoder" / "log.jsonl").read_text().splitlines()]
-    assert steps == [2, 4, 6, 8]
-    assert list((root / "decoder" / "samples").glob("*.png"))
+    assert [row["step"] for row in _log(root / "decoder")] == [2, 4, 6, 8]
+    assert list((root / "decoder" / "samples").glob("*.jpg"))
     encoder.main([*pairs, "--out", str(root / "encoder"), "--steps", "2"])
-    refined = ["--data", str(stills), "--val", str(stills), "--out", str(root / "refiner"), "--no-perceptual", *common]
+    refined = ["--data", str(stills), "--val", str(stills), "--out", str(root / "refiner"), "--no-perceptual", *COMMON]
     refiner.main(["--checkpoint", str(root / "decoder" / "checkpoint"), *refined, "--steps", "4"])
-    scores = json.loads((root / "refiner" / "log.jsonl").read_text().splitlines()[-1])
-    assert {"eval_eyes_psnr", "eval_mouth_psnr", "eval_landmarks_px"} <= scores.keys()
-    voices = [
-        "--speech",
-        str(speech),
-        "--val",
-        str(speech),
-        "--out",
-        str(root / "audio"),
-        "--preset",
-        "tiny",
-        "--frames",
-        "20",
-    ]
-    audio.main([*voices, "--steps", "2", *common])
+    assert {"eval_eyes_psnr", "eval_mouth_psnr", "eval_landmarks_px"} <= _log(root / "refiner")[-1].keys()
 
+
+def _encode_the_latents(root: Path, stills: Path, talking: Path, speech: Path) -> None:
     source = ["--checkpoint", str(root / "code"), "--speech", str(speech), "--val-speech", str(speech)]
     source += ["--portraits", str(stills), "--val-portraits", str(stills)]
     encode.main([*source, "--out", str(root / "latents")])
     parts = [f"--{name}={root / name / 'checkpoint'}" for name in ("decoder", "encoder", "refiner")]
     encode.main([*source, *parts, "--clips", str(talking), "--out", str(root / "whole")])
     early, late = (LatentClips(root / name / "train.safetensors") for name in ("latents", "whole"))
-    assert [late.num_frames(clip) for clip in range(len(late))] == [
-        40,
-        40,
-        40,
-        40,
-    ]  # two animated, two read from frames
+    assert [late.num_frames(clip) for clip in range(len(late))] == [40] * 4  # two animated, two read from frames
     assert early.tensors["latents"].float().mean().abs() < 0.1
     assert not early.tensors["reference_features"].any() and late.tensors["reference_features"].any()
     model = load_model(root / "latents" / "checkpoint")
     motion = model.autoencoder.code.latents_to_motion(early.tensors["latents"].float())
     torch.testing.assert_close(motion[:, 52], early.tensors["labels"][:, 52].float(), atol=0.02, rtol=0.02)  # yaw
 
-    training = [
-        "--audio",
-        str(root / "audio" / "checkpoint"),
-        "--length",
-        "12",
-        "--eval-length",
-        "20",
-        "--steps",
-        "2",
-        *common,
-    ]
+
+def _train_the_model(root: Path, speech: Path) -> list[str]:
+    voices = ["--speech", str(speech), "--val", str(speech), "--preset", "tiny", "--frames", "20"]
+    audio.main([*voices, "--out", str(root / "audio"), "--steps", "2", *COMMON])
+    lengths = ["--length", "12", "--eval-length", "20", "--steps", "2", *COMMON]
+    training = ["--audio", str(root / "audio" / "checkpoint"), *lengths]
     training += ["--data", str(root / "latents"), "--checkpoint", str(root / "latents" / "checkpoint")]
     teacher_forcing.main([*training, "--out", str(root / "model")])
-    final = [
-        "--data",
-        str(root / "whole"),
-        "--checkpoint",
-        str(root / "whole" / "checkpoint"),
-        "--resample-share",
-        "0.5",
-    ]
-    teacher_forcing.main(
-        [*training, *final, "--init", str(root / "model" / "checkpoint"), "--out", str(root / "final")]
-    )
+    whole = root / "whole"
+    final = ["--data", str(whole), "--checkpoint", str(whole / "checkpoint"), "--resample-share", "0.5"]
+    final += ["--init", str(root / "model" / "checkpoint"), "--out", str(root / "final")]
+    teacher_forcing.main([*training, *final])
+    assert {"eval_copy", "eval_forced", "eval_no_history_shuffled", "eval_mouth_free", "eval_mouth_shuffled"} <= _log(
+        root / "final"
+    )[-1].keys()
+    return training
+
+
+def _train_another_emission(root: Path, training: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     # The paper's emission around the same autoencoder: another config, the same command.
-    sizes = dataclasses.asdict(
-        dataclasses.replace(load_model(root / "latents" / "checkpoint").config, emission="masked_ar")
-    )
+    config = load_model(root / "latents" / "checkpoint").config
+    sizes = dataclasses.asdict(dataclasses.replace(config, emission="masked_ar"))
     (root / "masked_ar.json").write_text(json.dumps(sizes))
     teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "masked_ar")])
     assert isinstance(load_model(root / "masked_ar" / "checkpoint").emission_head, MaskedARHead)
@@ -208,23 +204,6 @@ def test_stages_in_order_end_in_a_stream(
     with pytest.raises(SystemExit):
         teacher_forcing.main([*training, "--init", str(root / "nowhere"), "--out", str(root / "nothing")])
     assert "--init" in (told := capsys.readouterr().err) and "nowhere" in told and "--config None" not in told
-    row = json.loads((root / "final" / "log.jsonl").read_text().splitlines()[-1])
-    assert {
-        "eval_copy",
-        "eval_forced",
-        "eval_no_history_shuffled",
-        "eval_mouth_free",
-        "eval_mouth_shuffled",
-    } <= row.keys()
-
-    loaded = load_model(root / "final" / "checkpoint")
-    trained = load_model(root / "decoder" / "checkpoint").autoencoder.decoder
-    torch.testing.assert_close(loaded.autoencoder.decoder.conv_out.weight, trained.conv_out.weight)
-    assert loaded.autoencoder.surface.basis.any(), "the surface encoder was taken over"
-    assert loaded.autoencoder.refiner.eye.conv_out.weight.any(), "the refiner was taken over"
-    assert (loaded.autoencoder.code.latent_std != 1).any()
-    session = StreamSession(loaded, np.full((64, 64, 3), 128, np.uint8), crop="center")
-    assert len([*session.push(np.zeros(3200, np.float32)), *session.flush()]) == 5
 
 
 def test_a_mirror_swaps_sides_and_keeps_the_rest() -> None:

@@ -26,6 +26,7 @@ READ_BATCH = 32
 SAMPLE_EVERY = 12  # frames between those that are kept, for identity and for pictures
 Schedule = list[dict[str, Any]]  # per frame: the control tracks in force
 PICTURE_SIDE = 128
+PICTURE_QUALITY = 88  # of JPEG: result pictures are kept in git
 
 
 @dataclass
@@ -179,4 +180,4 @@ def spread(frames: np.ndarray, count: int) -> list[np.ndarray]:
 def save_pictures(pictures: dict[str, Image.Image], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
-        picture.save(folder / f"{name}.png", optimize=True)
+        picture.save(folder / f"{name}.jpg", quality=PICTURE_QUALITY)

@@ -108,7 +108,7 @@ def evaluate(trainer: DecoderTrainer, batch: dict[str, Tensor], out: Path, step:
     hidden = F.interpolate(1 - batch["visibility"], size=target.shape[-2:]) * moves
     (out / "samples").mkdir(exist_ok=True)
     columns = [batch["portrait"], target, decoded.image, decoded.warped, decoded.painted, decoded.blend * 2 - 1]
-    to_strip([column[::6] for column in columns]).save(out / "samples" / f"{step:06d}.png")
+    to_strip([column[::6] for column in columns]).save(out / "samples" / f"{step:06d}.jpg")
     even = torch.ones_like(batch["visibility"])
     return {
         "psnr": psnr(decoded.image, target),

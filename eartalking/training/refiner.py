@@ -260,7 +260,7 @@ def evaluate(
     for part, ours in (("eyes", eyes[:, 0]), ("mouth", mouth)):
         kinds = [batch[f"{part}_{kind}"] for kind in ("portrait", "target", "decoded")]
         columns = [(kind[:, 0] if part == "eyes" else kind)[:: max(1, len(ours) // 24)] for kind in kinds]
-        to_strip([*columns, ours[:: max(1, len(ours) // 24)]]).save(out / "samples" / f"{part}-{step:06d}.png")
+        to_strip([*columns, ours[:: max(1, len(ours) // 24)]]).save(out / "samples" / f"{part}-{step:06d}.jpg")
     return scores
 
 

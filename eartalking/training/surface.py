@@ -171,7 +171,7 @@ def evaluate(
             fields.cover * 2 - 1,
             *(fields.components[:, k : k + 3] / 3 for k in (0, 3)),
         ]
-    to_strip([column[:: max(1, len(person) // 8)] for column in columns]).save(out / "samples" / f"{step:06d}.png")
+    to_strip([column[:: max(1, len(person) // 8)] for column in columns]).save(out / "samples" / f"{step:06d}.jpg")
     return {
         "moved_px": float(error[person].mean()),
         "moved_of": float(distance[person].mean()),

@@ -24,20 +24,19 @@ from torch import Tensor, nn
 
 from eartalking.audio import Wav2Vec2AudioEncoder
 from eartalking.checkpoint import load_model, save_model
-from eartalking.config import SAMPLES_PER_FRAME, from_json
-from eartalking.controls import BROW, EMOTIONS, MOUTH_SCALE, SMILE, ControlBatch
+from eartalking.config import from_json
+from eartalking.controls import BROW, EMOTIONS, SMILE, ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.steering import expression
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES
 from eartalking.training.data import LatentClips, Sequence
 from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.rollout import JAW, audio_tokens, correlation, evaluation_batch, measure_articulation, rollout
 
 NO_HISTORY_SHARE = 0.35
 # Of the clips and expression tracks that are given: the history has another expression added.
 OTHER_EXPRESSION_SHARE = 0.4
-JAW = UNIT_INDEX["jawOpen"]
-FOLLOWS, MOST_ARTICULATED = 0.5, 2.0  # correlation from which on a face unit is stretched, and how far at most
 
 
 class TeacherForcingTrainer(nn.Module):
@@ -55,14 +54,6 @@ class TeacherForcingTrainer(nn.Module):
         return self.model(
             audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
         )
-
-
-def audio_tokens(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
-    """The window's audio tokens (B, T, A, D), encoded from the clip's start as a stream would."""
-    length = sequence.latents.shape[1]
-    tokens = model.audio_encoder(sequence.waveform)
-    index = sequence.start[:, None] + torch.arange(length, device=tokens.device)  # (B, T)
-    return torch.take_along_dim(tokens, index[:, :, None, None], dim=1)
 
 
 def draw_controls(sequence: Sequence, generator: torch.Generator) -> ControlBatch:
@@ -198,31 +189,6 @@ def resampled(
 
 
 @torch.no_grad()
-def rollout(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch, seed: int = 0) -> Tensor:
-    """Free-running latents (B, T, N, C) from each clip's first frame, with the streaming step."""
-    audio = audio_tokens(model, sequence)
-    state = model.prefill(sequence.reference_latents, sequence.reference_features)
-    generator = torch.Generator().manual_seed(seed)
-    frames = []
-    for index in range(audio.shape[1]):
-        now = slice(index, index + 1)
-        rows = ControlBatch(
-            controls.values[:, now], controls.emotion[:, now], controls.intensity[:, now], controls.given[:, now]
-        )
-        noise = torch.randn(state.previous.shape, generator=generator).to(audio.device)
-        frames.append(model.step(audio[:, index], rows, noise, state))
-    return torch.stack(frames, dim=1)
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Mean over clips (rows) of the correlation over time; clips without movement in `b` do not count."""
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    moving = b.pow(2).mean(1) > 1e-4
-    values = (a * b).sum(1) / (a.pow(2).sum(1) * b.pow(2).sum(1)).sqrt().clamp_min(1e-6)
-    return float(values[moving].mean()) if moving.any() else 0.0
-
-
-@torch.no_grad()
 def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, float]:
     """Against copying and against shuffled audio, teacher-forced and free-running; and whether controls act."""
     model = trainer.model
@@ -271,33 +237,6 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
         "free_rms": float(free.pow(2).mean().sqrt()),
         "free_jitter": _motion_energy(free) / _motion_energy(sequence.latents),
     }
-
-
-@torch.no_grad()
-def measure_articulation(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
-    """The factors (2, U) of `TalkingHeadModel.articulate`, with mouth_scale released and given: true spread over the
-    free-running model's, for the face units that it moves when it should; 1 for the others, whose movement would be
-    noise."""
-    model.articulation.fill_(1)
-    controls = ControlBatch.released(*sequence.latents.shape[:2], device=sequence.latents.device)
-    controls.values = sequence.values
-    factors = []
-    for given in (False, True):
-        controls.given[..., MOUTH_SCALE] = given
-        spoken, true = (
-            (motion - motion.mean(1, keepdim=True))[..., :NUM_FACE_UNITS].flatten(0, 1)
-            for motion in (
-                model.autoencoder.code.latents_to_motion(rollout(model, sequence, controls)),
-                sequence.labels,
-            )
-        )
-        spread, true_spread = spoken.std(0), true.std(0)
-        follows = (spoken * true).mean(0) > FOLLOWS * spread * true_spread
-        moves = true_spread > 0.02 * MOTION_SCALES["face_units"]
-        factors.append(
-            torch.where(follows & moves, (true_spread / spread.clamp_min(1e-6)).clamp(1, MOST_ARTICULATED), 1.0)
-        )
-    return torch.stack(factors)
 
 
 def _motion_energy(latents: Tensor) -> float:
@@ -394,14 +333,6 @@ def main(argv: list[str] | None = None) -> int:
         average.model.articulation.copy_(measure_articulation(average.model, many))
         save_model(average.model, options.out / "checkpoint")
     return 0
-
-
-def evaluation_batch(clips: LatentClips, length: int, count: int = 24) -> Sequence:
-    """The first `length` frames of the first `count` clips that are long enough."""
-    chosen = [clip for clip in range(len(clips)) if clips.num_frames(clip) >= length][:count]
-    if not chosen:
-        raise ValueError(f"no clip of {length} frames to evaluate on")
-    return Sequence.collate([clips.window(clip, 0, length, (length + 2) * SAMPLES_PER_FRAME) for clip in chosen])
 
 
 if __name__ == "__main__":

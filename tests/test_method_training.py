@@ -1,0 +1,166 @@
+"""The baselines' training commands, on tiny random models."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.methods import clip_diffusion, train_clip_diffusion, train_motion_ar
+from benchmarks.methods.base import Method, Request, Sound, num_frames
+from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipDiffusion, ClipSizes
+from benchmarks.methods.latent import EARS_NAME, listen, make_ears
+from benchmarks.methods.motion_ar import MotionAr
+from eartalking import TalkingHeadModel, load_model
+from eartalking.checkpoint import save_model
+from eartalking.config import TINY
+from eartalking.io.video_writer import VideoWriter
+from eartalking.motion.vector import NUM_MOTION_LABELS
+from eartalking.training.data import LatentClips
+
+FRAMES = 30
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    model = TalkingHeadModel(TINY)
+    with torch.no_grad():  # a fresh flow head predicts nothing: make it answer to what it hears
+        model.emission_head.to_mean.weight.normal_(0, 0.3)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_model(model, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def voice() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, FRAMES * 640 - 100).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def request_(voice: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Request:
+    truth = tmp_path_factory.mktemp("truth") / "clip.mp4"
+    with VideoWriter(truth, (64, 64)) as writer:
+        for index in range(FRAMES):
+            writer.write(np.full((64, 64, 3), 5 * index + 20, np.uint8))
+    portrait = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    other = np.random.default_rng(2).normal(0, 0.1, 7 * 640).astype(np.float32)
+    return Request("clip", portrait, num_frames(voice), truth=truth, other_voice=other)
+
+
+def video(method: Method, request: Request, voice: np.ndarray) -> np.ndarray:
+    method.prepare()
+    return np.stack(list(method.generate(request, Sound(voice))))
+
+
+def latents(folder: Path) -> None:
+    """Two encoded clips of 40 frames, as eartalking.training.encode writes them."""
+    frames, clips, samples = 80, 2, 80 * 640
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "latents": torch.randn(frames, 16, 4, generator=generator),
+        "values": torch.zeros(frames, 9),
+        "intensity": torch.zeros(frames),
+        "labels": torch.randn(frames, NUM_MOTION_LABELS, generator=generator),
+        "emotion": torch.zeros(frames, dtype=torch.int32),
+        "reference_latents": torch.randn(clips, 16, 4, generator=generator),
+        "reference_features": torch.zeros(clips, 16, 16),
+        "waveform": (3000 * torch.randn(samples, generator=generator)).to(torch.int16),
+        "frame_offsets": torch.tensor([0, 40, 80]),
+        "sample_offsets": torch.tensor([0, samples // 2, samples]),
+    }
+    for name in ("train", "val"):
+        save_file(tensors, folder / f"{name}.safetensors")
+
+
+def test_the_clip_diffusion_command_trains_and_what_it_writes_runs(
+    checkpoint: str, request_: Request, voice: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents(tmp_path)
+    weights = tmp_path / "weights" / "clip_diffusion.safetensors"
+    run = [
+        "--data",
+        str(tmp_path),
+        "--checkpoint",
+        checkpoint,
+        "--weights",
+        str(weights),
+        "--batch-size",
+        "2",
+        "--precision",
+        "no",
+    ]
+    with pytest.raises(SystemExit):  # nobody has said what to hear with
+        train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2"])
+    assert train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2", "--audio", checkpoint]) == 0
+    record = json.loads(weights.with_suffix(".json").read_text())["trained"]
+    assert record["steps"] == 2 and record["clips"] == 2
+    assert {"eval_error", "eval_error_shuffled", "eval_mean_frame", "eval_jaw", "eval_jaw_shuffled"} <= set(record)
+    ears = weights.with_name(EARS_NAME).read_bytes()
+    assert (
+        train_clip_diffusion.main([*run, "--out", str(tmp_path / "next"), "--steps", "1"]) == 0
+    )  # the ears that lie there
+    assert weights.with_name(EARS_NAME).read_bytes() == ears
+    monkeypatch.setattr(clip_diffusion.ClipDenoiser.sample, "__defaults__", (1,))
+    assert len(video(ClipDiffusion(checkpoint, weights), request_, voice)) == FRAMES
+
+
+def test_the_motion_command_trains_and_what_it_writes_runs(
+    checkpoint: str, request_: Request, voice: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents(tmp_path)
+    monkeypatch.setattr(train_motion_ar, "EVAL_FRAMES", 20)
+    weights = tmp_path / "weights" / "motion_ar.safetensors"
+    arguments = [
+        "--data",
+        str(tmp_path),
+        "--checkpoint",
+        checkpoint,
+        "--audio",
+        checkpoint,
+        "--out",
+        str(tmp_path / "run"),
+        "--steps",
+        "2",
+    ]
+    assert train_motion_ar.main([*arguments, "--batch-size", "2", "--weights", str(weights), "--precision", "no"]) == 0
+    assert json.loads(weights.with_suffix(".json").read_text())["trained"]["steps"] == 2
+    assert len(video(MotionAr(checkpoint, weights), request_, voice)) == FRAMES
+
+
+def test_diffusion_learns_what_it_is_shown() -> None:
+    torch.manual_seed(0)
+    net = ClipDenoiser(ClipSizes(4, 4, 8, 4, 32, 1, 2))
+    latents, audio, portrait = torch.randn(2, WINDOW, 4, 4) * 0.1 + 1, torch.randn(2, WINDOW, 8), torch.randn(2, 4, 4)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(150):
+        loss = net.loss(latents, audio, portrait, torch.tensor([0, OVERLAP]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-20:]) < 0.4 * np.mean(losses[:5])
+    noise = torch.randn(2, WINDOW, 4, 4)
+    made = net.eval().sample(audio, portrait, None, noise, 20)
+    assert (made - 1).abs().mean() < 0.6 * (noise - 1).abs().mean()
+
+
+def test_clips_are_heard_once_and_as_a_stream_hears_them(checkpoint: str, tmp_path: Path) -> None:
+    latents(tmp_path)
+    clips, ears = LatentClips(tmp_path / "train.safetensors"), make_ears(load_model(checkpoint).audio_encoder)
+    heard = train_clip_diffusion.HeardClips(clips, ears, tmp_path / "run", "train")
+    with torch.inference_mode():
+        streamed = torch.cat(list(listen(ears, Sound(clips.waveform(1).numpy()), 40)))
+    assert torch.allclose(heard.features[40:].float(), streamed, atol=5e-3)
+    windows = heard.sample(3, np.random.default_rng(0))
+    assert windows.latents.shape == (3, WINDOW, 16, 4) and windows.portrait.shape == (3, 16, 4)
+    for latent, audio in zip(windows.latents, windows.audio, strict=True):  # the sound of the very frames
+        first = int((clips.tensors["latents"] == latent[0]).all(-1).all(-1).nonzero())
+        assert torch.equal(audio, heard.features[first : first + WINDOW].float())
+    file = next((tmp_path / "run").glob("*.safetensors"))
+    before = file.stat().st_mtime_ns
+    train_clip_diffusion.HeardClips(clips, ears, tmp_path / "run", "train")
+    assert file.stat().st_mtime_ns == before
