@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _said(words: list[str]) -> list[str]:
-    """A command's words without `--work`: where the videos were kept is nobody's business, and changes no number."""
+    """A command's words without `--work`: where the videos were kept changes no number."""
     kept, skip = [], False
     for word in words:
         if not skip and word != "--work" and not word.startswith("--work="):

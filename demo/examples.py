@@ -1,4 +1,4 @@
-"""The bundled examples: one click makes a face speak. Their people are nobody, or in the public domain."""
+"""The bundled examples: one click makes a face speak. The faces are rendered, or photographs in the public domain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Example:
 
 EXAMPLES = (
     Example(
-        "Somebody who is nobody", "rendered head", ROOT / "examples/portrait.png", ROOT / "examples/speech.wav", {}
+        "A person who does not exist", "rendered head", ROOT / "examples/portrait.png", ROOT / "examples/speech.wav", {}
     ),
     Example("Astronaut", "photo, NASA", ROOT / "examples/photo.jpg", ROOT / "examples/speech.wav", {}),
     Example(

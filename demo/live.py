@@ -246,7 +246,7 @@ class LiveTake:
             threading.Thread(target=self._watch, name=f"watch-{self.token[:6]}", daemon=True).start()
 
     def _watch(self) -> None:
-        """A stream that nobody watches must not keep its place."""
+        """A stream without a viewer must not keep its place."""
         while not self._done.wait(1.0):
             age = monotonic() - self._started
             unseen = self._listener is None and age > self._limits.client_wait_seconds

@@ -17,7 +17,7 @@ from eartalking.io.video_writer import VideoWriter
 BACKLOG = (
     128  # frames that may wait to be written: 25 MB at 256 pixels. When they are full, the stream waits for the file
 )
-# Of the thread: a viewer waits for the next frame, nobody for the file. With more, a busy machine never gets to it.
+# Of the thread: a viewer waits for the next frame, not for the file. With more, a busy machine never gets to it.
 _NICE = 4
 _WHOLE, _EARLY, _DISCARD = object(), object(), object()
 
@@ -99,9 +99,9 @@ class Recorder:
                 writer.ends_early = item is _EARLY
         except _Discarded:
             pass
-        except Exception as error:  # told to whoever adds the next frame
+        except Exception as error:  # raised where the next frame is added
             self._error = error
-            while not _is_end(item):  # nobody may be kept waiting for room
+            while not _is_end(item):  # a caller that waits for room must not wait for ever
                 item = self._frames.get()
 
 

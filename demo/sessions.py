@@ -69,7 +69,7 @@ class Sessions:
         return session
 
     def find_take(self, token: str) -> LiveTake | None:
-        """The take with this token, whoever owns it: the token is the permission."""
+        """The take with this token, of any visitor: the token is the permission."""
         with self._lock:
             for session in self._sessions.values():
                 for take in session.takes:
@@ -102,7 +102,7 @@ class Sessions:
         return session.voice
 
     def preload(self, portraits: set[Path], voices: set[Path]) -> None:
-        """Open bundled files once for all visitors, in a thread of their own, so that nobody waits for a face to be
+        """Open bundled files once for all visitors, in a thread of their own, so that no visitor waits for a face to be
         found.
         """
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from benchmarks.methods import clip_diffusion, train_clip_diffusion, train_motion_ar
 from benchmarks.methods.base import Method, Request, Sound, num_frames
 from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipDiffusion, ClipSizes
-from benchmarks.methods.latent import EARS_NAME, listen, make_ears
+from benchmarks.methods.latent import AUDIO_TRUNK_NAME, make_audio_trunk, stream_audio_features
 from benchmarks.methods.motion_ar import MotionAr
 from eartalking import TalkingHeadModel, load_model
 from eartalking.checkpoint import save_model
@@ -92,17 +92,17 @@ def test_the_clip_diffusion_command_trains_and_what_it_writes_runs(
         "--precision",
         "no",
     ]
-    with pytest.raises(SystemExit):  # nobody has said what to hear with
+    with pytest.raises(SystemExit):  # no audio trunk is named
         train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2"])
     assert train_clip_diffusion.main([*run, "--out", str(tmp_path / "run"), "--steps", "2", "--audio", checkpoint]) == 0
     record = json.loads(weights.with_suffix(".json").read_text())["trained"]
     assert record["steps"] == 2 and record["clips"] == 2
     assert {"eval_error", "eval_error_shuffled", "eval_mean_frame", "eval_jaw", "eval_jaw_shuffled"} <= set(record)
-    ears = weights.with_name(EARS_NAME).read_bytes()
+    trunk = weights.with_name(AUDIO_TRUNK_NAME).read_bytes()
     assert (
         train_clip_diffusion.main([*run, "--out", str(tmp_path / "next"), "--steps", "1"]) == 0
-    )  # the ears that lie there
-    assert weights.with_name(EARS_NAME).read_bytes() == ears
+    )  # the audio trunk that lies there
+    assert weights.with_name(AUDIO_TRUNK_NAME).read_bytes() == trunk
     monkeypatch.setattr(clip_diffusion.ClipDenoiser.sample, "__defaults__", (1,))
     assert len(video(ClipDiffusion(checkpoint, weights), request_, voice)) == FRAMES
 
@@ -150,17 +150,17 @@ def test_diffusion_learns_what_it_is_shown() -> None:
 
 def test_clips_are_heard_once_and_as_a_stream_hears_them(checkpoint: str, tmp_path: Path) -> None:
     latents(tmp_path)
-    clips, ears = LatentClips(tmp_path / "train.safetensors"), make_ears(load_model(checkpoint).audio_encoder)
-    heard = train_clip_diffusion.HeardClips(clips, ears, tmp_path / "run", "train")
+    clips, trunk = LatentClips(tmp_path / "train.safetensors"), make_audio_trunk(load_model(checkpoint).audio_encoder)
+    encoded = train_clip_diffusion.ClipsWithAudio(clips, trunk, tmp_path / "run", "train")
     with torch.inference_mode():
-        streamed = torch.cat(list(listen(ears, Sound(clips.waveform(1).numpy()), 40)))
-    assert torch.allclose(heard.features[40:].float(), streamed, atol=5e-3)
-    windows = heard.sample(3, np.random.default_rng(0))
+        streamed = torch.cat(list(stream_audio_features(trunk, Sound(clips.waveform(1).numpy()), 40)))
+    assert torch.allclose(encoded.features[40:].float(), streamed, atol=5e-3)
+    windows = encoded.sample(3, np.random.default_rng(0))
     assert windows.latents.shape == (3, WINDOW, 16, 4) and windows.portrait.shape == (3, 16, 4)
     for latent, audio in zip(windows.latents, windows.audio, strict=True):  # the sound of the very frames
         first = int((clips.tensors["latents"] == latent[0]).all(-1).all(-1).nonzero())
-        assert torch.equal(audio, heard.features[first : first + WINDOW].float())
+        assert torch.equal(audio, encoded.features[first : first + WINDOW].float())
     file = next((tmp_path / "run").glob("*.safetensors"))
     before = file.stat().st_mtime_ns
-    train_clip_diffusion.HeardClips(clips, ears, tmp_path / "run", "train")
+    train_clip_diffusion.ClipsWithAudio(clips, trunk, tmp_path / "run", "train")
     assert file.stat().st_mtime_ns == before

@@ -13,7 +13,7 @@ from benchmarks.methods import base, built_in, choose, clip_diffusion, motion_ar
 from benchmarks.methods.base import Method, NotReady, Request, Sound, num_frames
 from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipDiffusion, ClipSizes
 from benchmarks.methods.external import External
-from benchmarks.methods.latent import listen, make_ears, save_ears, save_weights
+from benchmarks.methods.latent import make_audio_trunk, save_audio_trunk, save_weights, stream_audio_features
 from benchmarks.methods.motion_ar import MotionAr, MotionModel, MotionSizes, set_columns
 from benchmarks.methods.ours import Ours, ShuffledAudio, ablations
 from benchmarks.methods.references import CopyPrevious, GroundTruth, StaticPortrait
@@ -122,7 +122,7 @@ def test_shuffled_audio_hears_the_other_voice(checkpoint: str, request_: Request
 
 @pytest.fixture(scope="module")
 def baselines(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of both baselines, with ears."""
+    """Random weights of both baselines, with an audio trunk."""
     folder = tmp_path_factory.mktemp("baselines")
     shape, audio = (16, 4), TINY.audio.dim
     torch.manual_seed(0)
@@ -140,17 +140,17 @@ def baselines(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     trained = {"trained": {"steps": 7}}
     save_weights(denoiser, folder / "clip_diffusion.safetensors", {"config": sizes, **trained})
     save_weights(motion, folder / "motion_ar.safetensors", {"config": sizes | {"head_dim": 32}, **trained})
-    save_ears(make_ears(load_model(checkpoint).audio_encoder), folder / "motion_ar.safetensors")
+    save_audio_trunk(make_audio_trunk(load_model(checkpoint).audio_encoder), folder / "motion_ar.safetensors")
     return folder
 
 
-def test_ears_are_the_trunk_and_hear_as_a_stream(checkpoint: str, voice: np.ndarray) -> None:
+def test_the_audio_trunk_streams(checkpoint: str, voice: np.ndarray) -> None:
     encoder = load_model(checkpoint).audio_encoder
-    ears = make_ears(encoder)
+    trunk = make_audio_trunk(encoder)
     waveform = torch.from_numpy(voice)[None]
     with torch.inference_mode():
-        whole = ears(waveform).flatten(2)[0]
-        streamed = torch.cat(list(listen(ears, Sound(voice), FRAMES)))
+        whole = trunk(waveform).flatten(2)[0]
+        streamed = torch.cat(list(stream_audio_features(trunk, Sound(voice), FRAMES)))
     assert torch.allclose(whole, streamed, atol=1e-4)
     assert whole.shape == (FRAMES, encoder.dim)
 
@@ -218,11 +218,11 @@ def test_motion_ar_training_and_streaming_agree(baselines: Path) -> None:
     assert torch.allclose(whole, torch.stack(streamed, 1), atol=1e-4)
 
 
-def test_pose_and_gaze_are_set_exactly() -> None:
+def test_pose_gaze_and_blink_are_set_exactly() -> None:
     motion = torch.zeros(1, NUM_MOTION_LABELS)
     set_columns(motion, ControlFrame(yaw=12.0, gaze_pitch=-10.0, blink=1.0))
     assert motion[0, 52] == 1 and motion[0, 56] == -1
-    assert motion.count_nonzero() == 2
+    assert motion.count_nonzero() == 4  # and both lids
 
 
 def test_untrained_baselines_name_the_command(checkpoint: str, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ class Material:
         if not (folder / "manifest.csv").is_file():
             engines = tuple(engine for engine in ("espeak", "flite", "prompts") if _engine_works(engine))
             if not engines:
-                raise Unavailable("no speech engine is installed (requirements-train.txt), and no --speech was given")
+                raise Unavailable("no speech engine is installed (README: Train it), and no --speech was given")
             from eartalking.synth.speech import build_corpus
 
             build_corpus(folder, SPLIT, CORPUS_HOURS, 0, engines)

@@ -194,9 +194,8 @@ def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[st
         released.previous = given.previous = before
         exact_before = labelled.previous = exact[index - 1] if index else initial
         model.step(audio[None, index], released_controls, noise, released)
-        guess = (
-            released.previous
-        )  # as foretold: what is shown is stretched to the spread that a stream of its own lacks
+        # Before articulation: what is shown is stretched to the spread that a stream of its own lacks.
+        guess = released.previous
         informed = model.step(audio[None, index], true_controls[index], noise, given)
         for key, value in (("latent", guess), ("latent_given", informed), ("latent_copy", before)):
             totals[key] += float((value - truth[index]).square().mean())

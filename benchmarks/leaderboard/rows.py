@@ -177,9 +177,9 @@ def markdown(rows: list[Row]) -> str:
         "# Leaderboard",
         "",
         "Written by `python -m benchmarks.compare`; all columns are in `leaderboard.csv`, explained in "
-        "[LEADERBOARD.md](../LEADERBOARD.md). Embedded networks (names ending in `_lite0`, `_dlib`, "
-        "`_synthtalk`) are not "
-        "comparable with canonical ones.",
+        "[LEADERBOARD.md](../LEADERBOARD.md). Names that end in `_lite0` (EfficientNet-Lite0), `_dlib` (dlib's face "
+        "recognition) or `_synthtalk` (a sync network trained on SynthTalk) are measured by these embedded networks: "
+        "`fid_lite0` is not FID, and is not comparable with it.",
     ]
     for suite in dict.fromkeys(row["suite"] for row in rows if row["source"] == MEASURED):
         own = in_order(rows, suite)
@@ -192,6 +192,12 @@ def markdown(rows: list[Row]) -> str:
         if timed:
             parts += ["", "Speed, everything included, each method in a process of its own:", ""]
             parts += _table(timed, ["method"], list(SHOWN_LATENCY), with_interval=False)
+        parts += [
+            "",
+            "What the rows are:",
+            "",
+            *(f"- `{row['method']}`: {row['about']}" for row in own if row.get("about")),
+        ]
         notes = [f"- `{row['method']}`: {row['note']}" for row in own if row.get("note")]
         parts += ["", "Notes:", "", *notes] if notes else []
     papers = [row for row in rows if row["source"] == PAPER]

@@ -1,4 +1,4 @@
-"""The like-for-like diffusion baseline: clip by clip, over the same latents, the same portrait and the same ears as
+"""The like-for-like diffusion baseline: clip by clip, over the same latents, the same portrait and the same audio as
 ours.
 
 A bidirectional transformer denoises a window of 16 frames in many steps; it sees the sound of the whole window, the
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.methods.base import Request
-from benchmarks.methods.latent import LatentBaseline, Portrait, listen
+from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_features
 from eartalking.modules.emission import TIME_FREQUENCIES, time_features
 from eartalking.modules.transformer import MODULATION_PARTS, Block, zero_init
 
@@ -39,7 +39,7 @@ NOISE_LEVEL = -0.8
 
 @dataclass(frozen=True)
 class ClipSizes:
-    """latents (N, C) of a frame, of which `latents_per_token` make a token; `audio_dim` features of the ears a
+    """latents (N, C) of a frame, of which `latents_per_token` make a token; `audio_dim` features of the audio trunk a
     frame.
     """
 
@@ -138,15 +138,15 @@ class ClipDiffusion(LatentBaseline):
     @torch.inference_mode()
     def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         portrait = Portrait.of(self.model, request.portrait)
-        features = listen(self.ears, sound, request.num_frames)
-        heard: list[Tensor] = []
+        features = stream_audio_features(self.audio_trunk, sound, request.num_frames)
+        audio_rows: list[Tensor] = []
         before: Tensor | None = None
         shown = 0
         while shown < request.num_frames:
             first = shown if before is None else shown - OVERLAP
-            while len(heard) < min(first + WINDOW, request.num_frames):
-                heard.append(next(features))
-            rows = heard[first : first + WINDOW]
+            while len(audio_rows) < min(first + WINDOW, request.num_frames):
+                audio_rows.append(next(features))
+            rows = audio_rows[first : first + WINDOW]
             audio = torch.stack(rows + [rows[-1]] * (WINDOW - len(rows)), dim=1)  # (1, T, A)
             generator = torch.Generator().manual_seed((request.seed * 1_000_003 + first) % 2**63)
             noise = torch.randn((1, WINDOW, *portrait.latents.shape[1:]), generator=generator)

@@ -1,6 +1,6 @@
-"""What the trained baselines share: ears, the portrait as latents, pictures from latents, their weights and their data.
+"""What the trained baselines share: audio trunk, portrait as latents, pictures from latents, weights, data.
 
-A baseline makes the same latents as ours and they are decoded by the same checkpoint. Its ears are the trunk of the
+A baseline makes the same latents as ours and they are decoded by the same checkpoint. Its audio trunk is that of the
 audio stage (eartalking.training.audio), frozen and kept with it, so that it does not depend on what later training does
 to ours.
 """
@@ -31,54 +31,55 @@ from eartalking.modules.pixels import to_float
 from eartalking.training.data import Sequence
 
 WEIGHTS = Path(__file__).parent / "weights"
-EARS_NAME = "ears.safetensors"  # beside the weights; the baselines of one folder share them
+AUDIO_TRUNK_NAME = "audio_trunk.safetensors"  # beside the weights; the baselines of one folder share them
 
 
-def make_ears(encoder: AudioEncoder) -> AudioEncoder:
+def make_audio_trunk(encoder: AudioEncoder) -> AudioEncoder:
     """The trunk of an audio encoder alone: its features come out as they are, (B, T, 2, dim / 2)."""
-    ears = AudioEncoder(encoder.dim, encoder.dim // 2, 2, encoder.lookahead)
-    trunk = {name: value for name, value in encoder.state_dict().items() if not name.startswith("to_tokens.")}
+    trunk = AudioEncoder(encoder.dim, encoder.dim // 2, 2, encoder.lookahead)
+    weights = {name: value for name, value in encoder.state_dict().items() if not name.startswith("to_tokens.")}
     with torch.no_grad():
-        ears.to_tokens.weight.copy_(torch.eye(encoder.dim))
-        ears.to_tokens.bias.zero_()
-    ears.load_state_dict(trunk | {f"to_tokens.{name}": value for name, value in ears.to_tokens.state_dict().items()})
-    return ears.eval().requires_grad_(False)
+        trunk.to_tokens.weight.copy_(torch.eye(encoder.dim))
+        trunk.to_tokens.bias.zero_()
+    identity = {f"to_tokens.{name}": value for name, value in trunk.to_tokens.state_dict().items()}
+    trunk.load_state_dict(weights | identity)
+    return trunk.eval().requires_grad_(False)
 
 
-def save_ears(ears: AudioEncoder, weights: Path) -> None:
+def save_audio_trunk(trunk: AudioEncoder, weights: Path) -> None:
     """Half precision, into the folder of a baseline's weights; the sizes go into the metadata."""
-    path = weights.with_name(EARS_NAME)
+    path = weights.with_name(AUDIO_TRUNK_NAME)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sizes = {"dim": str(ears.dim), "lookahead": str(ears.lookahead)}
-    save_file({name: value.half().contiguous() for name, value in ears.state_dict().items()}, path, metadata=sizes)
+    sizes = {"dim": str(trunk.dim), "lookahead": str(trunk.lookahead)}
+    save_file({name: value.half().contiguous() for name, value in trunk.state_dict().items()}, path, metadata=sizes)
 
 
-def load_ears(weights: Path) -> AudioEncoder:
-    """The ears that lie beside a baseline's weights."""
-    with safe_open(weights.with_name(EARS_NAME), "pt") as file:
+def load_audio_trunk(weights: Path) -> AudioEncoder:
+    """The audio trunk that lies beside a baseline's weights."""
+    with safe_open(weights.with_name(AUDIO_TRUNK_NAME), "pt") as file:
         sizes = {name: int(value) for name, value in file.metadata().items()}
-        ears = AudioEncoder(sizes["dim"], sizes["dim"] // 2, 2, sizes["lookahead"])
-        ears.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})
-    return ears.eval().requires_grad_(False)
+        trunk = AudioEncoder(sizes["dim"], sizes["dim"] // 2, 2, sizes["lookahead"])
+        trunk.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})
+    return trunk.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
-def listen(ears: AudioEncoder, sound: Iterable[np.ndarray], num_frames: int) -> Iterator[Tensor]:
+def stream_audio_features(trunk: AudioEncoder, sound: Iterable[np.ndarray], num_frames: int) -> Iterator[Tensor]:
     """The features (1, A) of every frame, as soon as the look-ahead allows; silence after the end."""
-    state = ears.init_state(1)
+    state = trunk.init_state(1)
     pieces, made = iter(sound), 0
     while made < num_frames:
         piece = next(pieces, np.zeros(SAMPLES_PER_FRAME, np.float32))
-        tokens, state = ears.step(torch.from_numpy(piece)[None], state)
+        tokens, state = trunk.step(torch.from_numpy(piece)[None], state)
         if tokens is not None:
             made += 1
             yield tokens.flatten(1)
 
 
 @torch.no_grad()
-def heard(ears: AudioEncoder, sequence: Sequence) -> Tensor:
+def audio_features(trunk: AudioEncoder, sequence: Sequence) -> Tensor:
     """The features (B, T, A) of a training window, encoded from the clip's start as a stream would."""
-    tokens = ears(sequence.waveform).flatten(2)
+    tokens = trunk(sequence.waveform).flatten(2)
     index = sequence.start[:, None] + torch.arange(sequence.latents.shape[1])
     return torch.take_along_dim(tokens, index[:, :, None], dim=1)
 
@@ -112,7 +113,7 @@ def save_weights(net: nn.Module, path: Path, about: dict[str, object]) -> None:
 
 def load_about(path: Path, command: str) -> dict[str, Any]:
     """The JSON beside a baseline's weights. Raises NotReady, naming the command that trains it."""
-    if not all(part.is_file() for part in (path, path.with_suffix(".json"), path.with_name(EARS_NAME))):
+    if not all(part.is_file() for part in (path, path.with_suffix(".json"), path.with_name(AUDIO_TRUNK_NAME))):
         raise NotReady(f"not trained: run {command}")
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
@@ -151,18 +152,17 @@ def load_decoder(checkpoint: str, latent_shape: tuple[int, int]) -> TalkingHeadM
 
 
 def baseline_version(weights: Path, checkpoint: str, *more: str) -> str:
-    """Changes with the weights, the ears and the decoder; "missing" without them."""
+    """Changes with the weights, the audio trunk and the decoder; "missing" without them."""
     try:
         decoder = weight_files(resolve(checkpoint))
     except InputError:
         return "missing"
-    ears = weights.with_name(EARS_NAME)
-    return content(weights, ears, *decoder, *more) if weights.is_file() and ears.is_file() else "missing"
+    trunk = weights.with_name(AUDIO_TRUNK_NAME)
+    return content(weights, trunk, *decoder, *more) if weights.is_file() and trunk.is_file() else "missing"
 
 
 class LatentBaseline(Method):
-    """A trained baseline: its net, the ears that it was trained with, and the model whose autoencoder decodes its
-    latents.
+    """A trained baseline: its net, its audio trunk, and the model whose autoencoder decodes its latents.
 
     A class says its `name`, `about`, the command that trains it (`train`), what else changes its videos (`settings`),
     and makes its net from the sizes beside the weights.
@@ -183,7 +183,7 @@ class LatentBaseline(Method):
     def prepare(self) -> None:
         self.net = self.make_net(load_about(self.weights, self.train)["config"])
         load_weights(self.net, self.weights)
-        self.ears = load_ears(self.weights)
+        self.audio_trunk = load_audio_trunk(self.weights)
         self.model = load_decoder(self.checkpoint, (self.net.sizes.num_latents, self.net.sizes.latent_channels))
 
     def version(self) -> str:

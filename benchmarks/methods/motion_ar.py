@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.methods.base import Request
-from benchmarks.methods.latent import LatentBaseline, Portrait, listen
+from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_features
 from eartalking.controls import ControlFrame
 from eartalking.modules.emission import EmissionLoss
 from eartalking.modules.flow_head import FlowHead
@@ -29,13 +29,12 @@ from eartalking.motion.vector import EXACT_CONTROLS, MOTION_SCALES, NUM_MOTION_L
 NUM_STEPS = 4
 TEMPERATURE = 0.5
 # Controls that overwrite columns of the motion vector.
-_TRACKS = ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch")
 _UNITS = slice(0, 52)
 
 
 @dataclass(frozen=True)
 class MotionSizes:
-    """`audio_dim` features of the ears a frame; `window_size` frames of its own past, the one in the making
+    """`audio_dim` features of the audio trunk a frame; `window_size` frames of its own past, the one in the making
     included.
     """
 
@@ -117,7 +116,8 @@ class MotionAr(LatentBaseline):
     """Motion, then pixels."""
 
     name = "motion_ar"
-    about = "autoregressive over face units and pose, then the same warping decoder"
+    about = "autoregressive over face units and pose, then the same warping decoder; smile, brow, emotion and "
+    about += "mouth_scale are not controlled"
 
     train = (
         "python -m benchmarks.methods.train_motion_ar --data DIR --checkpoint CHECKPOINT --audio CHECKPOINT --out RUN"
@@ -131,7 +131,7 @@ class MotionAr(LatentBaseline):
     def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         portrait = Portrait.of(self.model, request.portrait)
         state = self.net.start(self.model.autoencoder.code.latents_to_motion(portrait.latents))
-        for index, audio in enumerate(listen(self.ears, sound, request.num_frames)):
+        for index, audio in enumerate(stream_audio_features(self.audio_trunk, sound, request.num_frames)):
             generator = torch.Generator().manual_seed((request.seed * 1_000_003 + index) % 2**63)
             motion = self.net.step(audio, torch.randn((1, NUM_MOTION_LABELS), generator=generator), state)
             motion[:, _UNITS] = motion[:, _UNITS].clamp(0, MOTION_SCALES["face_units"])
@@ -142,8 +142,8 @@ class MotionAr(LatentBaseline):
 
 
 def set_columns(motion: Tensor, controls: ControlFrame) -> None:
-    """Write the pose and gaze that are asked for into motion vectors (B, L), in place."""
-    for track in _TRACKS:
+    """Write the pose, gaze and blink that are asked for into motion vectors (B, L), in place."""
+    for track in EXACT_CONTROLS:
         asked = controls[track]
         if isinstance(asked, float):
             for column, scale in EXACT_CONTROLS[track].items():

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, resolve, weight_files
+from eartalking.config import from_json
 from eartalking.errors import InputError
 
 INFERENCE_ONLY = "at inference only, with weights that were trained otherwise"
@@ -81,12 +82,16 @@ class ShuffledAudio(Ours):
 
 
 def ablations(checkpoint: str = DEFAULT_CHECKPOINT) -> list[Ours]:
-    """Ours with one thing changed each."""
+    """Ours with one thing changed each; a change that the checkpoint's own configuration has already is left out."""
+    try:
+        config = from_json((resolve(checkpoint) / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the methods say so themselves when they are prepared
+        config = None
 
     def changed(name: str, about: str, **change: object) -> Ours:
         return Ours(f"ours_{name}", f"ours {about} ({INFERENCE_ONLY})", checkpoint, "ablation", **change)
 
-    return [
+    methods = [
         changed("no_sink", "without the portrait in its memory", sink_size=0),
         changed("clean_history", "that trusts its own history fully (history_level 0)", history_level=0.0),
         changed("window_2", "with a window of 2 frames", window_size=2),
@@ -94,3 +99,4 @@ def ablations(checkpoint: str = DEFAULT_CHECKPOINT) -> list[Ours]:
         changed("flow_1_step", "with 1 flow step at temperature 1", temperature=1.0, num_steps=1),
         changed("flow_16_steps", "with 16 flow steps at temperature 1", temperature=1.0, num_steps=16),
     ]
+    return [m for m in methods if config is None or any(getattr(config, key) != m.config[key] for key in m.config)]

@@ -3,10 +3,10 @@
     python -m benchmarks.methods.train_clip_diffusion --data data/latents --checkpoint data/latents/checkpoint \\
         --audio runs/audio/checkpoint --out runs/clip_diffusion
 
-The same latents, voices and portraits as ours (eartalking.training.encode). What the ears hear is computed once and
+The same latents, voices and portraits as ours (eartalking.training.encode). The audio features are computed once and
 kept in the run's folder. Resumes; `--max-minutes` cuts it into slices. The weights go to benchmarks/methods/weights,
-with steps and minutes beside them. Without `--audio` the ears are those that lie there already, which the other
-baseline was trained with.
+with steps and minutes beside them. Without `--audio` the audio trunk is the one that lies there already, which
+the other baseline was trained with.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipSizes
-from benchmarks.methods.latent import EARS_NAME, WEIGHTS, load_ears, make_ears, save_ears, save_weights, training_record
+from benchmarks.methods.latent import (
+    AUDIO_TRUNK_NAME,
+    WEIGHTS,
+    load_audio_trunk,
+    make_audio_trunk,
+    save_audio_trunk,
+    save_weights,
+    training_record,
+)
 from eartalking.audio import AudioEncoder
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model
@@ -39,22 +47,22 @@ EVAL_STEPS = 12
 
 
 class Windows(NamedTuple):
-    """Windows of WINDOW frames: latents (B, T, N, C), what is heard (B, T, A), the portraits' latents (B, N, C)."""
+    """Windows of WINDOW frames: latents (B, T, N, C), audio features (B, T, A), the portraits' latents (B, N, C)."""
 
     latents: Tensor
     audio: Tensor
     portrait: Tensor
 
 
-class HeardClips:
-    """Encoded clips with the ears' features of all their frames, made once and kept in `folder`."""
+class ClipsWithAudio:
+    """Encoded clips with the audio features of all their frames, made once and kept in `folder`."""
 
-    def __init__(self, clips: LatentClips, ears: AudioEncoder, folder: Path, split: str) -> None:
+    def __init__(self, clips: LatentClips, trunk: AudioEncoder, folder: Path, split: str) -> None:
         self.clips = clips
         path = folder / f"heard_{split}.safetensors"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            save_file({"features": _hear(clips, ears, split)}, path)
+            save_file({"features": _audio_features(clips, trunk, split)}, path)
         self.features = load_file(path)["features"]
         if len(self.features) != clips.frame_offsets[-1]:
             raise ValueError(f"{path} was made from other clips: delete it")
@@ -76,14 +84,14 @@ class HeardClips:
 
 
 @torch.inference_mode()
-def _hear(clips: LatentClips, ears: AudioEncoder, split: str) -> Tensor:
-    """(all frames, A) half precision; each clip is heard from its start, as a stream would hear it."""
-    heard = []
+def _audio_features(clips: LatentClips, trunk: AudioEncoder, split: str) -> Tensor:
+    """(all frames, A) half precision; each clip is encoded from its start, as a stream would hear it."""
+    rows = []
     for clip in tqdm(range(len(clips)), desc=f"hearing {split}", unit="clip", mininterval=5):
-        features = ears(clips.waveform(clip)[None]).flatten(2)[0]
+        features = trunk(clips.waveform(clip)[None]).flatten(2)[0]
         frames = clips.num_frames(clip)  # the sound of a clip may end within its last frame
-        heard.append(torch.cat([features, features[-1:].expand(max(0, frames - len(features)), -1)])[:frames].half())
-    return torch.cat(heard)
+        rows.append(torch.cat([features, features[-1:].expand(max(0, frames - len(features)), -1)])[:frames].half())
+    return torch.cat(rows)
 
 
 def make_losses(generator: torch.Generator):  # noqa: ANN201 (a closure)
@@ -127,23 +135,26 @@ def main(argv: list[str] | None = None) -> int:
         "--checkpoint", required=True, help="checkpoint whose motion code reads the latents, for the evaluation"
     )
     parser.add_argument(
-        "--audio", help="checkpoint whose audio encoder becomes the ears (default: those beside --weights)"
+        "--audio", help="checkpoint whose audio encoder's trunk is used (default: the one beside --weights)"
     )
     parser.add_argument(
         "--weights", type=Path, default=WEIGHTS / "clip_diffusion.safetensors", help="where the result goes"
     )
     args = parser.parse_args(argv)
-    if args.audio is None and not args.weights.with_name(EARS_NAME).is_file():
-        parser.error(f"there are no ears in {args.weights.parent}: name a checkpoint by --audio")
+    if args.audio is None and not args.weights.with_name(AUDIO_TRUNK_NAME).is_file():
+        parser.error(f"there is no audio trunk in {args.weights.parent}: name a checkpoint by --audio")
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
-    ears = load_ears(args.weights) if args.audio is None else make_ears(load_model(args.audio).audio_encoder)
+    if args.audio is None:
+        trunk = load_audio_trunk(args.weights)
+    else:
+        trunk = make_audio_trunk(load_model(args.audio).audio_encoder)
     clips, held_out = (
-        HeardClips(LatentClips(args.data / f"{split}.safetensors"), ears, options.out, split)
+        ClipsWithAudio(LatentClips(args.data / f"{split}.safetensors"), trunk, options.out, split)
         for split in ("train", "val")
     )
     num_latents, channels = clips.clips.tensors["latents"].shape[1:]
-    sizes = ClipSizes(num_latents, channels, ears.dim)
+    sizes = ClipSizes(num_latents, channels, trunk.dim)
     rng, generator = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     fixed, autoencoder = held_out.sample(EVAL_CLIPS, np.random.default_rng(0)), load_model(args.checkpoint).autoencoder
     net = train(
@@ -155,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         Accelerator(mixed_precision=options.precision, cpu=True),
     )
     if args.audio is not None:
-        save_ears(ears, args.weights)
+        save_audio_trunk(trunk, args.weights)
     save_weights(
         net, args.weights, {"config": dataclasses.asdict(sizes), **training_record(options.out, len(clips.clips))}
     )

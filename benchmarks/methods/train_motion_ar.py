@@ -19,7 +19,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from benchmarks.methods.latent import WEIGHTS, heard, make_ears, save_ears, save_weights, training_record
+from benchmarks.methods.latent import (
+    WEIGHTS,
+    audio_features,
+    make_audio_trunk,
+    save_audio_trunk,
+    save_weights,
+    training_record,
+)
 from benchmarks.methods.motion_ar import MotionModel, MotionSizes
 from eartalking.audio import AudioEncoder
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
@@ -37,17 +44,17 @@ EVAL_CLIPS, EVAL_FRAMES = 16, 60
 
 
 class Teacher:
-    """Turns training windows into losses: `autoencoder` reads the portrait's motion, `ears` the voice."""
+    """Turns training windows into losses: `autoencoder` reads the portrait's motion, `trunk` the voice."""
 
-    def __init__(self, autoencoder: FrameAutoencoder, ears: AudioEncoder, seed: int) -> None:
-        self.autoencoder, self.ears = autoencoder, ears
+    def __init__(self, autoencoder: FrameAutoencoder, trunk: AudioEncoder, seed: int) -> None:
+        self.autoencoder, self.audio_trunk = autoencoder, trunk
         self.generator = torch.Generator().manual_seed(seed)
 
     def losses(self, net: nn.Module, sequence: Sequence, step: int) -> Losses:
         portrait, previous = self.motions(sequence)
         history = torch.cat([previous[:, None], sequence.labels[:, :-1]], dim=1)
         history, level = self.noised(history)
-        loss = net.loss(sequence.labels, heard(self.ears, sequence), history, level, portrait)
+        loss = net.loss(sequence.labels, audio_features(self.audio_trunk, sequence), history, level, portrait)
         return {"loss": loss.regression + 0.5 * loss.residual, "regression": loss.regression, "residual": loss.residual}
 
     @torch.no_grad()
@@ -69,7 +76,7 @@ class Teacher:
 
     def evaluate(self, net: MotionModel, sequence: Sequence) -> dict[str, float]:
         """Free-running: correlation of the jaw with the truth, with the right voice and with another clip's."""
-        audio = heard(self.ears, sequence)
+        audio = audio_features(self.audio_trunk, sequence)
         portrait, _ = self.motions(sequence)
         jaw = UNIT_INDEX["jawOpen"]
 
@@ -95,17 +102,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder made by eartalking.training.encode")
     parser.add_argument("--checkpoint", required=True, help="checkpoint whose motion code reads the portraits' latents")
     parser.add_argument(
-        "--audio", required=True, help="checkpoint whose audio encoder becomes the ears (training.audio)"
+        "--audio", required=True, help="checkpoint whose audio encoder's trunk is used (training.audio)"
     )
     parser.add_argument("--weights", type=Path, default=WEIGHTS / "motion_ar.safetensors", help="where the result goes")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
     clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
-    ears = make_ears(load_model(args.audio).audio_encoder)
-    teacher = Teacher(load_model(args.checkpoint).autoencoder, ears, options.seed)
+    trunk = make_audio_trunk(load_model(args.audio).audio_encoder)
+    teacher = Teacher(load_model(args.checkpoint).autoencoder, trunk, options.seed)
     num_latents, channels = clips.tensors["latents"].shape[1:]
-    sizes = MotionSizes(num_latents, channels, ears.dim)
+    sizes = MotionSizes(num_latents, channels, trunk.dim)
     rng = np.random.default_rng(options.seed)
     fixed = held_out.sample(EVAL_CLIPS, EVAL_FRAMES, np.random.default_rng(0))
     net = train(
@@ -116,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         options,
         Accelerator(mixed_precision=options.precision, cpu=True),
     )
-    save_ears(ears, args.weights)
+    save_audio_trunk(trunk, args.weights)
     save_weights(net, args.weights, {"config": dataclasses.asdict(sizes), **training_record(options.out, len(clips))})
     return 0
 

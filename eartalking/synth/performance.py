@@ -301,7 +301,7 @@ _IDLE_SIZES = {
 
 
 def _idle_mouth(times: np.ndarray, speaking: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Small movements of closed lips and cheeks while nobody speaks: (T, 52)."""
+    """Small movements of closed lips and cheeks in silence: (T, 52)."""
     idle = np.zeros((len(times), NUM_FACE_UNITS), np.float32)
     for name, size in _IDLE_SIZES.items():
         activation = size * np.maximum(drift(times, rng, 0.5) - 0.3, 0) * ~speaking

@@ -84,7 +84,7 @@ def prominent_vowels(waveform: np.ndarray, phones: Phones) -> list[float]:
 
 
 def silent_utterance(seconds: float) -> Utterance:
-    """Nobody speaks: for listening clips."""
+    """Silence, for listening clips."""
     samples = round(seconds * SAMPLE_RATE)
     return Utterance(np.zeros(samples, np.float32), [("SIL", 0.0, seconds)], "", "silence", "CC0-1.0")
 

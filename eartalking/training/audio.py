@@ -1,7 +1,7 @@
 """Stage 6, the audio encoder: `python -m eartalking.training.audio --speech DIR --val DIR --out RUN`.
 
-Speech needs no rendering, so the encoder first learns to listen from hours of it: from the voice alone it regresses
-SynthTalk's mouth units and names the phone of each frame. The autoregressive model then starts with ears.
+Speech needs no rendering, so the encoder is first trained by itself on hours of it: from the voice alone it regresses
+SynthTalk's mouth units and names the phone of each frame. The autoregressive model then starts from it.
 """
 
 from __future__ import annotations

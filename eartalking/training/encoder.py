@@ -115,7 +115,7 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], code: MotionCod
         error = F.smooth_l1_loss(read, code.motion_to_coordinates(motion), beta=0.3, reduction="none") * weights
         shut = (
             motion[:, BLINK_COLUMNS].mean(1, keepdim=True) > 0.5 * MOTION_SCALES["face_units"]
-        )  # then nobody sees a gaze
+        )  # a gaze behind closed lids cannot be seen
         error[:, GAZE] = error[:, GAZE] * ~shut
         losses[name] = error.mean()
     return losses | {"loss": sum(losses.values())}

@@ -1,4 +1,4 @@
-"""The second door: real talking videos into clips, `python -m eartalking.training.prepare --videos DIR --out DIR`.
+"""Real talking videos into training clips: `python -m eartalking.training.prepare --videos DIR --out DIR`.
 
 A folder of videos (HDTF, MEAD, your own) becomes `speech` clips as SynthTalk writes them, ready for the encode stage:
 25 fps, 16 kHz, cut into spans of one face framed as a portrait is, pose, gaze, blinks, brows, smile, emotion and mouth

@@ -27,7 +27,7 @@ class LpipsAlex(nn.Module):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it builds AlexNet by an argument that torchvision has renamed
-            # Without `pnet_rand` the package would fetch the trunk itself, and nobody would check its hash.
+            # Without `pnet_rand` the package would fetch the trunk itself, without a check of its hash.
             self.network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
         weights = torch.load(trunk, map_location="cpu", weights_only=True)
         # The package cuts AlexNet's `features` into slices and keeps their numbers: features.3 is slice2.3.
