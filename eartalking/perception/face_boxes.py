@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -90,12 +90,12 @@ def _turn(a: FaceCandidate, b: FaceCandidate) -> float:
     return abs((a.roll - b.roll + 180) % 360 - 180)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _network(detector: str) -> GraphNetwork:
     return GraphNetwork.load(detector)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _anchor_centres(detector: str) -> np.ndarray:
     """(anchors, 2) in fractions of the cut."""
     centres = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from eartalking.perception.face_boxes import FaceCandidate, detect, merge
+from eartalking.perception.face_boxes import detect, merge
 from eartalking.perception.face_mesh import CUT_SIDE, FaceMesh, read_meshes, settle
 from eartalking.perception.turned_square import Picture, TurnedSquare
 
@@ -18,7 +18,7 @@ CHOICES = "largest, left, right, or a number that counts from the left, 1 first"
 _DIRECTIONS = (0.0, 120.0, -120.0)
 _CANDIDATE = 0.45  # score of a candidate that is worth a look of the mesh
 # Certainty of the mesh below which a candidate is dropped at once, after it was also tried upside down, and at the end.
-_HOPELESS, _PROMISING, _CERTAIN = -8.0, -2.0, 2.0
+_HOPELESS, _PROMISING, _CERTAIN = -8.0, -2.0, 6.0
 _UPRIGHT = 13.0  # certainty that only a face gives that was read the right way up
 _TILE = 480.0  # side of the smallest tile, where SMALLEST is 14 pixels to the detector
 _APART = 0.4  # distance of two faces, in sides of the larger one's cut, below which they are one

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eartalking.errors import InputError
@@ -56,7 +56,7 @@ class GraphNetwork(nn.Module):
             with safe_open(path, framework="pt") as file:
                 graph = json.loads(file.metadata()[GRAPH_KEY])
                 weights = {key: file.get_tensor(key) for key in file.keys()}
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(path, f"no network here ({str(error).splitlines()[0]})") from error
         return cls(graph, weights).eval().requires_grad_(False)
 
