@@ -15,7 +15,9 @@ def picture_of(name: str) -> Image.Image:
     return Image.open(EXAMPLES / name).convert("RGB")
 
 
-@pytest.mark.parametrize(("name", "middle", "side"), [("photo.jpg", (168, 120), 107), ("portrait.png", (261, 273), 265)])
+@pytest.mark.parametrize(
+    ("name", "middle", "side"), [("photo.jpg", (168, 120), 107), ("portrait.png", (261, 273), 265)]
+)
 def test_examples_show_one_face_each(name: str, middle: tuple[int, int], side: int) -> None:
     (face,) = find_faces(np.asarray(picture_of(name)))
     left, top, right, bottom = face.box

@@ -55,13 +55,17 @@ def test_readings_of_a_photograph_follow_its_changes() -> None:
 
 def test_rendered_heads_are_read_as_they_are_labelled() -> None:
     """One head in states with known labels: turned either way, jaw open, eyes shut."""
+    pytest.importorskip("moderngl")
     from eartalking.synth.head import load_bundle
     from eartalking.synth.identity import sample_identity
     from eartalking.synth.performance import Motion, neutral_portrait
     from eartalking.synth.render import Renderer
 
     bundle = load_bundle()
-    renderer = Renderer(size=320, bundle=bundle)
+    try:
+        renderer = Renderer(size=256, bundle=bundle)
+    except Exception as error:  # moderngl raises plain Exceptions where the machine has no EGL driver
+        pytest.skip(f"no OpenGL here: {error}")
     renderer.set_identity(sample_identity(44, "test", bundle))
     rest = neutral_portrait(np.random.default_rng(0))
     rest.head_pose[:], rest.face_units[:] = 0, 0

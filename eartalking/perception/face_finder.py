@@ -63,7 +63,8 @@ def _faces(picture: Picture, direction: float) -> list[FaceMesh]:
     for squares, detectors in _levels(picture, direction):
         for detector in detectors:
             candidates += detect(picture, squares, detector, _CANDIDATE)
-    candidates = [face for face in merge(candidates) if face.side >= 0.6 * SMALLEST]
+    smallest = 0.6 * min(SMALLEST, max(picture.height, picture.width) / 6)
+    candidates = [face for face in merge(candidates) if face.side >= smallest]
     squares = [TurnedSquare(face.x, face.y, CUT_SIDE * face.side, face.roll) for face in candidates]
     seen = read_meshes(picture, squares)
     # The detectors also find faces that stand on their heads, and take them for upright: the mesh knows better.
