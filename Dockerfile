@@ -6,9 +6,8 @@ FROM python:3.11-slim
 RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/app
 ARG PIP_EXTRA_INDEX_URL
-COPY requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt
 COPY --chown=user . .
+RUN pip install --no-cache-dir -e .[demo]
 USER user
 
 # Nothing is fetched while it runs.

@@ -30,7 +30,7 @@ from eartalking.motion.face_units import compose_face_units
 from eartalking.session import Frame
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import Identity, sample_identity
-from eartalking.synth.performance import Motion, make_motion, neutral_portrait
+from eartalking.synth.performance import Performance, make_performance, neutral_portrait
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance, corpus_files
 from eartalking.synth.visemes import speech_mouth
@@ -50,7 +50,7 @@ class TrueStream:
         self.portrait = portrait
         self.next_index = 0
         self._renderer, self._identity = renderer, identity
-        self._released = make_motion(spoken, np.random.default_rng(seed), control_jumps=False)
+        self._released = make_performance(spoken, np.random.default_rng(seed), control_jumps=False)
         self._mouth = speech_mouth(spoken.phones, spoken.waveform, len(self._released))
         self._controls = ControlFrame()
         self._samples = 0
@@ -77,7 +77,7 @@ class TrueStream:
             self.next_index += 1
             yield Frame(image, index, applied)
 
-    def state(self, index: int, controls: ControlFrame) -> Motion:
+    def state(self, index: int, controls: ControlFrame) -> Performance:
         """The one state of the face at a frame: the controls where they are given, else what goes on without them."""
         index %= len(self._released)
         motion, asked = self._released[index], controls.given()

@@ -147,8 +147,20 @@ def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds:
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     named = ["--external", str(externals[method.name])] if method.name in externals else ["--method", _argument(method)]
-    command = [sys.executable, "-m", "benchmarks.leaderboard.method_latency", *named, "--testset", str(plan.testset), "--checkpoint", plan.checkpoint,
-               "--threads", str(plan.threads), "--seconds", str(seconds)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.leaderboard.method_latency",
+        *named,
+        "--testset",
+        str(plan.testset),
+        "--checkpoint",
+        plan.checkpoint,
+        "--threads",
+        str(plan.threads),
+        "--seconds",
+        str(seconds),
+    ]
     # Not the load average: that remembers for minutes what this program itself did before.
     load = psutil.cpu_percent(interval=1.0) / 100 * (os.cpu_count() or 1)
     environment = {
@@ -177,11 +189,21 @@ def about_row(plan: Plan, method: Method, clips: int, command: str) -> Row:
     """The part of a row that tells where it comes from."""
     machine = hardware(plan.threads)
     return {
-        "method": method.name, "kind": method.kind, "about": method.about, "suite": plan.suite, "source": MEASURED,
-        "clips": clips, "seed": plan.seed, "version": method.version(), "testset": plan.set_key,
-        "hardware": f"{machine['processor']}, {machine['cores']} cores, {plan.threads} threads, torch {machine['torch']}",
-        "commit": git_commit() or "", "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "command": command,
-    }  # fmt: skip
+        "method": method.name,
+        "kind": method.kind,
+        "about": method.about,
+        "suite": plan.suite,
+        "source": MEASURED,
+        "clips": clips,
+        "seed": plan.seed,
+        "version": method.version(),
+        "testset": plan.set_key,
+        "hardware": f"{machine['processor']}, {machine['cores']} cores, {plan.threads} threads, "
+        f"torch {machine['torch']}",
+        "commit": git_commit() or "",
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "command": command,
+    }
 
 
 def find_testset(suite: str, given: Path | None) -> Path:
@@ -219,8 +241,16 @@ def compare(
         for method in methods:
             if made[method.name]:
                 title = f"features of {method.name}" if state.is_main_process else None
-                fill_cache(plan.folder(method), plan.testset / MANIFEST, plan.features, (state.process_index, state.num_processes),
-                           protocol, metrics, store=store, title=title)  # fmt: skip
+                fill_cache(
+                    plan.folder(method),
+                    plan.testset / MANIFEST,
+                    plan.features,
+                    (state.process_index, state.num_processes),
+                    protocol,
+                    metrics,
+                    store=store,
+                    title=title,
+                )
         state.wait_for_everyone()
     rows: list[Row] = []
     clips: dict[str, list[dict[str, Any]]] = {}
@@ -232,10 +262,9 @@ def compare(
             [problems[method.name]] if method.name in problems else [],
         )
         if made[method.name]:
-            scores = score(
-                plan.folder(method), protocol=protocol, metrics=metrics, manifest=plan.testset / MANIFEST, cache=plan.features,
-                store=store, title=f"scores {number}/{len(methods)} {method.name}",
-            )  # fmt: skip
+            title = f"scores {number}/{len(methods)} {method.name}"
+            truth = plan.testset / MANIFEST
+            scores = score(plan.folder(method), truth, protocol, metrics, cache=plan.features, store=store, title=title)
             row |= metric_cells(scores.rows) | {"protocol": scores.rows[0]["protocol"]}
             clips[method.name] = scores.clips
             notes += [f"{made[method.name]} of {len(requests)} clips made"] if made[method.name] < len(requests) else []

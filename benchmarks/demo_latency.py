@@ -49,8 +49,11 @@ from benchmarks.stream_latency import looped
 from eartalking.config import FPS, SAMPLE_RATE
 from eartalking.io.sound import read_audio
 
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-         "--disable-sync --autoplay-policy=no-user-gesture-required").split()  # fmt: skip
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update "
+    "--disable-sync --autoplay-policy=no-user-gesture-required"
+).split()
 CLICKS, CHANGES, CYCLES, WARM_CYCLES = (
     3,
     10,
@@ -58,9 +61,15 @@ CLICKS, CHANGES, CYCLES, WARM_CYCLES = (
     6,
 )  # a visitor's last takes stay: only after some cycles does a new one replace an old one
 WANTED = {
-    "startup_s": (-np.inf, 10), "click_to_picture_ms": (-np.inf, 1500), "painted_fps": (22, np.inf), "slider_to_picture_ms": (-np.inf, 300),
-    "skew_ms_worst": (-80, 80), "threads_left": (-np.inf, 0), "open_files_left": (-np.inf, 0), "files_left": (-np.inf, 0),
-}  # fmt: skip
+    "startup_s": (-np.inf, 10),
+    "click_to_picture_ms": (-np.inf, 1500),
+    "painted_fps": (22, np.inf),
+    "slider_to_picture_ms": (-np.inf, 300),
+    "skew_ms_worst": (-80, 80),
+    "threads_left": (-np.inf, 0),
+    "open_files_left": (-np.inf, 0),
+    "files_left": (-np.inf, 0),
+}
 _STARTUP_LIMIT, _CLICK_LIMIT, _CYCLE_LIMIT = 120, 40, 90  # seconds
 _PATIENCE = 20  # seconds for a click or an upload
 
@@ -159,7 +168,8 @@ def long_take(visit: _Visit, voice: Path, server: _Server) -> Iterator[dict[str,
     visit.wait("EARPlayer.take.state === 'done' && !EARPlayer.playing")
     end = visit.page.evaluate(
         """() => { const { stalls, painted, stats, frames } = EARPlayer.take;
-        return { stalls, painted, memory: stats.memory_mb, misses: stats.misses, ready: window.doneAt - frames.at(-1).arrived }; }"""
+        return { stalls, painted, memory: stats.memory_mb, misses: stats.misses,
+                 ready: window.doneAt - frames.at(-1).arrived }; }"""
     )
     yield {
         "stalls": end["stalls"],
@@ -210,13 +220,15 @@ def _steer(visit: _Visit, value: float) -> tuple[float, int]:
     return tuple(
         visit.page.evaluate(
             """value => new Promise((resolve, reject) => {
-            const slider = document.querySelector("#steer-yaw"), asked = performance.now(), shown = EARPlayer.take.shown;
+            const slider = document.querySelector("#steer-yaw");
+            const asked = performance.now(), shown = EARPlayer.take.shown;
             const wanted = Number((slider.value = value, slider.value));
             for (const kind of ["input", "change"]) slider.dispatchEvent(new Event(kind, { bubbles: true }));
             const look = () => {
               const frame = EARPlayer.take.frames[EARPlayer.take.shown];
               if (frame && frame.applied.yaw === wanted) resolve([performance.now() - asked, frame.index - shown]);
-              else if (performance.now() - asked > 10000) reject(new Error("a change was not on the canvas after 10 s"));
+              else if (performance.now() - asked > 10000)
+                reject(new Error("a change was not on the canvas after 10 s"));
               else requestAnimationFrame(look);
             };
             look();

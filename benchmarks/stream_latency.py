@@ -58,8 +58,19 @@ def looped(waveform: np.ndarray, seconds: float) -> np.ndarray:
 def print_table(result: dict[str, Any]) -> None:
     """One line per number, then one per stage."""
     units = {"cold_start_s": "s", "fps": "fps", "rtf": "", "frames": "", "deadline_misses": f"of {result['frames']}"}
-    for name in ("cold_start_s", "ttff_ms", "ttff_ms_worst", "frame_ms_p50", "frame_ms_p95", "frame_ms_p99", "fps", "rtf",
-                 "deadline_misses", "peak_mem_mb", "rss_growth_mb"):  # fmt: skip
+    for name in (
+        "cold_start_s",
+        "ttff_ms",
+        "ttff_ms_worst",
+        "frame_ms_p50",
+        "frame_ms_p95",
+        "frame_ms_p99",
+        "fps",
+        "rtf",
+        "deadline_misses",
+        "peak_mem_mb",
+        "rss_growth_mb",
+    ):
         unit = units.get(name, "MB" if name.endswith("_mb") else "ms")
         print(f"{name:<18} {'-' if result[name] is None else result[name]:>10} {unit}")
     for stage in (*STAGES, "video_encoder", "rest"):
@@ -94,7 +105,8 @@ def main(argv: list[str] | None = None) -> int:
         **measure(model, args.portrait, waveform, not args.no_encode, args.crop),
     }
     print(
-        f"{about['hardware']['processor']}, {args.threads} threads, {result['size']}x{result['size']}, {args.seconds:g} s"
+        f"{about['hardware']['processor']}, {args.threads} threads, {result['size']}x{result['size']}, "
+        f"{args.seconds:g} s"
     )
     print_table(result)
     out = args.out or ROOT / "benchmarks" / "results" / f"stream_latency_{Path(args.checkpoint).name}.json"

@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
+from benchmarks.leaderboard.table import read_table
 from demo.channel import BusyError
-from demo.leaderboard import read_leaderboard
 from demo.live import CLOCK, FAILED, FINISHED, FREE, RUNNING, LiveTake
 from demo.portrait import PortraitInput
 from demo.sessions import Sessions
@@ -22,7 +22,10 @@ from eartalking.errors import InputError
 
 _STATUS_SECONDS = 0.2
 _STEER_WAIT_SECONDS = 1.0
-_CONSENT_NEEDED = "consent must be true: you may animate this portrait and use this voice, and will say that the result is AI-generated."
+_CONSENT_NEEDED = (
+    "consent must be true: you may animate this portrait and use this voice, and will say that the result is "
+    "AI-generated."
+)
 
 
 def add_api(sessions: Sessions) -> None:
@@ -126,7 +129,7 @@ def add_api(sessions: Sessions) -> None:
             A list of rows; empty while nothing has been measured.
         """
         try:
-            return read_leaderboard(LEADERBOARD)
+            return read_table(LEADERBOARD)
         except InputError:
             return []
 

@@ -16,7 +16,8 @@ from demo.settings import Limits
 from demo.stage import player_script
 from demo.theme import build_theme, frame_style, style_sheet
 
-_QUEUE_SECONDS = 0.02  # how often Gradio looks for work. Its own 1 ms takes the interpreter's lock from the model 1000 times a second
+# How often Gradio looks for work. Its own 1 ms takes the interpreter's lock from the model 1000 times a second.
+_QUEUE_SECONDS = 0.02
 
 
 def build_demo(

@@ -26,14 +26,22 @@ class Example:
 
 
 EXAMPLES = (
-    Example("Somebody who is nobody", "rendered head", ROOT / "examples/portrait.png", ROOT / "examples/speech.wav", {}),
+    Example(
+        "Somebody who is nobody", "rendered head", ROOT / "examples/portrait.png", ROOT / "examples/speech.wav", {}
+    ),
     Example("Astronaut", "photo, NASA", ROOT / "examples/photo.jpg", ROOT / "examples/speech.wav", {}),
     Example(
-        "A turn and a smile", "with a control timeline", ROOT / "examples/portrait.png", ROOT / "examples/speech.wav",
-        {"yaw": [[0.4, 0], [1.4, 18], [2.6, 18], [3.8, -16], [5.0, 0]], "smile": [[2.4, 0], [3.2, 0.9], [5.2, 0.2]],
-         "emotion": [[2.6, ["happy", 0.8]], [5.0, None]]},
+        "A turn and a smile",
+        "with a control timeline",
+        ROOT / "examples/portrait.png",
+        ROOT / "examples/speech.wav",
+        {
+            "yaw": [[0.4, 0], [1.4, 18], [2.6, 18], [3.8, -16], [5.0, 0]],
+            "smile": [[2.4, 0], [3.2, 0.9], [5.2, 0.2]],
+            "emotion": [[2.6, ["happy", 0.8]], [5.0, None]],
+        },
     ),
-)  # fmt: skip
+)
 
 _ON_LOAD = """
 for (const card of element.querySelectorAll(".ear-example"))
@@ -54,7 +62,8 @@ VOICES = {example.voice for example in EXAMPLES}
 
 def _html() -> str:
     cards = "".join(
-        f'<button type="button" class="ear-example" data-index="{index}"><img src="{thumbnail(example.portrait, 160)}" alt="">'
+        f'<button type="button" class="ear-example" data-index="{index}">'
+        f'<img src="{thumbnail(example.portrait, 160)}" alt="">'
         f"<span><b>{escape(example.title)}</b><small>{escape(example.about)}</small></span>"
         '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M8 5v14l11-7z"/></svg></button>'
         for index, example in enumerate(EXAMPLES)

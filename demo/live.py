@@ -24,13 +24,14 @@ from PIL import Image
 from demo.badge import draw_badge
 from demo.channel import controls_of
 from demo.engine import Engine, Job, Made
-from demo.recorder import Recorder, cut_short
+from demo.recorder import Recorder
 from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
 from demo.timeline.files import as_json
 from demo.uploads import Voice
 from eartalking.config import FPS
 from eartalking.controls import ControlFrame, Controls, ControlValue
 from eartalking.errors import InputError
+from eartalking.io.video_writer import cut_short
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 VIEWER, CLOCK, FREE = "viewer", "clock", "free"  # who sets the pace
@@ -69,9 +70,17 @@ class LiveTake:
     """
 
     def __init__(
-        self, engine: Engine, job: Job, voice: Voice, folder: Path, limits: Limits, controls: Controls, *, badge: bool = False,
+        self,
+        engine: Engine,
+        job: Job,
+        voice: Voice,
+        folder: Path,
+        limits: Limits,
+        controls: Controls,
+        *,
+        badge: bool = False,
         pace: str = VIEWER,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`folder` receives the video and the control log.
 
         Raises:
@@ -247,8 +256,14 @@ class LiveTake:
     def _run(self) -> None:
         try:
             self.folder.mkdir(parents=True)
-            self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS, rate=PREVIEW_RATE,
-                               seed=self.job.seed)  # fmt: skip
+            self._publish_json(
+                "hello",
+                frames=self.job.num_frames,
+                size=self._engine.image_size,
+                fps=FPS,
+                rate=PREVIEW_RATE,
+                seed=self.job.seed,
+            )
             recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
             try:
                 for made in self._engine.frames(self._slot_number, self.job):

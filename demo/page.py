@@ -26,8 +26,10 @@ from demo.uploads import UploadError, read_controls
 CONSENT = "I may animate this portrait and use this voice, and I will say that the result is AI-generated."
 _HEADER = """
 <header class="ear-head">
-  <div><h1>EARTalking</h1><p>A portrait and a voice become a video that speaks, and you steer it while it streams.</p></div>
-  <button type="button" class="ear-theme" aria-label="Switch between light and dark"><svg viewBox="0 0 24 24" aria-hidden="true">
+  <div><h1>EARTalking</h1>
+    <p>A portrait and a voice become a video that speaks, and you steer it while it streams.</p></div>
+  <button type="button" class="ear-theme" aria-label="Switch between light and dark">
+    <svg viewBox="0 0 24 24" aria-hidden="true">
   <path d="M12 3a9 9 0 1 0 9 9 7 7 0 0 1-9-9z"/></svg></button>
 </header>
 """
@@ -75,9 +77,13 @@ def _build_create(sessions: Sessions) -> None:
         with gr.Column(scale=3, min_width=290, elem_id="inputs"):
             cards = example_cards()
             portrait = PortraitInput(
-                label="Portrait", sources=["upload", "webcam", "clipboard"], type="filepath", height=160, elem_id="portrait",
+                label="Portrait",
+                sources=["upload", "webcam", "clipboard"],
+                type="filepath",
+                height=160,
+                elem_id="portrait",
                 buttons=[],
-            )  # fmt: skip
+            )
             crop = portrait_crop()
             voice = gr.Audio(
                 label="Voice", sources=["upload", "microphone"], type="filepath", elem_id="voice", buttons=[]

@@ -9,17 +9,15 @@ import sys
 import threading
 from pathlib import Path
 
-import av
 import numpy as np
 
-from eartalking.config import FPS
-from eartalking.errors import InputError, os_cause
 from eartalking.io.video_writer import VideoWriter
 
 BACKLOG = (
     128  # frames that may wait to be written: 25 MB at 256 pixels. When they are full, the stream waits for the file
 )
-_NICE = 4  # the thread's: a viewer waits for the next frame, nobody for the file. With more, a busy machine never gets to it
+# Of the thread: a viewer waits for the next frame, nobody for the file. With more, a busy machine never gets to it.
+_NICE = 4
 _WHOLE, _EARLY, _DISCARD = object(), object(), object()
 
 
@@ -115,26 +113,3 @@ def _give_way() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-
-
-def cut_short(path: Path, num_frames: int, note: str) -> None:
-    """Drop the sound that begins after the last frame (encoders pad) and add `note` to the comment; nothing is encoded
-    again.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    part, end = path.with_suffix(".part.mp4"), num_frames / FPS
-    try:
-        with av.open(str(path)) as old, av.open(str(part), "w", options={"movflags": "faststart"}) as new:
-            new.flags |= av.container.Flags.bitexact.value
-            new.metadata.update({**old.metadata, "comment": f"{old.metadata['comment']}; {note}"})
-            streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
-            for packet in old.demux():
-                if packet.dts is not None and (packet.stream.type == "video" or packet.pts * packet.time_base < end):
-                    packet.stream = streams[packet.stream.index]
-                    new.mux(packet)
-        os.replace(part, path)
-    except (OSError, av.FFmpegError) as error:
-        part.unlink(missing_ok=True)
-        raise InputError(path, os_cause(error)) from None

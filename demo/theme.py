@@ -46,4 +46,7 @@ def style_sheet() -> str:
 
 def frame_style() -> str:
     """For the page's head: Gradio confines the style sheet to what lies inside its outer frame."""
-    return "<style>@media (max-width: 640px) { .gradio-container > .main.fillable { padding: 12px 14px 24px !important; } }</style>"
+    return (
+        "<style>@media (max-width: 640px) "
+        "{ .gradio-container > .main.fillable { padding: 12px 14px 24px !important; } }</style>"
+    )

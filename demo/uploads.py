@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -19,7 +18,7 @@ from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError
 from eartalking.io.portrait import HEAD_ABOVE_BOX, HEAD_BELOW_BOX, HEAD_CENTRE, HEAD_IN_CROP, crop_around, load_portrait
-from eartalking.io.sound import read_audio
+from eartalking.io.sound import read_audio, seconds_of_sound
 from eartalking.perception.face_detector import crop_face, find_face
 
 _PEAKS_PER_SECOND = 50
@@ -124,7 +123,7 @@ def open_voice(path: Path, limits: Limits) -> Voice:
     """
     _check_not_empty(path, "recording")
     try:
-        seconds = _at_least_seconds(path, limits.voice_seconds)
+        seconds = seconds_of_sound(path, limits.voice_seconds)
         if seconds > limits.voice_seconds + 0.5:
             raise UploadError(f"This recording is longer than {limits.voice_seconds:.0f} seconds. Please trim it.")
         waveform = read_audio(path)
@@ -184,27 +183,6 @@ def _pixels(path: Path) -> int:
             return 2 * (limit or 0)
         except Exception:  # Pillow's decoders raise anything on damaged data
             return 0
-
-
-def _at_least_seconds(path: Path, enough: float) -> float:
-    """Length of the sound, told from packet times without decoding; stops counting when it is more than `enough`."""
-    latest = 0.0
-    try:
-        with av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}) as container:
-            stream = container.streams.best("audio")
-            if stream is None:
-                return 0.0
-            first = None
-            for packet in container.demux(stream):
-                if packet.pts is None:
-                    continue
-                first = packet.pts if first is None else first
-                latest = float((packet.pts - first + (packet.duration or 0)) * packet.time_base)
-                if latest > enough + 1:
-                    break
-    except (av.FFmpegError, OSError, ValueError):
-        return 0.0  # the reader will say why it cannot be used
-    return latest
 
 
 def _peaks(waveform: np.ndarray) -> list[float]:

@@ -26,6 +26,7 @@ from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioConfig
 from eartalking.modules.attention import rms_norm
 from eartalking.modules.constant import constant
 from eartalking.modules.conv import CausalConv1d
+from eartalking.modules.torchvision_operators import declare_torchvision_operators
 
 MEL_BINS = 80
 HOP = 160
@@ -254,7 +255,8 @@ class Wav2Vec2AudioEncoder(nn.Module):
         """Take over the backbone of a hub id ("facebook/wav2vec2-base-960h") or a folder; ValueError where the sizes
         differ.
         """
-        from transformers import Wav2Vec2Model  # here, as in `build_encoder`
+        declare_torchvision_operators()  # as in `build_encoder`
+        from transformers import Wav2Vec2Model
 
         given = Wav2Vec2Model.from_pretrained(name)
         try:
@@ -314,6 +316,7 @@ def build_encoder(config: AudioConfig, out_dim: int) -> AudioEncoder | Wav2Vec2A
     if config.encoder == "conv":
         return AudioEncoder(config.dim, out_dim, tokens, lookahead)
     # Here, because the import takes seconds and the small encoder needs none of it.
+    declare_torchvision_operators()  # transformers imports torchvision where there is one
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     sizes = Wav2Vec2Config(

@@ -34,7 +34,8 @@ def load_model(
     """Load a checkpoint, in eval mode: a shipped name ("default"), a folder, or a hub id ("owner/name").
 
     Raises:
-        InputError: it cannot be found, its config has an unknown or a missing key, or its weights do not fit the config.
+        InputError: it cannot be found, its config has an unknown or a missing key, or its weights do not fit the
+    config.
     """
     folder = resolve(checkpoint)
     try:

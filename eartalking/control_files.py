@@ -1,7 +1,7 @@
 """The two file formats of controls: JSON with keyframes, and CSV with one row per frame.
 
-Parsing gives raw tracks, `{track: [(seconds, value), ...]}`; `check(track, value)` is `controls.validate_control`, and is
-asked for every cell of a CSV, so that an error can name its row.
+Parsing gives raw tracks, `{track: [(seconds, value), ...]}`; `check(track, value)` is `controls.validate_control`, and
+is asked for every cell of a CSV, so that an error can name its row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Features on disk, named by their content: the same file, protocol and extractor are never computed twice."""
+"""Features on disk, named by what they come from: file, protocol and extractor. The same ones are computed once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def default_folder() -> Path:
-    """Where features are kept when nobody says otherwise: the user's cache folder."""
+    """Where features are kept by default: in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eartalking" / "eval"
 
 
@@ -46,7 +47,7 @@ class FeatureCache:
                 with np.load(path, allow_pickle=False) as stored:
                     return dict(stored)
             except (OSError, ValueError, EOFError, KeyError):
-                pass  # a file cut short by a crash or a full disk is as good as none
+                pass  # cut short by a crash or a full disk: computed again
         arrays = {name: np.asarray(value) for name, value in compute().items()}
         self.computed += 1
         if path is None:
@@ -61,12 +62,12 @@ class FeatureCache:
         digest = hashlib.sha256("\n".join(key).encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:34]}.npz"
 
-    def _store(self, path: Path, arrays: Arrays) -> None:
+    def _store(self, path: Path, arrays: Mapping[str, Any]) -> None:
         part = path.with_name(f".{secrets.token_hex(6)}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(part, "wb") as file:
                 np.savez(file, **arrays)
-            os.replace(part, path)  # several processes may write the same key: the last one wins, none is seen half
+            os.replace(part, path)  # at once, because several processes may write and read the same key
         except OSError:
-            part.unlink(missing_ok=True)  # a cache that cannot be written costs time, not the result
+            part.unlink(missing_ok=True)  # without the cache the next run takes longer; the result is the same

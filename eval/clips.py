@@ -1,6 +1,6 @@
-"""The videos under judgement: pairs of a made video and the truth, read, cropped and re-encoded alike.
+"""Pairs of a made video and the true one, read, cropped and re-encoded alike.
 
-A pair is read lazily: only a feature that is not in the cache makes anybody decode. Long videos are streamed, so memory
+A pair is read lazily: it is decoded only for a feature that is not in the cache. Long videos are streamed, so memory
 does not grow with their length.
 """
 
@@ -34,12 +34,19 @@ Box = tuple[float, float, float, float]
 class Footage:
     """One video of a pair, as the protocol reads it: square frames at 25 fps, and its sound at 16 kHz.
 
-    `limit`: frames that both videos of the pair have. `face`: the box of the face that it is cut by, as fractions of
-    the picture, None for the centred square. `key` names its content.
+    limit: frames that both videos of the pair have, None for all. face: the box of the face that it is cut by, as
+    fractions of the picture, None for the centred square. sound: the file of the sound, None for the video's own.
     """
 
-    def __init__(self, path: Path, protocol: Protocol, cache: FeatureCache, limit: int | None = None, face: Box | None = None,
-                 sound: Path | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        path: Path,
+        protocol: Protocol,
+        cache: FeatureCache,
+        limit: int | None = None,
+        face: Box | None = None,
+        sound: Path | None = None,
+    ) -> None:
         self.path, self.protocol, self.cache = path, protocol, cache
         self.limit, self.face = limit, face
         self.sound = sound or path
@@ -69,7 +76,7 @@ class Footage:
         return np.stack(frames)
 
     def batches(self, size: int = 32, every: int = 1) -> Iterator[np.ndarray]:
-        """The frames in order, (B <= size, H, W, 3) uint8 each; of them only each `every`-th."""
+        """Every `every`-th frame in order, in batches (B <= size, H, W, 3) uint8."""
         if self.num_frames <= KEPT_FRAMES:
             chosen = self.frames[::every]
             yield from (chosen[start : start + size] for start in range(0, len(chosen), size))
@@ -103,7 +110,7 @@ class Footage:
         return sound[: self.num_frames * SAMPLES_PER_FRAME]
 
     def features(self, name: str, extract: Callable[[Footage], Mapping[str, np.ndarray]]) -> Arrays:
-        """What `extract` finds in this footage, from the cache where `name` has been here before."""
+        """What `extract` finds in this footage, from the cache if it is there under `name`."""
         return self.cache.get((name, self.key), lambda: extract(self))
 
     def release(self) -> None:
@@ -147,11 +154,23 @@ def frame_square(image: np.ndarray, face: Box | None, size: int) -> np.ndarray:
 
 
 class EvalClip:
-    """A made video beside the truth. pred and ref: `Footage` of one length and framing. length_share: frames judged
-    over frames of the truth. asked: what the controls asked for, None where nothing did."""
+    """A made video beside the truth.
 
-    def __init__(self, name: str, pred: Footage, ref: Footage, length_share: float, portrait: Path | None, controls: Controls | None,
-                 notes: tuple[str, ...] = ()) -> None:  # fmt: skip
+    pred and ref: `Footage` of one length and framing. length_share: frames judged over frames of the truth. portrait:
+    its file, None for the truth's first frame. controls: what was asked for, None where nothing was. notes: lines about
+    what differs between the two.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pred: Footage,
+        ref: Footage,
+        length_share: float,
+        portrait: Path | None,
+        controls: Controls | None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.name, self.pred, self.ref = name, pred, ref
         self.length_share = length_share
         self.controls = controls
@@ -180,24 +199,31 @@ class EvalClip:
     @property
     def portrait_key(self) -> str:
         """Content of the portrait."""
-        return (
-            f"first frame {self.ref.key}"
-            if self._portrait is None
-            else _hash(self._portrait) + self.pred.protocol.reading()
-        )
+        if self._portrait is None:
+            return f"first frame {self.ref.key}"
+        return _hash(self._portrait) + self.pred.protocol.reading()
 
     def features(self, name: str, extract: Callable[[EvalClip], Mapping[str, np.ndarray]]) -> Arrays:
         """What `extract` finds in the pair, cached by the content of both videos."""
         return self.pred.cache.get((name, self.pred.key, self.ref.key), lambda: extract(self))
 
     def release(self) -> None:
+        """Forget the decoded frames of both."""
         self.pred.release()
         self.ref.release()
 
 
-def read_pair(pred: Path, ref: Path, protocol: Protocol, *, name: str | None = None, portrait: Path | None = None,
-              controls: Path | None = None, cache: FeatureCache | None = None) -> EvalClip:  # fmt: skip
-    """Open a made video and its truth.
+def read_pair(
+    pred: Path,
+    ref: Path,
+    protocol: Protocol,
+    *,
+    name: str | None = None,
+    portrait: Path | None = None,
+    controls: Path | None = None,
+    cache: FeatureCache | None = None,
+) -> EvalClip:
+    """Open a made video and its truth. name: the clip's, None for the truth's file name. cache: None for one in memory.
 
     Raises:
         InputError: naming the file that is missing, damaged, empty, without a face (crop "face") or framed otherwise.
@@ -211,25 +237,18 @@ def read_pair(pred: Path, ref: Path, protocol: Protocol, *, name: str | None = N
         face = _face(ref, protocol, cache)
         shapes = [about["width"] / about["height"] for about in (about_pred, about_ref)]
         if abs(shapes[0] / shapes[1] - 1) > LARGEST_STRETCH:
-            sizes = [f"{about['width']}x{about['height']}" for about in (about_pred, about_ref)]
-            raise InputError(
-                pred, f"the picture is {sizes[0]}, the truth's {sizes[1]}: frame both alike, or use --crop none"
-            )
+            made, true = (f"{about['width']}x{about['height']}" for about in (about_pred, about_ref))
+            cause = f"the picture is {made}, the truth's {true}: frame both alike, or use --crop none"
+            raise InputError(pred, cause)
     if about_pred["frames"] != about_ref["frames"]:
-        notes.append(
-            f"{pred}: {about_pred['frames']} frames, {about_ref['frames']} in the truth; the first {frames} are compared"
-        )
-    sound = ref if protocol.audio == "reference" else None
-    made, true = Footage(pred, protocol, cache, frames, face, sound), Footage(ref, protocol, cache, frames, face)
-    return EvalClip(
-        name,
-        true if made.key == true.key else made,  # the same content need not be decoded twice
-        true,
-        frames / about_ref["frames"],
-        portrait,
-        None if controls is None else Controls.load(controls),
-        tuple(notes),
-    )
+        lengths = f"{about_pred['frames']} frames, {about_ref['frames']} in the truth"
+        notes.append(f"{pred}: {lengths}; the first {frames} are compared")
+    truth = Footage(ref, protocol, cache, frames, face)
+    footage = Footage(pred, protocol, cache, frames, face, ref if protocol.audio == "reference" else None)
+    if footage.key == truth.key:
+        footage = truth  # the same content need not be decoded twice
+    asked = None if controls is None else Controls.load(controls)
+    return EvalClip(name, footage, truth, frames / about_ref["frames"], portrait, asked, tuple(notes))
 
 
 def _probe(path: Path, protocol: Protocol, cache: FeatureCache) -> dict[str, int]:
@@ -247,7 +266,7 @@ def _probe(path: Path, protocol: Protocol, cache: FeatureCache) -> dict[str, int
 
 
 def _face(path: Path, protocol: Protocol, cache: FeatureCache) -> Box:
-    """The median box over some frames, as fractions of the picture."""
+    """The face's median box over some frames, as fractions of the picture."""
 
     def find() -> Arrays:
         frames = _probe(path, protocol, cache)["frames"]
@@ -259,12 +278,12 @@ def _face(path: Path, protocol: Protocol, cache: FeatureCache) -> Box:
                 height, width = image.shape[:2]
                 found.append((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         if not found:
-            raise InputError(
-                path, f"no face is found in any of {len(wanted)} frames; judge framed faces with --crop none"
-            )
+            cause = f"no face is found in any of {len(wanted)} frames; judge framed faces with --crop none"
+            raise InputError(path, cause)
         return {"face": np.median(np.array(found), axis=0)}
 
-    return tuple(float(edge) for edge in cache.get(("face:1", _hash(path), str(protocol.fps)), find)["face"])
+    left, top, right, bottom = cache.get(("face:1", _hash(path), str(protocol.fps)), find)["face"].tolist()
+    return left, top, right, bottom
 
 
 def _read(path: Path, fps: float) -> Iterator[np.ndarray]:

@@ -29,6 +29,17 @@ class Pair:
     controls: Path | None = None
 
 
+def list_pairs(pred_dir: Path, truth: Path) -> tuple[list[Pair], list[str]]:
+    """`read_manifest` where the truth is a file (any `.json` is taken for one), else `find_pairs`.
+
+    Raises:
+        InputError: as these two.
+    """
+    if truth.suffix.lower() == ".json" or truth.is_file():
+        return read_manifest(truth, pred_dir), []
+    return find_pairs(pred_dir, truth)
+
+
 def find_pairs(pred_dir: Path, ref_dir: Path) -> tuple[list[Pair], list[str]]:
     """Every video of `ref_dir` (subfolders included) with the video of `pred_dir` of the same name up to the suffix,
     and a line for every video of `pred_dir` that has no truth.
@@ -40,38 +51,29 @@ def find_pairs(pred_dir: Path, ref_dir: Path) -> tuple[list[Pair], list[str]]:
         InputError: a folder is missing, not a folder, holds no video, or two videos differ in their suffix only.
     """
     refs, preds = _videos(ref_dir), _videos(pred_dir)
-    pairs = [
-        Pair(
-            name,
-            preds.get(name),
-            path,
-            _beside((pred_dir, ref_dir), name, PORTRAIT_SUFFIXES),
-            _beside((pred_dir, ref_dir), name, CONTROL_SUFFIXES),
-        )
-        for name, path in refs.items()
-    ]
-    strangers = [
-        f"{path}: no video of that name in {ref_dir}; it is not judged"
-        for name, path in preds.items()
-        if name not in refs
-    ]
-    return pairs, strangers
+    folders = pred_dir, ref_dir
+    beside = {name: [_beside(folders, name, kind) for kind in (PORTRAIT_SUFFIXES, CONTROL_SUFFIXES)] for name in refs}
+    pairs = [Pair(name, preds.get(name), path, *beside[name]) for name, path in refs.items()]
+    unmatched = [path for name, path in preds.items() if name not in refs]
+    return pairs, [f"{path}: no video of that name in {ref_dir}; it is not judged" for path in unmatched]
 
 
 def read_manifest(path: Path, pred_dir: Path) -> list[Pair]:
     """The clips of a JSON file `{"clips": [{"name", "ref", "pred", "portrait", "controls"}, ...]}`, paths relative to
     it.
 
-    Only `ref` is needed: `name` is its stem otherwise, `pred` the video of that name in `pred_dir`. Other keys belong
-    to whoever wrote them. Files that are not there are found out clip by clip.
+    Only `ref` is needed: `name` is its stem otherwise, `pred` the video of that name in `pred_dir`. Other keys are not
+    read. Whether the files exist is found out later, clip by clip.
 
     Raises:
         InputError: the file is missing, broken, empty, or names a clip twice.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(path, os_cause(error)) from None
+    except UnicodeDecodeError:
+        raise InputError(path, "expected a folder of videos, or a clip list in JSON") from None
     except json.JSONDecodeError as error:
         raise InputError(path, f"broken JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     clips = document.get("clips") if isinstance(document, dict) else None
@@ -114,12 +116,8 @@ def _videos(folder: Path) -> dict[str, Path]:
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if (
-            path.suffix.lower() in VIDEO_SUFFIXES
-            and not path.name.endswith(LABELS_SUFFIX)
-            and path.is_file()
-            and not hidden
-        ):
+        is_video = path.suffix.lower() in VIDEO_SUFFIXES and not path.name.endswith(LABELS_SUFFIX)
+        if is_video and not hidden and path.is_file():
             yield path
 
 

@@ -24,19 +24,25 @@ class Protocol:
 
     Attributes:
         crop: "face": both videos of a pair are cut by the box of the truth's face, framed as
-        `eartalking.perception.face_detector` frames; "none": they hold a framed face already, and only their largest
-        centred square is taken.
-        size: side of the square frames in pixels. fps: frames a second; other rates are resampled.
+            `eartalking.perception.face_detector` frames; "none": they hold a framed face already, and only their
+            largest centred square is taken.
+        size: side of the square frames in pixels, even, at least 32.
+        fps: frames a second; videos of other rates are resampled.
         codec: the re-encoding that every video goes through, the truth included; "" leaves it out.
         audio: "own": the sound track of the judged video; "reference": the truth's, for methods that write none.
         identity: what `csim` compares a frame with: the "truth" of the same instant (self-reenactment) or the
-        "portrait".
-        pair_every, identity_every: only each n-th frame is looked at by lpips, ssim and psnr, and by the identity
-        networks.
-        window: frames of a window of the video distances, `max_shift`: frames, of the audio-visual offset search.
-        bin_seconds: length of the time bins of drift; the first is the yardstick.
-        resamples, frechet_resamples: draws of the bootstrap. seed: of the bootstrap.
+            "portrait".
+        pair_every: lpips, ssim and psnr look at each n-th frame only.
+        identity_every: the identity networks look at each n-th frame only.
+        window: frames of a window of the video distances.
+        max_shift: frames that the search for the audio-visual offset goes either way.
+        bin_seconds: length of the time bins of drift; the others are compared with the first.
+        resamples, frechet_resamples: draws of the bootstrap.
+        seed: of the bootstrap.
         clips: (name, SHA-256 of the truth) of every clip of the list.
+
+    Raises:
+        ValueError: a field has a value that is not known.
     """
 
     crop: str = "face"

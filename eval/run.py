@@ -2,9 +2,8 @@
 
 Videos are matched by name (or by `--manifest`), read by one protocol (crop, 25 fps, the same re-encoding for both
 sides), and measured by every metric whose network is here; a metric that cannot be measured has an empty value and its
-reason.
-Features are cached by content: a second run computes only what changed. Beside results.csv, one row per metric, stands
-results.clips.json, one row per metric and clip. The last stdout line is JSON.
+reason. Features are cached by content: a second run computes only what changed. Beside results.csv, one row per metric,
+lies results.clips.json, one row per metric and clip. The last stdout line is JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from eartalking.errors import InputError, os_cause, printable
 from eval.cache import FeatureCache, default_folder, file_hash
 from eval.clips import EvalClip, read_pair
-from eval.listing import Pair, find_pairs, read_manifest
+from eval.listing import Pair, list_pairs, read_manifest
 from eval.metrics.metric import Metric
 from eval.networks.canonical_weights import FOLDER_VARIABLE, WeightsStore
 from eval.protocol import AUDIOS, CROPS, IDENTITIES, VERSION, Protocol
@@ -54,32 +53,31 @@ class Scores:
 
 def score(
     pred_dir: Path,
-    ref_dir: Path | None = None,
+    truth: Path,
     protocol: Protocol | None = None,
     metrics: list[str] | None = None,
     *,
-    manifest: Path | None = None,
     cache: Path | None = None,
     store: WeightsStore | None = None,
     device: str = "cpu",
-    progress: bool = True,
-    title: str = "scores",
+    title: str | None = "scores",
 ) -> Scores:
-    """Score the videos of `pred_dir` against those of `ref_dir`, or of a manifest, by name. metrics: names of
-    `eval.suite.NAMES`, None for all. cache: folder of features, None for none. title: what the progress bar is called.
+    """Score the videos of `pred_dir` against the true ones of the same names.
+
+    truth: a folder of videos, or a clip list (a `.json` file, see eval/README.md). metrics: names of
+    `eval.suite.NAMES`, None for all. cache: folder of features, None for none. store: of the canonical weights.
+    device: of the canonical networks. title: of the progress bar, None for no bar.
 
     Raises:
-        InputError: a folder or the manifest is missing, broken or empty. What is wrong with one clip costs only that
+        InputError: a folder or the clip list is missing, broken or empty. What is wrong with one clip costs only that
         clip.
-        ValueError: an unknown metric, or neither folder nor manifest.
+        ValueError: an unknown metric.
     """
-    if (ref_dir is None) == (manifest is None):
-        raise ValueError("give the truth as a folder or as a manifest, one of the two")
-    pairs, problems = (read_manifest(manifest, pred_dir), []) if manifest else find_pairs(pred_dir, ref_dir)
+    pairs, problems = list_pairs(pred_dir, truth)
     protocol = (protocol or Protocol()).with_clips(_hashes(pairs))
     features = FeatureCache(cache)
     chosen = Suite(protocol, store or WeightsStore(), device).metrics(metrics)
-    problems += _measure(pairs, protocol, chosen, features, title if progress else None)
+    problems += _measure(pairs, protocol, chosen, features, title)
     results = [metric.compute() for metric in chosen]
     rows = [_row(result.to_row(), protocol) for result in results]
     clips = [{"metric": result.name, **row} for result in results for row in result.per_clip]
@@ -97,8 +95,9 @@ def fill_cache(
     store: WeightsStore | None = None,
     title: str | None = "features",
 ) -> None:
-    """Compute the features of every n-th clip from the i-th, share = (i, n), for a `score` that then finds them in the
-    cache: so several processes share the work of one. title: of the progress bar, None for no bar.
+    """Compute the features of every n-th clip from the i-th on, share = (i, n), and keep them in the cache, where
+    `score` finds them: so several processes share the work. manifest: the clip list. title: of the progress bar, None
+    for no bar.
 
     Raises:
         InputError, ValueError: as `score`.
@@ -110,10 +109,8 @@ def fill_cache(
 def _measure(
     pairs: list[Pair], protocol: Protocol, metrics: list[Metric], features: FeatureCache, title: str | None
 ) -> list[str]:
-    """Take the pairs into every metric; lines about what is wrong with pairs. title: of the progress bar, None for no
-    bar.
-    """
-    problems = []
+    """Take the pairs into every metric; lines about what is wrong with pairs."""
+    problems: list[str] = []
     with tqdm(total=len(pairs) * len(metrics), unit="metric", mininterval=1, desc=title, disable=title is None) as bar:
         for pair in pairs:
             bar.set_postfix_str(pair.name[-24:])
@@ -122,20 +119,13 @@ def _measure(
 
 
 def _score_pair(pair: Pair, protocol: Protocol, metrics: list[Metric], features: FeatureCache, bar: tqdm) -> list[str]:
-    """Take one pair into every metric; lines about what is wrong with the pair as a whole."""
+    """Take one pair into every metric; a line about what is wrong with the pair, if anything is."""
     clip: EvalClip | None = None
     try:
         if pair.pred is None:
             raise InputError(pair.ref, "no video was made for it")
-        clip = read_pair(
-            pair.pred,
-            pair.ref,
-            protocol,
-            name=pair.name,
-            portrait=pair.portrait,
-            controls=pair.controls,
-            cache=features,
-        )
+        beside = {"portrait": pair.portrait, "controls": pair.controls}
+        clip = read_pair(pair.pred, pair.ref, protocol, name=pair.name, cache=features, **beside)
         for metric in metrics:
             metric.update(clip)
             bar.update()
@@ -156,7 +146,7 @@ def _hashes(pairs: list[Pair]) -> dict[str, str]:
         try:
             found[pair.name] = file_hash(pair.ref)
         except OSError:
-            found[pair.name] = "missing"  # the clip says so itself; the list must not look like one without it
+            found[pair.name] = "missing"  # still in the list, so that the hash is not that of a list without the clip
     return found
 
 
@@ -176,10 +166,9 @@ def _complaints(clips: list[dict[str, Any]], total: int) -> list[str]:
     for row in clips:
         if row["reason"] and row["coverage"] == 0 and per_metric[row["metric"]] < total:
             lines.setdefault((row["clip"], row["reason"]), []).append(row["metric"])
-    everywhere = len(per_metric)
-    return [
-        f"{clip}: {reason} ({', '.join(names)})" for (clip, reason), names in lines.items() if len(names) < everywhere
-    ]
+    # A reason that all metrics of a clip share is a problem of the pair, which has its own line.
+    some = {key: names for key, names in lines.items() if len(names) < len(per_metric)}
+    return [f"{clip}: {reason} ({', '.join(names)})" for (clip, reason), names in some.items()]
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> None:
@@ -204,15 +193,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         value = "-" if row["value"] is None else f"{row['value']:.4g}"
         interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.4g}, {row['ci_high']:.4g}]"
-        about = (
-            f"{row['n_videos']} videos, {row['n_frames']} frames, {row['coverage']:.0%}"
-            if row["value"] is not None
-            else row["note"]
-        )
-        note = f"; {row['note']}" if row["note"] and row["value"] is not None else ""
-        lines.append(
-            f"{row['metric']:24} {arrow[row['direction']]:>4} {value:>9} {interval:20} {row['network']}: {about}{note}"
-        )
+        counted = [f"{row['n_videos']} videos, {row['n_frames']} frames, {row['coverage']:.0%}"]
+        about = "; ".join((counted if row["value"] is not None else []) + ([row["note"]] if row["note"] else []))
+        head = f"{row['metric']:24} {arrow[row['direction']]:>4} {value:>9} {interval:20}"
+        lines.append(f"{head} {row['network']}: {about}")
     return "\n".join(printable(line) for line in lines)
 
 
@@ -223,26 +207,22 @@ def _parser() -> argparse.ArgumentParser:
     truth.add_argument("--ref", type=Path, metavar="DIR", help="the true videos, of the same names")
     truth.add_argument("--manifest", type=Path, metavar="FILE", help="clip list instead of --ref; see eval/README.md")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
-    parser.add_argument(
-        "--metrics", type=lambda text: [name.strip() for name in text.split(",")], help=", ".join(NAMES)
-    )
-    parser.add_argument(
-        "--crop", choices=CROPS, default=Protocol.crop, help="cut around the truth's face, or framed already"
-    )
-    parser.add_argument("--audio", choices=AUDIOS, default=Protocol.audio, help="whose sound the lips are held against")
-    parser.add_argument("--identity", choices=IDENTITIES, default=Protocol.identity, help="what csim compares with")
-    parser.add_argument(
-        "--weights", type=Path, metavar="DIR", help=f"folder of the canonical weights; or {FOLDER_VARIABLE}"
-    )
-    parser.add_argument("--fetch", action="store_true", help="fetch canonical weights that are missing")
-    parser.add_argument("--cache", type=Path, metavar="DIR", default=default_folder(), help="where features are kept")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for the canonical networks")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add = parser.add_argument
+    add("--metrics", type=lambda text: [name.strip() for name in text.split(",")], help=", ".join(NAMES))
+    add("--crop", choices=CROPS, default=Protocol.crop, help="cut around the truth's face, or framed already")
+    add("--audio", choices=AUDIOS, default=Protocol.audio, help="the sound that the lips are compared with")
+    add("--identity", choices=IDENTITIES, default=Protocol.identity, help="what csim compares with")
+    add("--weights", type=Path, metavar="DIR", help=f"folder of the canonical weights; or {FOLDER_VARIABLE}")
+    add("--fetch", action="store_true", help="fetch canonical weights that are missing")
+    add("--cache", type=Path, metavar="DIR", default=default_folder(), help="where features are kept")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for the canonical networks")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--seed", type=int, default=0, help="of the bootstrap")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command line; the exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -250,10 +230,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.out.suffix.lower() != ".csv" or not args.out.absolute().parent.is_dir():
             raise InputError(args.out, "the output must be a .csv in a folder that exists")
-        scores = score(
-            args.pred, args.ref, protocol, args.metrics, manifest=args.manifest, cache=args.cache,
-            store=WeightsStore(args.weights, args.fetch), device=pick_device(args.device),
-        )  # fmt: skip
+        store, device = WeightsStore(args.weights, args.fetch), pick_device(args.device)
+        truth = args.ref or args.manifest
+        scores = score(args.pred, truth, protocol, args.metrics, cache=args.cache, store=store, device=device)
         machine = hardware(args.threads)
         about = {
             "commit": git_commit(),
@@ -270,16 +249,8 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(line), file=sys.stderr)
     print(table(scores.rows))
     measured = {row["metric"]: row["value"] for row in scores.rows if row["value"] is not None}
-    print(
-        json.dumps(
-            {
-                "out": str(args.out),
-                "protocol": scores.rows[0]["protocol"],
-                "problems": len(scores.problems),
-                "values": measured,
-            }
-        )
-    )
+    result = {"out": str(args.out), "protocol": scores.rows[0]["protocol"], "problems": len(scores.problems)}
+    print(json.dumps(result | {"values": measured}))
     return 0
 
 

@@ -1,4 +1,6 @@
-"""Every metric there is, built once: networks are loaded where they can be had, and where not the metric says why."""
+"""Every metric by name. A network is loaded only for the metrics asked for; where it cannot be, the metric has the
+reason instead of a value.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,16 @@ import torch
 
 from eartalking.errors import InputError, os_cause
 from eartalking.perception.identity import FaceIdentity
-from eval.metrics import control, distribution, paired, stability
+from eval.metrics.control import Reader, reader_metrics
+from eval.metrics.distribution import embedded_distances, fid, fvd
 from eval.metrics.identity import IdentityMetric, identity_metrics
 from eval.metrics.metric import Metric
-from eval.metrics.sync import CanonicalSync, SyncMetric, sync_metrics
+from eval.metrics.paired import PairedMetric, pixel_metrics
+from eval.metrics.stability import Flicker, drift_metrics
+from eval.metrics.sync import CanonicalSync, sync_metrics
 from eval.networks.arcface import ArcFace
 from eval.networks.canonical_weights import WeightsMissing, WeightsStore
-from eval.networks.inception import FidInception
+from eval.networks.inception import load_inception
 from eval.networks.lite import NAME as LITE0_NAME
 from eval.networks.lite import Lite0
 from eval.networks.lpips_alex import LpipsAlex
@@ -30,7 +35,7 @@ LONG_WINDOW = 128  # frames of FVD128
 EMBEDDED_SYNC = "_synthtalk"
 
 
-# Loading takes seconds, and a comparison asks for them again for every method.
+# The three networks below are kept, because loading takes seconds and a comparison builds a suite per method.
 @lru_cache(maxsize=1)
 def load_lite0(device: str) -> Lite0:
     """The embedded features' network. Raises ImportError."""
@@ -38,9 +43,9 @@ def load_lite0(device: str) -> Lite0:
 
 
 @lru_cache(maxsize=1)
-def load_reader() -> control.Reader:
+def load_reader() -> Reader:
     """The face reader. Raises InputError."""
-    return control.Reader()
+    return Reader()
 
 
 @lru_cache(maxsize=1)
@@ -66,74 +71,65 @@ class Suite:
         if names is not None and (unknown := sorted(set(names) - set(NAMES))):
             raise ValueError(f"unknown metrics {', '.join(unknown)}; known: {', '.join(NAMES)}")
         wanted = {name: group for name, group in NAMES.items() if names is None or name in names}
-        built = {
-            metric.name: metric for group in dict.fromkeys(wanted.values()) for metric in getattr(self, f"_{group}")()
-        }
+        groups = (getattr(self, f"_{group}")() for group in dict.fromkeys(wanted.values()))
+        built = {metric.name: metric for group in groups for metric in group}
         return [built[name] for name in wanted]
 
     def _fid(self) -> list[Metric]:
-        network, missing = self._canonical(lambda path: FidInception.load(path("inception")))
-        return [distribution.fid(network, self._version("inception"), missing=missing, protocol=self.protocol)]
+        network, missing = self._canonical(lambda path: load_inception(path("inception")))
+        return [fid(network, self._version("inception"), **self._common(missing))]
 
     def _fvd(self) -> list[Metric]:
         # The file is TorchScript, which only torch.jit reads; its hash was checked before.
         detector, missing = self._canonical(lambda path: torch.jit.load(path("i3d"), map_location="cpu").eval())
         windows = (("fvd", self.protocol.window), ("fvd128", LONG_WINDOW))
-        common = {"missing": missing, "protocol": self.protocol}
-        return [distribution.fvd(detector, self._version("i3d"), frames, name, **common) for name, frames in windows]
+        common = self._common(missing)
+        return [fvd(detector, self._version("i3d"), frames, name, **common) for name, frames in windows]
 
-    def _sync(self) -> list[SyncMetric]:
+    def _sync(self) -> list[Metric]:
         network, missing = self._canonical(lambda path: SyncNetV2.load(path("syncnet")))
         net = None if network is None else CanonicalSync(network, self._version("syncnet"))
-        return sync_metrics(net, "", CanonicalSync.name, "canonical", missing=missing, protocol=self.protocol)
+        return sync_metrics(net, "", CanonicalSync.name, "canonical", **self._common(missing))
 
     def _csim(self) -> list[Metric]:
         face, missing = self._canonical(lambda path: ArcFace(path("scrfd"), path("arcface")))
-        describe = None if face is None else face.descriptor
-        key = f"arcface:1:{self._version('arcface')}"
-        network = "ArcFace w600k_r50 (buffalo_l)"
-        return [IdentityMetric("csim", network, "canonical", True, self.protocol, missing, key=key, describe=describe)]
+        describe, key = (None if face is None else face.descriptor), f"arcface:1:{self._version('arcface')}"
+        common = {"describe": describe, "key": key, **self._common(missing)}
+        return [IdentityMetric("csim", "ArcFace w600k_r50 (buffalo_l)", "canonical", True, **common)]
 
     def _lpips(self) -> list[Metric]:
-        network, missing = self._canonical(lambda path: LpipsAlex.load(path("alexnet"), path("lpips_alex")))
-        compare = None if network is None else network.distances
-        name = "LPIPS v0.1 AlexNet"
-        return [
-            paired.PairedMetric(
-                "lpips", name, "canonical", False, self.protocol, missing, key="lpips:1", compare=compare
-            )
-        ]
+        network, missing = self._canonical(lambda path: LpipsAlex(path("alexnet")))
+        common = {"compare": None if network is None else network.distances, **self._common(missing)}
+        return [PairedMetric("lpips", "LPIPS v0.1 AlexNet", "canonical", False, key="lpips:2", **common)]
 
     def _lite0(self) -> list[Metric]:
         network, missing = self._embedded(lambda: load_lite0(self.device))
-        compare = None if network is None else network.distances
-        common: dict[str, Any] = {"missing": missing, "protocol": self.protocol}
-        distance = paired.PairedMetric(
-            "perceptual_lite0", LITE0_NAME, "embedded", False, key="lite0-distance:1", compare=compare, **common
-        )
-        return [*distribution.embedded(network, LITE0_NAME, self.protocol.window, **common), distance]
+        distances = embedded_distances(network, LITE0_NAME, self.protocol.window, **self._common(missing))
+        common = {"compare": None if network is None else network.distances, **self._common(missing)}
+        pairs = PairedMetric("perceptual_lite0", LITE0_NAME, "embedded", False, key="lite0-distance:1", **common)
+        return [*distances, pairs]
 
-    def _embedded_sync(self) -> list[SyncMetric]:
+    def _embedded_sync(self) -> list[Metric]:
         net, missing = self._embedded(load_embedded)
         network = "syncnet_synthtalk" if net is None else f"{net.name} {net.version}"
-        return sync_metrics(net, EMBEDDED_SYNC, network, "embedded", missing=missing, protocol=self.protocol)
+        return sync_metrics(net, EMBEDDED_SYNC, network, "embedded", **self._common(missing))
 
     def _dlib(self) -> list[Metric]:
         describe, missing = self._dlib_face
-        return identity_metrics(describe, missing=missing, protocol=self.protocol)
+        return identity_metrics(describe, **self._common(missing))
 
     def _drift(self) -> list[Metric]:
-        return stability.drift_metrics(*self._dlib_face, protocol=self.protocol)
+        return drift_metrics(*self._dlib_face, protocol=self.protocol)
 
     def _pixels(self) -> list[Metric]:
-        return [
-            *paired.pixel_metrics(protocol=self.protocol),
-            stability.Flicker("flicker", "-", "none", True, self.protocol),
-        ]
+        return [*pixel_metrics(protocol=self.protocol), Flicker("flicker", "-", "none", True, self.protocol)]
 
     def _reader(self) -> list[Metric]:
         reader, missing = self._embedded(load_reader)
-        return control.reader_metrics(reader, missing, protocol=self.protocol)
+        return reader_metrics(reader, missing, protocol=self.protocol)
+
+    def _common(self, missing: str) -> dict[str, Any]:
+        return {"missing": missing, "protocol": self.protocol}
 
     @cached_property
     def _dlib_face(self) -> tuple[Any, str]:
@@ -141,7 +137,7 @@ class Suite:
         return (None if face is None else face.descriptor), missing
 
     def _canonical(self, load: Callable[[Callable[[str], Any]], Network]) -> tuple[Network | None, str]:
-        """A network, or why there is none. `load` is given a function from a weight's name to its file."""
+        """A network, or None and why there is none. `load` gets a function from a weight's name to its file."""
         try:
             network = load(self.store.path)
         except WeightsMissing as error:
@@ -166,13 +162,14 @@ class Suite:
 
 # Every metric in the order of the tables, and the group that builds it.
 NAMES = {
-    "fid": "fid", "fvd": "fvd", "fvd128": "fvd", "sync_c": "sync", "sync_d": "sync", "av_offset": "sync", "csim": "csim", "lpips": "lpips",
-    "fid_lite0": "lite0", "fvd_lite0": "lite0",
-    **dict.fromkeys(("sync_c_synthtalk", "sync_d_synthtalk", "av_offset_synthtalk"), "embedded_sync"),
+    "fid": "fid", "fvd": "fvd", "fvd128": "fvd", "sync_c": "sync", "sync_d": "sync", "av_offset": "sync",
+    "csim": "csim", "lpips": "lpips", "fid_lite0": "lite0", "fvd_lite0": "lite0",
+    "sync_c_synthtalk": "embedded_sync", "sync_d_synthtalk": "embedded_sync", "av_offset_synthtalk": "embedded_sync",
     "csim_dlib": "dlib", "identity_dlib": "dlib", "perceptual_lite0": "lite0",
-    **dict.fromkeys(("ssim", "psnr", "flicker"), "pixels"),
-    **dict.fromkeys(("drift_identity", "drift_sharpness", "drift_colour"), "drift"),
-    **dict.fromkeys(("silence_motion", "pose_err", "gaze_err", "blink_f1", "emotion_acc", "control_latency_frames"), "reader"),
+    "ssim": "pixels", "psnr": "pixels", "flicker": "pixels",
+    "drift_identity": "drift", "drift_sharpness": "drift", "drift_colour": "drift",
+    "silence_motion": "reader", "pose_err": "reader", "gaze_err": "reader", "blink_f1": "reader",
+    "emotion_acc": "reader", "control_latency_frames": "reader",
 }  # fmt: skip
 
 

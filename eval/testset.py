@@ -6,8 +6,8 @@
 SynthTalk-test is held out by identity, text and voice (split "test" of eartalking.synth). The same seed and voices give
 the same clips; clips that are there already are kept. The voices come from a corpus (`--speech`, made by
 `eartalking.synth.speech --split test`) or are made here from what is installed: espeakng-loader by pip, flite and
-asterisk-core-sounds-en-g722 asterisk-core-sounds-en by apt; rendering needs libegl1 and libgl1-mesa-dri. Without them,
-the small set in benchmarks/testset_small is what there is.
+asterisk-core-sounds-en-g722 asterisk-core-sounds-en by apt. Rendering needs libegl1 and libgl1-mesa-dri. A small set
+that needs none of this is in benchmarks/testset_small.
 
 A set is a folder: `manifest.json`, and per clip `NAME.mp4` (the truth, 25 fps, with sound), `NAME.portrait.png`,
 `NAME.wav` (16 kHz), `NAME.labels.npz` (one row per frame) and, where the face follows a script, `NAME.controls.json`.
@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import json
 import wave
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from eartalking.config import FPS, SAMPLE_RATE
-from eartalking.controls import CONTROL_RANGES, EMOTION_TRACK, EMOTIONS, Controls
+from eartalking.controls import EMOTION_TRACK
 from eartalking.errors import InputError
 from eartalking.io.portrait import crop_around
 from eartalking.io.video_reader import read_video
@@ -37,23 +36,20 @@ from eartalking.io.video_writer import VideoWriter
 from eartalking.perception.face_detector import find_face
 
 if TYPE_CHECKING:
-    from eartalking.synth.performance import Motion
     from eartalking.synth.render import Renderer
     from eartalking.synth.speech import Utterance
 
 MANIFEST = "manifest.json"
-SMALLEST_SPEECH_SHARE = 0.6  # of a clip's frames; in silence there is nothing to be in time with
-SPAN_DRAWS = 12
-CORPUS_HOURS = 0.3
 SCRIPTED_TRACKS = ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch", "blink", "smile", EMOTION_TRACK)
-HOLD = 20  # frames between the steps of a script
+FACE_LOOKS = 9  # frames of a real video in which its face is looked for
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 
 
 @dataclass(frozen=True)
-class Suite:
-    """`clips` of `shortest` to `longest` seconds; `lengths` replaces them by given ones; `tracks`: the control track
-    that each clip's script moves, None for none, from the start again when they run out."""
+class SuitePlan:
+    """`clips` clips of `shortest` to `longest` seconds, or of the given `lengths`. tracks: the control track that each
+    clip's script moves, None for no script; after the last one they start again.
+    """
 
     clips: int
     shortest: float = 4.0
@@ -63,17 +59,17 @@ class Suite:
 
 
 SUITES = {
-    "small": Suite(8, tracks=(None, None, None, "yaw", None, None, None, "blink")),  # what the repository holds
-    "quick": Suite(12),
-    "full": Suite(64, 4.0, 6.0),
-    "longform": Suite(3, lengths=(60.0, 60.0, 300.0)),
-    "controls": Suite(2 * len(SCRIPTED_TRACKS), tracks=SCRIPTED_TRACKS),
+    "small": SuitePlan(8, tracks=(None, None, None, "yaw", None, None, None, "blink")),  # what the repository holds
+    "quick": SuitePlan(12),
+    "full": SuitePlan(64, 4.0, 6.0),
+    "longform": SuitePlan(3, lengths=(60.0, 60.0, 300.0)),
+    "controls": SuitePlan(2 * len(SCRIPTED_TRACKS), tracks=SCRIPTED_TRACKS),
 }
 
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One entry of a manifest, its paths made whole. What a set of real videos does not know is None or empty."""
+    """One entry of a manifest, with whole paths. What is not known of a real video is None or empty."""
 
     name: str
     ref: Path
@@ -125,11 +121,18 @@ def make_synthtalk(
         to install.
         ValueError: the corpus has too few utterances.
     """
+    # Here, because the synthesis takes a second to import and reading a set needs none of it.
+    from eval.testset_voices import joined, load_corpus, make_corpus, spans
+
     plan = SUITES[suite]
     count = plan.clips if count is None else count
     out.mkdir(parents=True, exist_ok=True)
-    utterances = _utterances(speech or _corpus(out.parent / "voices"))
-    spoken = list(_spans(utterances, plan, count, np.random.default_rng([seed, list(SUITES).index(suite)])))
+    number = list(SUITES).index(suite)
+    corpus = load_corpus(speech or make_corpus(out.parent / "voices"))
+    if plan.lengths:
+        spoken = list(joined(corpus, plan.lengths[:count]))
+    else:
+        spoken = spans(corpus, count, (plan.shortest, plan.longest), np.random.default_rng([seed, number]))
     renderer, entries = None, []
     for index, utterance in enumerate(tqdm(spoken, unit="clip", desc=suite)):
         name = f"{suite}_{index:03d}"
@@ -137,92 +140,50 @@ def make_synthtalk(
         if not described.is_file():
             renderer = renderer or _renderer(size)
             track = plan.tracks[index % len(plan.tracks)]
-            entry = _make_clip(
-                out, name, utterance, renderer, np.random.default_rng([seed, list(SUITES).index(suite), index]), track
-            )
+            entry = _make_clip(out / name, utterance, renderer, np.random.default_rng([seed, number, index]), track)
             described.write_text(json.dumps(entry), encoding="utf-8")
         entries.append(json.loads(described.read_text(encoding="utf-8")))
     if renderer is not None:
         renderer.release()
-    _write_manifest(
-        out, {"suite": suite, "source": "SynthTalk", "split": "test", "seed": seed, "size": size, "fps": FPS}, entries
-    )
+    about = {"suite": suite, "source": "SynthTalk", "split": "test", "seed": seed, "size": size, "fps": FPS}
+    _write_manifest(out, about, entries)
 
 
 def _make_clip(
-    out: Path, name: str, utterance: Utterance, renderer: Renderer, rng: np.random.Generator, track: str | None
+    base: Path, utterance: Utterance, renderer: Renderer, rng: np.random.Generator, track: str | None
 ) -> dict[str, object]:
-    from eartalking.synth.head import load_bundle
+    """Write the files `base`.mp4, `base`.wav and so on; the clip's entry in the manifest."""
+    from eartalking.synth.head import load_bundle  # these here, as in `make_synthtalk`
     from eartalking.synth.identity import sample_identity
-    from eartalking.synth.performance import make_motion, neutral_portrait
+    from eartalking.synth.performance import make_performance, neutral_portrait
+    from eval.testset_script import follow_script
 
+    names = {
+        "ref": f"{base.name}.mp4", "portrait": f"{base.name}.portrait.png", "audio": f"{base.name}.wav",
+        "labels": f"{base.name}.labels.npz",
+    }  # fmt: skip
+    files = {key: base.with_name(name) for key, name in names.items()}
     identity = int(rng.integers(2_000_000, 1_000_000_000))  # far from the seeds of rendered training and quality clips
     renderer.set_identity(sample_identity(identity, "test", load_bundle()))
     portrait = renderer.set_reference(neutral_portrait(rng))
-    motion = make_motion(utterance, rng, control_jumps=False)
-    entry: dict[str, object] = {"name": name, "kind": "scripted" if track else "speech"}
+    performance = make_performance(utterance, rng, control_jumps=False)
+    entry: dict[str, object] = {"name": base.name, "kind": "scripted" if track else "speech"}
     if track is not None:
-        motion, controls = follow_script(motion, utterance, track, rng)
-        controls.save(out / f"{name}.controls.json")
-        entry |= {"controls": f"{name}.controls.json", "track": track}
-    Image.fromarray(portrait).save(out / f"{name}.portrait.png", optimize=True)
-    write_wav(out / f"{name}.wav", utterance.waveform)
-    with VideoWriter(out / f"{name}.mp4", portrait.shape[:2], audio=out / f"{name}.wav") as writer:
-        for start in range(0, len(motion), 256):  # a long clip does not fit in memory at once
-            for image in renderer.render(motion[start : start + 256]):
+        performance, controls = follow_script(performance, utterance, track, rng)
+        controls.save(base.with_name(f"{base.name}.controls.json"))
+        entry |= {"controls": f"{base.name}.controls.json", "track": track}
+    Image.fromarray(portrait).save(files["portrait"], optimize=True)
+    write_wav(files["audio"], utterance.waveform)
+    with VideoWriter(files["ref"], portrait.shape[:2], audio=files["audio"]) as writer:
+        for start in range(0, len(performance), 256):  # a long clip does not fit in memory at once
+            for image in renderer.render(performance[start : start + 256]):
                 writer.write(image)
-    labels = {field.name: getattr(motion, field.name) for field in dataclasses.fields(motion)}
-    np.savez_compressed(out / f"{name}.labels.npz", **labels, mouth_open=renderer.mouth_open(motion))
-    return entry | {
-        "ref": f"{name}.mp4", "portrait": f"{name}.portrait.png", "audio": f"{name}.wav", "labels": f"{name}.labels.npz",
-        "num_frames": len(motion), "identity": str(identity), "voice": utterance.voice, "text": utterance.text,
+    labels = {field.name: getattr(performance, field.name) for field in dataclasses.fields(performance)}
+    np.savez_compressed(files["labels"], **labels, mouth_open=renderer.mouth_open(performance))
+    return entry | names | {
+        "num_frames": len(performance), "identity": str(identity), "voice": utterance.voice, "text": utterance.text,
         "licence": utterance.licence,
     }  # fmt: skip
-
-
-def follow_script(
-    motion: Motion, utterance: Utterance, track: str, rng: np.random.Generator
-) -> tuple[Motion, Controls]:
-    """The same motion with one control track stepped through its range, a new value every `HOLD` frames, and the
-    script.
-    """
-    from eartalking.motion.face_units import compose_face_units
-    from eartalking.synth.visemes import speech_mouth
-
-    steps = -(-len(motion) // HOLD)
-    if track == EMOTION_TRACK:
-        chosen = np.resize(rng.permutation(np.arange(1, len(EMOTIONS))), steps)
-        values: list = [(EMOTIONS[index], 1.0) for index in chosen]
-        held = {
-            "emotion": np.repeat(chosen, HOLD)[: len(motion)].astype(np.int32),
-            "emotion_intensity": np.ones(len(motion), np.float32),
-        }
-    else:
-        low, high = CONTROL_RANGES[track]
-        # Alternately from the upper and the lower part of the range, so that every step can be seen; lids are open or
-        # closed.
-        parts = [(low, low / 3) if step % 2 else (high / 3, high) for step in range(steps)]
-        values = [float(step % 2) if track == "blink" else float(rng.uniform(*part)) for step, part in enumerate(parts)]
-        column = np.repeat(values, HOLD)[: len(motion)].astype(np.float32)
-        held = {track: column}
-    labels = {field.name: getattr(motion, field.name).copy() for field in dataclasses.fields(motion)}
-    columns = {"yaw": ("head_pose", 0), "pitch": ("head_pose", 1), "roll": ("head_pose", 2)}
-    columns |= {"gaze_yaw": ("gaze", 0), "gaze_pitch": ("gaze", 1)}
-    for key, column in held.items():
-        name, index = columns.get(key, (key, None))
-        labels[name][... if index is None else (slice(None), index)] = column
-    mouth = speech_mouth(utterance.phones, utterance.waveform, len(motion))
-    expression = [labels[key] for key in ("blink", "brow", "smile", "mouth_scale", "emotion", "emotion_intensity")]
-    keyframes = []
-    for step, value in enumerate(values):
-        keyframes.append((step * HOLD / FPS, value))
-        if track != EMOTION_TRACK:
-            keyframes.append(
-                ((min((step + 1) * HOLD, len(motion)) - 1) / FPS, value)
-            )  # held until the last frame before the step
-    return type(motion)(**(labels | {"face_units": compose_face_units(mouth, *expression)})), Controls(
-        {track: keyframes}
-    )
 
 
 def write_wav(path: Path, waveform: np.ndarray) -> None:
@@ -234,107 +195,12 @@ def write_wav(path: Path, waveform: np.ndarray) -> None:
         file.writeframes((np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
 
 
-def _utterances(corpus: Path) -> list[Utterance]:
-    """All of a corpus, every third a recorded prompt as long as there are some: any first part of the list is mixed."""
-    from eartalking.synth.speech import Utterance, corpus_files
-
-    loaded = [Utterance.load(path) for path in corpus_files(corpus)]
-    rng = np.random.default_rng(0)
-    loaded = [loaded[index] for index in rng.permutation(len(loaded))]
-    real = [utterance for utterance in loaded if utterance.voice.startswith("prompts/")]
-    other = [utterance for utterance in loaded if not utterance.voice.startswith("prompts/")]
-    mixed = []
-    while real or other:
-        take = real if real and (len(mixed) % 3 == 2 or not other) else other
-        mixed.append(take.pop(0))
-    return mixed
-
-
-def _spans(utterances: list[Utterance], plan: Suite, count: int, rng: np.random.Generator) -> Iterator[Utterance]:
-    """One span per utterance; long ones are joined from many."""
-    if plan.lengths:
-        start = 0
-        for seconds in plan.lengths[:count]:
-            joined, start = _joined(utterances, start, seconds)
-            yield joined
-        return
-    found = 0
-    for utterance in utterances * 2:  # a second round through a small corpus gives other spans of it
-        if found == count:
-            return
-        span = _span(utterance, round(rng.uniform(plan.shortest, plan.longest) * FPS) / FPS, rng)
-        if span is not None:
-            found += 1
-            yield span
-    if found < count:
-        raise ValueError(
-            f"the corpus gives {found} clips with enough speech, {count} are wanted: make a longer one (--hours)"
-        )
-
-
-def _span(utterance: Utterance, seconds: float, rng: np.random.Generator) -> Utterance | None:
-    """The span with the most speech of some random ones; None when even that is mostly silence."""
-    from eartalking.synth.clips import cut
-
-    if utterance.seconds < seconds:
-        return None
-    starts = rng.uniform(0, utterance.seconds - seconds, SPAN_DRAWS)
-    spans = [cut(utterance, float(start), float(start + seconds)) for start in starts]
-    best = max(spans, key=_speech_share)
-    return best if _speech_share(best) >= SMALLEST_SPEECH_SHARE else None
-
-
-def _speech_share(utterance: Utterance) -> float:
-    return sum(end - start for phone, start, end in utterance.phones if phone != "SIL") / utterance.seconds
-
-
-def _joined(utterances: list[Utterance], start: int, seconds: float) -> tuple[Utterance, int]:
-    """Utterances one after the other, cut to that length, and the index of the next one."""
-    from eartalking.synth.clips import cut
-
-    parts, length = [], 0.0
-    while length < seconds:
-        parts.append(utterances[start % len(utterances)])
-        length += parts[-1].seconds
-        start += 1
-    phones, stresses, time = [], [], 0.0
-    for part in parts:
-        phones += [(phone, time + a, time + b) for phone, a, b in part.phones]
-        stresses += [time + stress for stress in part.stresses]
-        time += part.seconds
-    licences = " + ".join(sorted({part.licence for part in parts}))
-    whole = dataclasses.replace(
-        parts[0], waveform=np.concatenate([part.waveform for part in parts]), phones=phones, stresses=stresses,
-        text="", voice="many", licence=licences,
-    )  # fmt: skip
-    return cut(whole, 0.0, seconds), start
-
-
-def _corpus(folder: Path) -> Path:
-    """A corpus of the test split from the voices that are installed, made once."""
-    from eartalking.synth.speech import build_corpus, utterances
-
-    if (folder / "manifest.csv").is_file():
-        return folder
-    working = []
-    for engine in ("espeak", "flite", "prompts"):
-        try:
-            working += [engine] if next(utterances("test", 1e-3, 0, (engine,)), None) is not None else []
-        except (RuntimeError, ImportError, OSError):
-            continue
-    if not working:
-        raise RuntimeError("no voice is installed: pip install espeakng-loader pocketsphinx, or apt install flite "
-                           "asterisk-core-sounds-en-g722 asterisk-core-sounds-en, or give --speech")  # fmt: skip
-    build_corpus(folder, "test", CORPUS_HOURS, 0, tuple(working))
-    return folder
-
-
 def _renderer(size: int) -> Renderer:
     from eartalking.synth.render import Renderer
 
     try:
         return Renderer(size=size, map_size=size // 4)
-    except Exception as error:  # a machine without EGL fails in many ways that all mean this
+    except Exception as error:  # without an EGL driver moderngl raises plain Exceptions
         raise RuntimeError(f"nothing can be rendered here ({error}): apt install libegl1 libgl1-mesa-dri") from error
 
 
@@ -352,37 +218,34 @@ def from_videos(out: Path, videos: Path, seconds: float = 10.0, size: int = 256)
     entries, problems = [], []
     for path in tqdm(paths, unit="video"):
         try:
-            entries.append(
-                _from_video(
-                    path, path.relative_to(videos).with_suffix("").as_posix().replace("/", "_"), out, seconds, size
-                )
-            )
+            name = path.relative_to(videos).with_suffix("").as_posix().replace("/", "_")
+            entries.append(_from_video(path, out / name, seconds, size))
         except InputError as error:
             problems.append(str(error))
     _write_manifest(out, {"suite": "videos", "source": Path(videos).name, "size": size, "fps": FPS}, entries)
     return problems
 
 
-def _from_video(path: Path, name: str, out: Path, seconds: float, size: int) -> dict[str, object]:
+def _from_video(path: Path, base: Path, seconds: float, size: int) -> dict[str, object]:
+    """Write the clip's files beside `base`; its entry in the manifest."""
     video = read_video(path, FPS)
     if video.waveform is None:
         raise InputError(path, "the video has no sound track")
     frames = [frame for frame, _ in zip(video.frames, range(round(seconds * FPS)), strict=False)]
-    looked = [
-        find_face(frames[index]) for index in np.linspace(0, len(frames) - 1, min(9, len(frames))).round().astype(int)
-    ]
-    boxes = [box for box in looked if box is not None]
+    looks = np.linspace(0, len(frames) - 1, min(FACE_LOOKS, len(frames))).round().astype(int)
+    boxes = [box for index in looks if (box := find_face(frames[index])) is not None]
     if not boxes:
         raise InputError(path, "no face found")
-    box = tuple(float(edge) for edge in np.median(boxes, axis=0))
-    images = [crop_around(frame, box, size).image for frame in frames]
-    Image.fromarray(images[0]).save(out / f"{name}.portrait.png")
-    write_wav(out / f"{name}.wav", video.waveform[: len(images) * SAMPLE_RATE // FPS])
-    with VideoWriter(out / f"{name}.mp4", (size, size), audio=out / f"{name}.wav") as writer:
+    left, top, right, bottom = np.median(boxes, axis=0).tolist()
+    images = [crop_around(frame, (left, top, right, bottom), size).image for frame in frames]
+    names = {"ref": f"{base.name}.mp4", "portrait": f"{base.name}.portrait.png", "audio": f"{base.name}.wav"}
+    files = {key: base.with_name(name) for key, name in names.items()}
+    Image.fromarray(images[0]).save(files["portrait"])
+    write_wav(files["audio"], video.waveform[: len(images) * SAMPLE_RATE // FPS])
+    with VideoWriter(files["ref"], (size, size), audio=files["audio"]) as writer:
         for image in images:
             writer.write(image)
-    files = {"ref": f"{name}.mp4", "portrait": f"{name}.portrait.png", "audio": f"{name}.wav"}
-    return {"name": name, "kind": "video", **files, "num_frames": len(images)}
+    return {"name": base.name, "kind": "video", **names, "num_frames": len(images)}
 
 
 def _write_manifest(out: Path, about: dict[str, object], entries: list[dict[str, object]]) -> None:
@@ -396,9 +259,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the set; clips already there are kept")
     parser.add_argument("--suite", choices=SUITES, default="quick")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--speech", type=Path, help="corpus of the test split (default: made from the installed voices)"
-    )
+    speech = "corpus of the test split (default: made from the installed voices)"
+    parser.add_argument("--speech", type=Path, help=speech)
     parser.add_argument("--count", type=int, help="clips (default: the suite's number)")
     parser.add_argument("--size", type=int, default=256, help="pixels per side")
     parser.add_argument("--videos", type=Path, help="make the set from this folder of real videos instead")
@@ -414,16 +276,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}")
         return 1
     clips = read_manifest(args.out)
-    print(
-        json.dumps(
-            {
-                "clips": len(clips),
-                "frames": sum(clip.num_frames for clip in clips),
-                "out": str(args.out),
-                "problems": problems,
-            }
-        )
-    )
+    result = {"clips": len(clips), "frames": sum(clip.num_frames for clip in clips), "out": str(args.out)}
+    print(json.dumps(result | {"problems": problems}))
     return 0
 
 

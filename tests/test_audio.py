@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny_model import tiny_model
 from torch import Tensor, nn
-from torchmetrics_door import declare_torchvision_operators
 
 from eartalking import StreamSession, load_model
 from eartalking.audio import (
@@ -29,7 +28,6 @@ from eartalking.checkpoint import save_model
 from eartalking.config import SAMPLES_PER_FRAME, TINY, AudioConfig
 from eartalking.modules.conv import CausalConv1d
 
-declare_torchvision_operators()  # transformers imports torchvision, too, where there is one
 Encoder = AudioEncoder | Wav2Vec2AudioEncoder
 WAV2VEC2 = AudioConfig(encoder="wav2vec2", dim=24, wav2vec2_layers=1, wav2vec2_past=3)
 

@@ -19,7 +19,7 @@ from benchmarks.gates.table import control as measure_module
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import ControlFrame
 from eartalking.perception.face_reader import READINGS, FaceReading
-from eartalking.synth.performance import Motion
+from eartalking.synth.performance import Performance
 from eartalking.synth.speech import Utterance
 from eartalking.synth.visemes import PHONES
 from eartalking.training.face_reader_data import targets
@@ -40,11 +40,11 @@ class Notebook:
     """A renderer that writes each state down and paints its number; a reader that looks the number up."""
 
     def __init__(self, late: int = 0) -> None:
-        self.states: list[Motion] = []
+        self.states: list[Performance] = []
         self.identity, self.late = None, late
         self.accuracy = {**dict.fromkeys(READINGS, 0.0), "blink_side": 1.0, "emotion_recognised": 1.0}
 
-    def render(self, motion: Motion) -> np.ndarray:
+    def render(self, motion: Performance) -> np.ndarray:
         self.states.append(motion)
         number = len(self.states) - 1
         image = np.zeros((1, 64, 64, 3), np.uint8)
@@ -53,7 +53,7 @@ class Notebook:
 
     def read(self, frames: np.ndarray) -> FaceReading:
         numbers = frames[:, 0, 0].astype(int) @ [65536, 256, 1]
-        seen = Motion.concat([self.states[max(0, number - self.late)] for number in numbers])
+        seen = Performance.concat([self.states[max(0, number - self.late)] for number in numbers])
         labels = {field.name: torch.from_numpy(getattr(seen, field.name)) for field in dataclasses.fields(seen)}
         values = targets(labels | {"mouth_open": torch.zeros(len(seen))}).numpy()
         return FaceReading(

@@ -13,25 +13,25 @@ import torch
 
 from benchmarks import compare
 from benchmarks.compare import _said
+from benchmarks.leaderboard import method_latency
 from benchmarks.leaderboard.method_latency import KEYS, live_first, measure
 from benchmarks.leaderboard.plots import draw, offset_curves
 from benchmarks.leaderboard.requests import load_requests
 from benchmarks.leaderboard.rows import (
     METRICS,
     columns,
+    in_order,
     latency_cells,
     markdown,
     merged,
-    method_latency,
     metric_cells,
     paper_rows,
-    ranked,
     read_csv,
     write_csv,
 )
+from benchmarks.leaderboard.table import Choice, best, read_table
 from benchmarks.methods.base import Method, Request, Sound
-from demo.leaderboard import Choice, best, provenance, read_leaderboard
-from demo.leaderboard import ranked as demo_ranked
+from demo.leaderboard import provenance, ranking
 from eartalking import TalkingHeadModel
 from eartalking.checkpoint import save_model
 from eartalking.config import TINY
@@ -73,8 +73,23 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
     checkpoint: Path, two_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = f"ground_truth,static_portrait,tiny={checkpoint},clip_diffusion"
-    arguments = ["--methods", methods, "--testset", str(two_clips), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"),
-                 "--metrics", "psnr,flicker", "--no-latency", "--threads", "1", "--checkpoint", str(checkpoint)]  # fmt: skip
+    arguments = [
+        "--methods",
+        methods,
+        "--testset",
+        str(two_clips),
+        "--out",
+        str(tmp_path / "out"),
+        "--work",
+        str(tmp_path / "work"),
+        "--metrics",
+        "psnr,flicker",
+        "--no-latency",
+        "--threads",
+        "1",
+        "--checkpoint",
+        str(checkpoint),
+    ]
     assert compare.main(arguments) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["methods"] == 4
     rows = {row["method"]: row for row in read_csv(tmp_path / "out" / "leaderboard.csv") if row["source"] == "measured"}
@@ -91,9 +106,9 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
             and rows[name]["command"]
         )
     assert len({rows[name]["protocol"] for name in ("ground_truth", "static_portrait", "tiny")}) == 1
-    shown = read_leaderboard(tmp_path / "out" / "leaderboard.csv")  # the demo's tab
-    ranking = demo_ranked(shown, Choice(True, "quick", "psnr", best(shown, "psnr")))
-    assert ranking["method"][0] == "ground_truth" and ranking["rank"].iloc[-1] is None and len(ranking) == 4
+    shown = read_table(tmp_path / "out" / "leaderboard.csv")  # the demo's tab
+    table = ranking(shown, Choice(True, "quick", "psnr", best(shown, "psnr")))
+    assert table["method"][0] == "ground_truth" and table["rank"].iloc[-1] is None and len(table) == 4
     number = 1 + next(index for index, entry in enumerate(shown) if entry["method"] == "tiny")
     assert all(rows["tiny"][key] in provenance(shown, number) for key in ("protocol", "version", "hardware", "date"))
     # What cannot be run has a row with its reason, and no number.
@@ -114,8 +129,21 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
 
 
 def test_the_file_comes_back_as_it_was(tmp_path: Path) -> None:
-    scores = [{"metric": "psnr", "value": 31.25, "ci_low": 30.5, "ci_high": 32.0, "n_videos": 4, "n_frames": 80, "coverage": 0.5,
-               "direction": "higher", "network": "-", "tier": "none", "note": "half, \"quoted\"\nand broken"}]  # fmt: skip
+    scores = [
+        {
+            "metric": "psnr",
+            "value": 31.25,
+            "ci_low": 30.5,
+            "ci_high": 32.0,
+            "n_videos": 4,
+            "n_frames": 80,
+            "coverage": 0.5,
+            "direction": "higher",
+            "network": "-",
+            "tier": "none",
+            "note": 'half, "quoted"\nand broken',
+        }
+    ]
     scores.append(
         scores[0]
         | {"metric": "fid", "value": None, "ci_low": None, "ci_high": None, "direction": "lower", "note": "no weights"}
@@ -142,7 +170,7 @@ def test_papers_are_cited_and_never_ranked() -> None:
     full = next(entry for entry in papers if entry["method"] == "EARTalking full")
     assert (full["fid"], full["fvd"], full["sync_c"]) == (18.981, 363.909, 5.707)
     rows = [row("good", sync_c_synthtalk=0.4), row("none"), row("bad", sync_c_synthtalk=0.1), *papers]
-    assert [entry["method"] for entry in ranked(rows, "quick")] == ["good", "bad", "none"]
+    assert [entry["method"] for entry in in_order(rows, "quick")] == ["good", "bad", "none"]
     assert "figures" in markdown(rows).split("Figures from papers")[1]
 
 
@@ -199,7 +227,7 @@ def test_the_shipped_leaderboard_can_be_read() -> None:
     assert len({entry["protocol"] for entry in measured if entry["protocol"]}) == len(
         {entry["suite"] for entry in measured}
     )
-    assert {entry["method"] for entry in read_leaderboard(SHIPPED)} == {entry["method"] for entry in rows}
+    assert {entry["method"] for entry in read_table(SHIPPED)} == {entry["method"] for entry in rows}
 
 
 def test_bad_calls_end_with_one_line(two_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,17 +272,14 @@ def test_latency_counts_the_sound_that_is_needed(two_clips: Path) -> None:
 def test_processes_share_the_features_of_a_method(two_clips: Path, tmp_path: Path) -> None:
     for clip in json.loads((two_clips / "manifest.json").read_text())["clips"]:
         shutil.copy(two_clips / clip["ref"], tmp_path)
-    arguments = {
-        "protocol": Protocol(crop="none"),
-        "metrics": ["psnr", "ssim"],
-        "manifest": two_clips / "manifest.json",
-    }
-    alone = score(tmp_path, cache=tmp_path / "alone", progress=False, **arguments)
+    manifest = two_clips / "manifest.json"
+    arguments = {"protocol": Protocol(crop="none"), "metrics": ["psnr", "ssim"], "title": None}
+    alone = score(tmp_path, manifest, cache=tmp_path / "alone", **arguments)
     for process in range(2):
         before = len(list((tmp_path / "shared").rglob("*.npz")))
-        fill_cache(tmp_path, cache=tmp_path / "shared", share=(process, 2), title=None, **arguments)
+        fill_cache(tmp_path, manifest, cache=tmp_path / "shared", share=(process, 2), **arguments)
         assert len(list((tmp_path / "shared").rglob("*.npz"))) - before == alone.computed / 2
-    shared = score(tmp_path, cache=tmp_path / "shared", progress=False, **arguments)
+    shared = score(tmp_path, manifest, cache=tmp_path / "shared", **arguments)
     assert shared.computed == 0 and shared.rows == alone.rows and shared.clips == alone.clips
 
 

@@ -19,7 +19,6 @@ from demo_app import LIMITS, PHOTO, served, tiny_engine, write_voice
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-import eartalking
 from demo.sessions import Sessions
 from eartalking import Controls
 from eartalking.generate import main
@@ -59,7 +58,7 @@ def test_generate_is_the_command_line(
         handle_file(str(PHOTO)), handle_file(str(voice)), CONTROLS, 7, False, True, api_name="/generate"
     )
     sessions = page[1]
-    monkeypatch.setattr(eartalking, "load_model", lambda checkpoint, device: sessions.engine.model)
+    monkeypatch.setattr("eartalking.generate.load_model", lambda checkpoint, device: sessions.engine.model)
     (tmp_path / "controls.json").write_text(json.dumps(CONTROLS))
     files = ["-o", str(tmp_path / "line.mp4"), "--controls", str(tmp_path / "controls.json")]
     pixels, write = hashlib.sha256(), VideoWriter.write
@@ -197,9 +196,15 @@ def test_frames_are_not_compressed_once_more_on_their_way(page: tuple[str, Sessi
         take = sessions.start_take(session, controls=Controls(), seed=0)
         host, port = address.removeprefix("http://").rstrip("/").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
-            lines = [f"GET /{take.url}/stream HTTP/1.1", f"Host: {host}:{port}", "Connection: Upgrade", "Upgrade: websocket",
-                     "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-                     "Sec-WebSocket-Extensions: permessage-deflate"]  # fmt: skip
+            lines = [
+                f"GET /{take.url}/stream HTTP/1.1",
+                f"Host: {host}:{port}",
+                "Connection: Upgrade",
+                "Upgrade: websocket",
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+                "Sec-WebSocket-Extensions: permessage-deflate",
+            ]
             connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
             answer = b""
             while b"\r\n\r\n" not in answer:

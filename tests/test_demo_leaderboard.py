@@ -8,22 +8,19 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from demo.leaderboard import (
+from benchmarks.leaderboard.table import (
     LARGEST,
     SMALLEST,
     ZERO,
     Choice,
     best,
-    build_leaderboard_tab,
     is_measured,
     metrics,
     offered,
-    plot_table,
-    provenance,
-    ranked,
-    read_leaderboard,
+    read_table,
     suites,
 )
+from demo.leaderboard import build_leaderboard_tab, plot_table, provenance, ranking
 from eartalking.errors import InputError
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -45,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_cells_are_numbers_where_the_column_is(path: Path) -> None:
-    rows = read_leaderboard(path)
+    rows = read_table(path)
     assert rows[1] == {
         "method": "ours",
         "source": "measured",
@@ -62,28 +59,28 @@ def test_cells_are_numbers_where_the_column_is(path: Path) -> None:
 
 
 def test_copied_rows_are_never_ranked_with_measured_ones(path: Path) -> None:
-    rows = read_leaderboard(path)
-    table = ranked(rows, Choice(measured=True, metric="fid_lite0", best=SMALLEST))
+    rows = read_table(path)
+    table = ranking(rows, Choice(measured=True, metric="fid_lite0", best=SMALLEST))
     assert (
         list(table["method"]) == ["ours", "slow", "nameless"]
         and list(table["rank"]) == [1, 2, None]
         and list(table["row"]) == [2, 1, 3]
     )
-    copied = ranked(rows, Choice(measured=False, metric="fid_lite0", best=SMALLEST))
+    copied = ranking(rows, Choice(measured=False, metric="fid_lite0", best=SMALLEST))
     assert list(copied["method"]) == ["theirs"] and list(copied["rank"]) == [1]
-    assert list(ranked(rows, Choice(True, metric="sync_c", best=LARGEST))["method"]) == ["ours", "slow", "nameless"]
+    assert list(ranking(rows, Choice(True, metric="sync_c", best=LARGEST))["method"]) == ["ours", "slow", "nameless"]
     assert list(plot_table(rows, Choice(True), "ttff_ms", "fid_lite0")["method"]) == ["slow", "ours"]
     assert not len(plot_table(rows, Choice(False), "ttff_ms", "fid_lite0"))
 
 
 def test_only_metrics_with_values_are_offered(path: Path) -> None:
-    rows = read_leaderboard(path)
+    rows = read_table(path)
     assert offered(rows, Choice(True)) == ["fid_lite0", "sync_c", "ttff_ms"]
     assert offered(rows, Choice(False)) == ["fid_lite0", "sync_c"]
 
 
 def test_direction_is_the_file_s_word_before_the_name_s(path: Path) -> None:
-    rows = read_leaderboard(path)
+    rows = read_table(path)
     assert [best(rows, name) for name in ("fid_lite0", "sync_c", "ttff_ms")] == [SMALLEST, LARGEST, SMALLEST]
     assert best([{"zeal": 1.0, "zeal_direction": "higher"}], "zeal") == LARGEST
     assert best([{"fid": 1.0, "fid_direction": "↑"}], "fid") == LARGEST
@@ -93,29 +90,29 @@ def test_direction_is_the_file_s_word_before_the_name_s(path: Path) -> None:
         for name, value in (("a", -3.0), ("b", 1.0), ("c", 0.0))
     ]
     assert best(table, "av_offset") == ZERO
-    assert list(ranked(table, Choice(True, metric="av_offset", best=ZERO))["method"]) == ["c", "b", "a"]
+    assert list(ranking(table, Choice(True, metric="av_offset", best=ZERO))["method"]) == ["c", "b", "a"]
 
 
 def test_suites_are_never_ranked_together() -> None:
     cells = (("a", "quick", 1.0), ("b", "full", 9.0), ("c", "quick", 2.0))
     rows = [{"method": name, "suite": suite, "psnr": value} for name, suite, value in cells]
     assert suites(rows, True) == ["quick", "full"]
-    assert list(ranked(rows, Choice(True, "quick", "psnr", LARGEST))["method"]) == ["c", "a"]
+    assert list(ranking(rows, Choice(True, "quick", "psnr", LARGEST))["method"]) == ["c", "a"]
     assert list(plot_table(rows, Choice(True, "full"), "psnr", "psnr")["method"]) == ["b"]
 
 
 def test_any_columns_will_do(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("who,zeal,colour\na,1,red\nb,3,\n")
-    rows = read_leaderboard(path)
-    table = ranked(rows, Choice(True, metric="zeal", best=LARGEST))
+    rows = read_table(path)
+    table = ranking(rows, Choice(True, metric="zeal", best=LARGEST))
     assert list(table["who"]) == ["b", "a"] and metrics(rows) == ["zeal"]
     path.write_text("who\na\n")
-    assert list(ranked(read_leaderboard(path), Choice(True))["who"]) == ["a"]
+    assert list(ranking(read_table(path), Choice(True))["who"]) == ["a"]
 
 
 def test_provenance_has_every_column_and_is_no_markup(path: Path) -> None:
-    page = provenance(read_leaderboard(path), 2)
+    page = provenance(read_table(path), 2)
     cells = ("ours", "measured", "12.3", "11.1", "4.1", "151.3", "64", "abc", "with a comma")
     for column, cell in zip(TABLE.splitlines()[0].split(","), cells, strict=True):
         assert column.removeprefix("fid_lite0_") in page and cell in page
@@ -137,12 +134,12 @@ def test_a_bad_file_is_one_error_with_its_cause(tmp_path: Path, text: str, cause
     path = tmp_path / "leaderboard.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=cause):
-        read_leaderboard(path)
+        read_table(path)
 
 
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none.csv"):
-        read_leaderboard(tmp_path / "none.csv")
+        read_table(tmp_path / "none.csv")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""The canonical networks and formulas against the packages that define them, at real shapes with random weights.
+"""The canonical networks and formulas against other packages' versions of them, at real shapes with random weights.
 
-Those packages are `requirements-parity.txt`; a test is skipped where its package is not installed.
+Packages that only these tests need are in `requirements-parity.txt`; a test is skipped where its own is missing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torchmetrics_door  # noqa: F401  (before anything imports torchvision)
+from networks_on_disk import randomise, save_random_inception
+from scipy.linalg import eigvals
 from torch import Tensor, nn
 
+from eartalking.modules.torchvision_operators import declare_torchvision_operators
 from eval.metrics.distribution import i3d_features
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.sync import offset_curve, sync_scores
-from eval.networks.inception import FidInception, inception_features
+from eval.networks.inception import inception_features, load_inception
 from eval.networks.lpips_alex import LpipsAlex
-from eval.networks.syncnet_v2 import SyncNetV2, mfcc
+from eval.networks.syncnet_v2 import SyncNetV2
+
+declare_torchvision_operators()  # most of these packages import torchvision
 
 
 def package_file(package: str, name: str) -> Path:
@@ -30,23 +34,6 @@ def package_file(package: str, name: str) -> Path:
     if spec is None or spec.origin is None:
         pytest.skip(f"{package} is not installed (requirements-parity.txt)")
     return Path(spec.origin).parent / name
-
-
-def randomise(network: nn.Module) -> None:
-    """Weights under which every layer passes something on, batch statistics included."""
-    generator = torch.Generator().manual_seed(5)
-    for name, value in [*network.named_parameters(), *network.named_buffers()]:
-        if name.endswith("num_batches_tracked"):
-            continue
-        with torch.no_grad():
-            if name.endswith("running_var"):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-            elif value.ndim > 1:
-                value.copy_(torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5)
-            else:
-                value.copy_(
-                    0.1 * torch.randn(value.shape, generator=generator) + name.endswith(("bn.weight", "bn1.weight"))
-                )
 
 
 # ---- the Fréchet distance ----------------------------------------------------
@@ -76,35 +63,51 @@ def test_frechet_distance_agrees_with(package: str, counts: tuple[int, int]) -> 
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.parametrize("counts", [(300, 250), (40, 300), (40, 30)], ids=["n > d", "one n < d", "n < d"])
+def test_frechet_distance_is_its_formula_by_scipy(counts: tuple[int, int]) -> None:
+    """The trace of the root of S1 S2 is the sum of the roots of its eigenvalues."""
+    a, b = (x.astype(np.float64) for x in (features(counts[0], 64, 1), features(counts[1], 64, 2, 0.1)))
+    covariances = [np.cov(x, rowvar=False) for x in (a, b)]
+    roots = np.sqrt(np.maximum(eigvals(covariances[0] @ covariances[1]).real, 0))
+    spread = sum(np.trace(covariance) for covariance in covariances) - 2 * roots.sum()
+    assert frechet_distance(a, b) == pytest.approx(np.square(a.mean(0) - b.mean(0)).sum() + spread, rel=1e-5)
+
+
 # ---- Inception --------------------------------------------------------------
 
 
-def test_inception_is_the_one_of_pytorch_fid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    theirs = pytest.importorskip("pytorch_fid.inception")
-    network = FidInception()
-    randomise(network)
-    weights = network.state_dict() | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    monkeypatch.setattr(theirs, "load_state_dict_from_url", lambda *_, **__: weights)  # the file cannot be had here
-    reference = theirs.InceptionV3([3]).eval()
-    torch.save(weights, tmp_path / "inception.pth")
-    frames = np.random.default_rng(0).integers(0, 256, (2, 200, 180, 3), dtype=np.uint8)
+def test_inception_is_the_one_of_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytorch-fid's network, loaded from a file by us, against another package's from the same file."""
+    theirs = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    path = tmp_path / "inception.pth"
+    save_random_inception(path, monkeypatch)
+    reference = theirs.FeatureExtractorInceptionV3("inception", ["2048"], str(path)).eval()
+    network = load_inception(path)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 299, 299), dtype=np.uint8))
     with torch.inference_mode():
-        wanted = reference(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)[0].flatten(1).numpy()
-    found = inception_features(FidInception.load(tmp_path / "inception.pth"), frames)
+        wanted = reference(images)[0].numpy()
+        # It scales by (x - 128) / 128, and resizes in another way: so at the network's own size, and in its scale.
+        found = network(images.float() / 256)[0].flatten(1).numpy()
     assert found.shape == (2, 2048) and wanted.std() > 1e-3
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
+def test_fid_features_are_of_images_in_0_to_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_random_inception(tmp_path / "inception.pth", monkeypatch)
+    network = load_inception(tmp_path / "inception.pth")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 200, 180, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        # Bilinear to 299 without antialiasing, then 2x - 1: pytorch-fid's preprocessing, written out.
+        images = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+        x = 2 * nn.functional.interpolate(images, size=(299, 299), mode="bilinear", align_corners=False) - 1
+        for block in network.blocks:
+            x = block(x)
+    found = inception_features(network, frames)
+    assert found.shape == (2, 2048) and found.dtype == np.float32
+    np.testing.assert_allclose(found, x.flatten(1).numpy(), rtol=1e-5, atol=1e-6)
+
+
 # ---- SyncNet ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seconds", [0.01, 1.0, 2.345])
-def test_mfcc_is_the_one_of_python_speech_features(seconds: float) -> None:
-    reference = pytest.importorskip("python_speech_features")
-    samples = (np.random.default_rng(0).normal(size=round(16000 * seconds)) * 4000).astype(np.int16)
-    if seconds > 1:
-        samples[4000:9000] = 0  # digital silence, where logarithms need their floor
-    np.testing.assert_allclose(mfcc(samples / 32767), reference.mfcc(samples, 16000), rtol=1e-6, atol=1e-8)
 
 
 def test_syncnet_is_the_one_of_syncnet_python() -> None:
@@ -176,28 +179,27 @@ def test_i3d_gets_what_cd_fvd_gives_it() -> None:
 # ---- LPIPS ------------------------------------------------------------------
 
 
-def test_lpips_is_the_one_of_lpips() -> None:
-    package = pytest.importorskip("lpips")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reference = package.LPIPS(
-            net="alex", pnet_rand=True, verbose=False
-        ).eval()  # a random trunk, the published linear weights
-    trunk = {}
-    for index, place in enumerate((0, 3, 6, 8, 10), start=1):
-        conv = getattr(reference.net, f"slice{index}")._modules[str(place)]
-        trunk |= {f"features.{place}.weight": conv.weight, f"features.{place}.bias": conv.bias}
-    network = LpipsAlex()
-    network.set_weights(trunk, reference.state_dict())
+def test_lpips_is_the_one_of_torchmetrics(tmp_path: Path) -> None:
+    """The package lpips, its trunk loaded from a file by us, against torchmetrics' own copy of the metric."""
+    from torchmetrics.functional.image.lpips import _LPIPS
+    from torchvision.models import alexnet
+
+    trunk = alexnet(weights=None)
+    randomise(trunk)
+    torch.save(trunk.state_dict(), tmp_path / "alexnet.pth")
+    network = LpipsAlex(tmp_path / "alexnet.pth")
+    reference = _LPIPS(net="alex", pnet_rand=True).eval()  # a random trunk, the published linear weights
+    for name, value in reference.net.state_dict().items():
+        value.copy_(trunk.state_dict()[f"features.{name.split('.', 1)[1]}"])
     rng = np.random.default_rng(0)
     frames, truth = (rng.integers(0, 256, (2, 128, 96, 3), dtype=np.uint8) for _ in range(2))
     with torch.inference_mode():
-        wanted = (
-            reference(*(torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (frames, truth)))
-            .flatten()
-            .numpy()
-        )
+        images = (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (frames, truth))
+        wanted = reference(*images).flatten().numpy()
     found = network.distances(frames, truth)
     assert found.min() > 0
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     np.testing.assert_array_equal(network.distances(frames, frames), 0)
+    torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, tmp_path / "other.pth")
+    with pytest.raises(RuntimeError, match="no AlexNet: features.0.bias is missing"):
+        LpipsAlex(tmp_path / "other.pth")

@@ -53,17 +53,9 @@ def test_identical_folders_give_the_known_answers(truth: Path, tmp_path: Path, c
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_bytes(path.read_bytes())
     names = "fid,fid_lite0,fvd_lite0,perceptual_lite0,psnr,ssim"
-    folders = [
-        "--pred",
-        str(tmp_path / "pred"),
-        "--ref",
-        str(truth),
-        "--weights",
-        str(tmp_path),
-        "--cache",
-        str(tmp_path / "cache"),
-    ]
-    assert main([*folders, "--out", str(out), "--crop", "none", "--metrics", names, "--threads", "1"]) == 0
+    folders = {"pred": tmp_path / "pred", "ref": truth, "weights": tmp_path, "cache": tmp_path / "cache"}
+    given = [part for name, folder in folders.items() for part in (f"--{name}", str(folder))]
+    assert main([*given, "--out", str(out), "--crop", "none", "--metrics", names, "--threads", "1"]) == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     with open(out, newline="") as file:
         rows = {row["metric"]: row for row in csv.DictReader(file)}
@@ -77,10 +69,8 @@ def test_identical_folders_give_the_known_answers(truth: Path, tmp_path: Path, c
     details = json.loads((tmp_path / "results.clips.json").read_text())
     assert {row["clip"] for row in details} == {"a", "b", "sub/c"} and len(details) == 18
     assert "eval.run" in rows["ssim"]["command"] and str(truth) in rows["ssim"]["command"]
-    assert (
-        len({row["row_id"] for row in rows.values()}) == len(rows)
-        and len({row["protocol"] for row in rows.values()}) == 1
-    )
+    assert len({row["row_id"] for row in rows.values()}) == len(rows)
+    assert len({row["protocol"] for row in rows.values()}) == 1
 
 
 def test_a_second_run_computes_only_what_changed(truth: Path, tmp_path: Path) -> None:
@@ -89,7 +79,7 @@ def test_a_second_run_computes_only_what_changed(truth: Path, tmp_path: Path) ->
     video(tmp_path / "pred" / "sub" / "c.mp4", moving(seed=9))
 
     def run() -> tuple[list[dict], int]:
-        scores = score(tmp_path / "pred", truth, FRAMED, FAST, cache=tmp_path / "cache", progress=False)
+        scores = score(tmp_path / "pred", truth, FRAMED, FAST, cache=tmp_path / "cache", title=None)
         return scores.rows, scores.computed
 
     first, cold = run()
@@ -105,17 +95,15 @@ def test_one_bad_clip_costs_only_itself(truth: Path, tmp_path: Path) -> None:
     video(pred / "a.mp4", moving(seed=0))
     (pred / "b.mp4").write_bytes(b"this is no video")
     video(pred / "stranger.mp4", moving())
-    scores = score(pred, truth, FRAMED, FAST, progress=False)
+    scores = score(pred, truth, FRAMED, FAST, title=None)
     for row in scores.rows:
         assert row["n_videos"] == 1 and row["coverage"] == pytest.approx(1 / 3, abs=1e-3)
         assert row["value"] is not None and "coverage" in row["note"]
     files = [line.split(":")[0].removeprefix(str(tmp_path)) for line in scores.problems]
     assert files == ["/pred/stranger.mp4", "/pred/b.mp4", "/ref/sub/c.mp4"]
-    assert (
-        "not judged" in scores.problems[0]
-        and "damaged" in scores.problems[1]
-        and "no video was made" in scores.problems[2]
-    )
+    assert "not judged" in scores.problems[0]
+    assert "damaged" in scores.problems[1]
+    assert "no video was made" in scores.problems[2]
 
 
 def test_lengths_and_rates_may_differ_and_are_told(truth: Path, tmp_path: Path) -> None:
@@ -123,7 +111,7 @@ def test_lengths_and_rates_may_differ_and_are_told(truth: Path, tmp_path: Path) 
     video(pred / "a.mp4", moving()[:10])
     video(pred / "b.mp4", moving(seed=1)[::2], fps=12)  # hardly fewer frames at 25 a second
     video(pred / "sub" / "c.mp4", moving(1))
-    scores = score(pred, truth, FRAMED, ["psnr", "flicker"], progress=False)
+    scores = score(pred, truth, FRAMED, ["psnr", "flicker"], title=None)
     assert any("10 frames, 20 in the truth" in line for line in scores.problems)
     flicker = {row["clip"]: row for row in scores.clips if row["metric"] == "flicker"}
     assert flicker["a"]["coverage"] == 0.5 and flicker["b"]["coverage"] >= 0.95
@@ -142,13 +130,13 @@ def test_nan_frames_wrong_arrays_and_other_sizes(tmp_path: Path) -> None:
             np.savez(tmp_path / folder / f"{name}.npz", frames=array)
     (tmp_path / "ref" / "empty.npz").write_bytes(b"")
     (tmp_path / "pred" / "empty.npz").write_bytes(b"")
-    scores = score(tmp_path / "pred", tmp_path / "ref", FRAMED, ["psnr"], progress=False)
+    scores = score(tmp_path / "pred", tmp_path / "ref", FRAMED, ["psnr"], title=None)
     reasons = {row["clip"]: row["reason"] for row in scores.clips}
     assert "1 of 20 frames contain numbers that are not finite" in reasons["nan"] and "0..1" in reasons["loud"]
     assert "(T, H, W, 3)" in reasons["flat"] and "damaged" in reasons["empty"]
-    assert (
-        reasons["good"] == reasons["wide"] == "" and scores.rows[0]["n_videos"] == 2
-    )  # crop "none" takes the centred square
+    # crop "none" takes the centred square
+    assert reasons["good"] == reasons["wide"] == ""
+    assert scores.rows[0]["n_videos"] == 2
 
 
 def test_folders_that_cannot_be_judged_end_in_one_line(
@@ -172,17 +160,22 @@ def test_folders_that_cannot_be_judged_end_in_one_line(
 
 
 def test_a_manifest_that_points_nowhere_is_told_clip_by_clip(truth: Path, tmp_path: Path) -> None:
-    clips = [{"ref": "ref/a.mp4", "voice": "x"}, {"name": "b", "ref": "ref/gone.mp4"}, {"ref": "ref/sub/c.mp4", "pred": "ref/sub/c.mp4"},
-             {"name": "d", "ref": "ref/b.mp4", "controls": "gone.json", "pred": "ref/b.mp4"}]  # fmt: skip
+    clips = [
+        {"ref": "ref/a.mp4", "voice": "x"},
+        {"name": "b", "ref": "ref/gone.mp4"},
+        {"ref": "ref/sub/c.mp4", "pred": "ref/sub/c.mp4"},
+        {"name": "d", "ref": "ref/b.mp4", "controls": "gone.json", "pred": "ref/b.mp4"},
+    ]
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"suite": "test", "clips": clips}))
-    scores = score(truth, manifest=path, protocol=FRAMED, metrics=["psnr"], progress=False)
+    scores = score(truth, path, FRAMED, ["psnr"], title=None)
     assert scores.rows[0]["n_videos"] == 2 and scores.rows[0]["coverage"] == 0.5
     assert len(scores.problems) == 2 and "gone.mp4: " in scores.problems[0] and "gone.json: " in scores.problems[1]
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("{", "broken JSON"), ("[]", "expected"), ('{"clips": []}', "at least one clip"), ('{"clips": [{"name": "a"}]}', "clip 1"),
+    ("{", "broken JSON"), ("[]", "expected"), ('{"clips": []}', "at least one clip"),
+    ('{"clips": [{"name": "a"}]}', "clip 1"),
     ('{"clips": [{"ref": "a.mp4"}, {"ref": "x/a.mp4"}]}', "appears twice"),
     ('{"clips": [{"ref": "a.mp4", "pred": 5}]}', "pred must be a text"),
 ])  # fmt: skip
@@ -202,23 +195,30 @@ def test_names_are_matched_and_companions_found(truth: Path, tmp_path: Path) -> 
     (truth / "a.labels.npz").write_bytes(b"")
     pairs, strangers = find_pairs(pred, truth)
     assert [pair.name for pair in pairs] == ["a", "b", "sub/c"] and strangers == []
-    assert (
-        pairs[0].controls == pred / "a.controls.csv"
-        and pairs[0].portrait == truth / "a.portrait.png"
-        and pairs[1].pred is None
-    )
+    assert pairs[0].controls == pred / "a.controls.csv"
+    assert pairs[0].portrait == truth / "a.portrait.png"
+    assert pairs[1].pred is None
     np.savez(pred / "a.npz", frames=moving())
     with pytest.raises(InputError, match="which one is meant"):
         find_pairs(pred, truth)
 
 
 def test_a_row_can_be_made_again_and_another_list_is_another_protocol(truth: Path, tmp_path: Path) -> None:
-    first, again = (score(truth, truth, FRAMED, ["psnr"], progress=False).rows[0] for _ in range(2))
+    first, again = (score(truth, truth, FRAMED, ["psnr"], title=None).rows[0] for _ in range(2))
     assert first == again
-    other = score(truth / "sub", truth / "sub", FRAMED, ["psnr"], progress=False).rows[0]
+    other = score(truth / "sub", truth / "sub", FRAMED, ["psnr"], title=None).rows[0]
     assert other["protocol"] != first["protocol"] and other["row_id"] != first["row_id"]
-    with pytest.raises(ValueError, match="one of the two"):
-        score(truth)
+
+
+def test_truth_is_a_folder_or_a_clip_list(truth: Path, tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({"clips": [{"name": name, "ref": f"ref/{name}.mp4"} for name in ("a", "b", "sub/c")]}))
+    folder, listed = (score(truth, given, FRAMED, ["psnr"], title=None).rows for given in (truth, path))
+    assert folder == listed
+    with pytest.raises(InputError, match="a folder of videos, or a clip list"):
+        score(truth, truth / "a.mp4", FRAMED, ["psnr"])
+    with pytest.raises(InputError, match="No such file"):
+        score(truth, tmp_path / "nowhere.json", FRAMED, ["psnr"])
 
 
 def test_a_video_without_sound_takes_the_reference_sound_when_told_to(tmp_path: Path) -> None:
@@ -245,9 +245,7 @@ def test_the_shipped_syncnet_follows_a_shifted_sound_exactly(tmp_path: Path) -> 
             np.savez(tmp_path / name / folder / "a.npz", frames=frames, waveform=waveform)
     names = ["sync_c_synthtalk", "av_offset_synthtalk"]
     straight, late = (
-        values(
-            score(tmp_path / name / "pred", tmp_path / name / "ref", Protocol(crop="none"), names, progress=False).rows
-        )
+        values(score(tmp_path / name / "pred", tmp_path / name / "ref", Protocol(crop="none"), names, title=None).rows)
         for name in ("straight", "late")
     )
     assert straight["av_offset_synthtalk"] == 0 and late["av_offset_synthtalk"] == -4

@@ -5,16 +5,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import socket
 import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
+from networks_on_disk import save_random_inception
 
 from eval.cache import file_hash
 from eval.networks.canonical_weights import WeightsMissing, WeightsStore, read_weights_manifest
-from eval.networks.inception import FidInception
-from eval.networks.lpips_alex import LpipsAlex
 from eval.networks.syncnet_v2 import SyncNetV2
 from eval.protocol import Protocol
 from eval.suite import NAMES, Suite, pick_device
@@ -25,7 +29,18 @@ def mirror(tmp_path: Path) -> Path:
     folder = tmp_path / "mirror"
     folder.mkdir()
     (folder / "net.pt").write_bytes(b"weights")
+    (folder / "bad.pt").write_bytes(b"not it")
     return folder
+
+
+@pytest.fixture
+def address(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where a server of this machine offers the files of `mirror`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=mirror)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def manifest(tmp_path: Path, sha256: str, *mirrors: str) -> Path:
@@ -40,17 +55,12 @@ GOOD = hashlib.sha256(b"weights").hexdigest()
 
 def test_the_manifest_names_every_canonical_network() -> None:
     entries = read_weights_manifest()
-    assert set(entries) == {"inception", "i3d", "syncnet", "arcface", "scrfd", "alexnet", "lpips_alex"}
+    assert set(entries) == {"inception", "i3d", "syncnet", "arcface", "scrfd", "alexnet"}
     for entry in entries.values():
-        assert (
-            len(entry.sha256) == 64
-            and entry.licence
-            and entry.mirrors
-            and all(url.startswith("https://") for url in entry.mirrors)
-        )
-    assert entries["inception"].sha256.startswith("6726825d") and entries["alexnet"].sha256.startswith(
-        "7be5be79"
-    )  # as their names say
+        assert len(entry.sha256) == 64 and entry.licence and entry.mirrors
+        assert all(url.startswith("https://") for url in entry.mirrors)
+    for name, start in (("inception", "6726825d"), ("alexnet", "7be5be79")):  # as the files' names say
+        assert entries[name].sha256.startswith(start) and start in entries[name].file
 
 
 def test_a_local_folder_comes_first_and_a_wrong_file_is_refused(
@@ -66,11 +76,9 @@ def test_a_local_folder_comes_first_and_a_wrong_file_is_refused(
 
 
 def test_fetching_takes_the_next_mirror_and_keeps_nothing_wrong(
-    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = tmp_path / "bad"
-    bad.write_bytes(b"not it")
-    urls = [(tmp_path / "nowhere").as_uri(), bad.as_uri(), (mirror / "net.pt").as_uri()]
+    urls = [f"{address}/nowhere.pt", f"{address}/bad.pt", f"{address}/net.pt"]
     folder = tmp_path / "folder"
     path = manifest(tmp_path, GOOD, *urls)
     with pytest.raises(WeightsMissing, match="not here"):
@@ -82,9 +90,18 @@ def test_fetching_takes_the_next_mirror_and_keeps_nothing_wrong(
     assert not folder.exists()
     assert WeightsStore(folder, fetch=True, manifest=path).path("net").read_bytes() == b"weights"
     assert [file.name for file in folder.iterdir()] == ["net.pt"]
-    with pytest.raises(WeightsMissing, match="cannot be fetched .*SHA-256"):
-        WeightsStore(tmp_path / "other", fetch=True, manifest=manifest(tmp_path, GOOD, urls[1])).path("net")
+    wrong = manifest(tmp_path, GOOD, *urls[:2])
+    with pytest.raises(WeightsMissing, match="cannot be fetched .*404.*SHA256"):
+        WeightsStore(tmp_path / "other", fetch=True, manifest=wrong).path("net")
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_an_address_without_a_server_is_a_reason(tmp_path: Path) -> None:
+    with socket.socket() as closed:  # bound, but nothing listens
+        closed.bind(("127.0.0.1", 0))
+        path = manifest(tmp_path, GOOD, f"http://127.0.0.1:{closed.getsockname()[1]}/net.pt")
+        with pytest.raises(WeightsMissing, match="cannot be fetched"):
+            WeightsStore(tmp_path / "folder", fetch=True, manifest=path).path("net")
 
 
 def test_a_broken_manifest_names_its_fault(tmp_path: Path) -> None:
@@ -148,33 +165,34 @@ def test_torchscript_weights_load_and_a_damaged_file_is_a_reason(tmp_path: Path)
 
 
 def test_eval_imports_with_the_plain_requirements() -> None:
-    plain = {"torch", "numpy", "scipy", "PIL", "tqdm", "psutil", "safetensors", "accelerate", "eartalking", "eval"}
-    for path in (Path(__file__).parent.parent / "eval").glob("*.py"):
-        for node in ast.parse(
-            path.read_text(encoding="utf-8")
-        ).body:  # imports inside functions are asked for when they are needed
-            names = (
-                [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else [getattr(node, "module", None) or "eval"]
-            )
-            tops = {name.split(".")[0] for name in names} if isinstance(node, (ast.Import, ast.ImportFrom)) else set()
+    """What is imported at the top is there after the first command of the README; the rest is imported when needed."""
+    plain = {
+        "torch", "numpy", "scipy", "PIL", "tqdm", "psutil", "safetensors", "accelerate", "pooch",
+        "python_speech_features", "eartalking", "eval",
+    }  # fmt: skip
+    files = list((Path(__file__).parent.parent / "eval").rglob("*.py"))
+    assert len(files) > 25
+    for path in files:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                tops = {alias.name.split(".")[0] for alias in node.names}
+            else:
+                tops = {node.module.split(".")[0]} if isinstance(node, ast.ImportFrom) else set()
             assert tops <= plain | set(sys.stdlib_module_names), f"{path.name} imports {sorted(tops - plain)}"
 
 
-def test_canonical_networks_load_from_files_of_the_published_layout(tmp_path: Path) -> None:
-    trunk = {f"features.{place}.{kind}": getattr(conv, kind) for place, conv in zip((0, 3, 6, 8, 10), LpipsAlex().convs, strict=True)
-             for kind in ("weight", "bias")}  # fmt: skip
-    linear = {f"lin{index}.model.1.weight": lin.weight for index, lin in enumerate(LpipsAlex().lins)}
-    files = {
-        "inception": FidInception().state_dict() | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)},
-        "syncnet": SyncNetV2().state_dict(), "alexnet": trunk, "lpips_alex": linear,
-    }  # fmt: skip
-    entries = {}
-    for name, weights in files.items():
+def test_canonical_networks_load_from_files_of_the_published_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_random_inception(tmp_path / "inception", monkeypatch)  # first: it makes torchvision importable
+    from torchvision.models import alexnet
+
+    for name, network in {"syncnet": SyncNetV2(), "alexnet": alexnet(weights=None)}.items():
         # The published files are older than torch's zip format.
-        torch.save(weights, tmp_path / name, _use_new_zipfile_serialization=False)
-        entries[name] = {"file": name, "sha256": file_hash(tmp_path / name), "licence": "-", "mirrors": []}
+        torch.save(network.state_dict(), tmp_path / name, _use_new_zipfile_serialization=False)
+    files = ("inception", "syncnet", "alexnet")
+    common = {"licence": "-", "mirrors": []}
+    entries = {name: {"file": name, "sha256": file_hash(tmp_path / name), **common} for name in files}
     (tmp_path / "m.json").write_text(json.dumps(entries))
     suite = Suite(Protocol(), WeightsStore(tmp_path, manifest=tmp_path / "m.json"))
     for metric in suite.metrics(["fid", "sync_c", "lpips"]):

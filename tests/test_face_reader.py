@@ -222,7 +222,7 @@ def test_shipped_reader_sees_which_way_a_rendered_head_turns() -> None:
     pytest.importorskip("moderngl")
     from eartalking.synth.head import load_bundle
     from eartalking.synth.identity import sample_identity
-    from eartalking.synth.performance import Motion, neutral_portrait
+    from eartalking.synth.performance import Performance, neutral_portrait
     from eartalking.synth.render import Renderer
 
     try:
@@ -230,7 +230,7 @@ def test_shipped_reader_sees_which_way_a_rendered_head_turns() -> None:
     except Exception as error:  # noqa: BLE001 (whatever the driver says, there is no OpenGL here)
         pytest.skip(f"no OpenGL: {error}")
     bundle, rng = load_bundle(), np.random.default_rng(0)
-    motion = Motion.concat([neutral_portrait(rng) for _ in range(4)])
+    motion = Performance.concat([neutral_portrait(rng) for _ in range(4)])
     motion.head_pose[:] = [[-20, 0, 0], [20, 0, 0], [0, 12, 0], [0, -12, 0]]
     renderer.set_identity(sample_identity(7, "test", bundle))
     reading = FaceReader.load().read(renderer.render(motion))

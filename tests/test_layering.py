@@ -42,22 +42,47 @@ ALLOWED = {
     "eartalking.training": {
         f"eartalking.{name}"
         for name in (
-            "training", "synth", "io", "audio", "autoencoder", "checkpoint", "config", "controls", "errors", "model",
-            "modules", "motion", "perception",
+            "training",
+            "synth",
+            "io",
+            "audio",
+            "autoencoder",
+            "checkpoint",
+            "config",
+            "controls",
+            "errors",
+            "model",
+            "modules",
+            "motion",
+            "perception",
         )
     },
-    "eval": {"eval", "eartalking"}
-    | {f"eartalking.{name}" for name in ("audio", "config", "controls", "errors", "io", "motion", "perception", "synth")},
+    "eval": {"eval", "eartalking", "eartalking.modules.torchvision_operators"}
+    | {
+        f"eartalking.{name}"
+        for name in ("audio", "config", "controls", "errors", "io", "motion", "perception", "synth")
+    },
     "eval.networks.train_syncnet": {"eval"}
-    | {f"eartalking.{name}" for name in ("config", "errors", "io", "modules", "synth", "training.data", "training.loop")},
+    | {
+        f"eartalking.{name}"
+        for name in ("config", "errors", "io", "modules", "synth", "training.data", "training.loop")
+    },
     "benchmarks": {"benchmarks", "eval", "eartalking"}
-    | {f"eartalking.{name}" for name in (*SPINE, "audio", "autoencoder", "io", "modules", "motion", "perception", "synth")},
+    | {
+        f"eartalking.{name}"
+        for name in (*SPINE, "audio", "autoencoder", "io", "modules", "motion", "perception", "synth")
+    },
+    # A baseline hears a training window as the model does.
+    "benchmarks.methods.latent": {"benchmarks", "eartalking"}
+    | {f"eartalking.{name}" for name in (*SPINE, "audio", "autoencoder", "modules", "training.data")},
     "benchmarks.methods.train_clip_diffusion": {"benchmarks", "eval", "eartalking"},
     "benchmarks.methods.train_motion_ar": {"benchmarks", "eval", "eartalking"},
     "demo": {"demo", "benchmarks.leaderboard", "eartalking"}
-    | {f"eartalking.{name}" for name in ("config", "controls", "errors", "io", "perception", "session", "synth.voices")},
+    | {
+        f"eartalking.{name}" for name in ("config", "controls", "errors", "io", "perception", "session", "synth.voices")
+    },
     "app": {"demo"},
-}  # fmt: skip
+}
 # A trainer of a baseline needs the training loop and its data: `eartalking` below stands for all rooms there.
 WHOLE_LIBRARY = {"benchmarks.methods.train_clip_diffusion", "benchmarks.methods.train_motion_ar"}
 # A package of codecs, detectors, widgets, tables or plots -> the only places that know it.
@@ -67,13 +92,16 @@ PACKAGES = {
     "cv2": set(),
     "gradio": {"demo"},
     "moderngl": {"eartalking.synth"},
-    "accelerate": {"eartalking.training", "benchmarks.methods", "eval.networks.train_syncnet"},
+    "accelerate": {"eartalking.training", "benchmarks.methods", "benchmarks.compare", "eval.networks.train_syncnet"},
     "pandas": {"benchmarks", "demo.leaderboard"},
     "matplotlib": {"benchmarks.leaderboard"},
     "playwright": {"benchmarks.demo_latency"},
     "lpips": {"eval.networks"},
     "insightface": {"eval.networks"},
-    "torchvision": {"eval.networks"},
+    "torchvision": {"eartalking.modules.torchvision_operators"},
+    "pytorch_fid": {"eval.networks"},
+    "python_speech_features": {"eval.networks"},
+    "pooch": {"eval.networks"},
     "torchmetrics": {"eval"},
     "transformers": {"eartalking.audio"},
     "huggingface_hub": {"eartalking.checkpoint", "demo.deploy"},

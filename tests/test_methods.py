@@ -260,12 +260,17 @@ def latents(folder: Path) -> None:
     frames, clips, samples = 80, 2, 80 * 640
     generator = torch.Generator().manual_seed(0)
     tensors = {
-        "latents": torch.randn(frames, 16, 4, generator=generator), "values": torch.zeros(frames, 9), "intensity": torch.zeros(frames),
-        "labels": torch.randn(frames, NUM_MOTION_LABELS, generator=generator), "emotion": torch.zeros(frames, dtype=torch.int32),
-        "reference_latents": torch.randn(clips, 16, 4, generator=generator), "reference_features": torch.zeros(clips, 16, 16),
+        "latents": torch.randn(frames, 16, 4, generator=generator),
+        "values": torch.zeros(frames, 9),
+        "intensity": torch.zeros(frames),
+        "labels": torch.randn(frames, NUM_MOTION_LABELS, generator=generator),
+        "emotion": torch.zeros(frames, dtype=torch.int32),
+        "reference_latents": torch.randn(clips, 16, 4, generator=generator),
+        "reference_features": torch.zeros(clips, 16, 16),
         "waveform": (3000 * torch.randn(samples, generator=generator)).to(torch.int16),
-        "frame_offsets": torch.tensor([0, 40, 80]), "sample_offsets": torch.tensor([0, samples // 2, samples]),
-    }  # fmt: skip
+        "frame_offsets": torch.tensor([0, 40, 80]),
+        "sample_offsets": torch.tensor([0, samples // 2, samples]),
+    }
     for name in ("train", "val"):
         save_file(tensors, folder / f"{name}.safetensors")
 
@@ -406,8 +411,16 @@ def test_a_folder_of_their_videos_is_scored_as_it_is(request_: Request, voice: n
     assert len(video(method, request_, voice)) == FRAMES and not method.measurable
 
 
-@pytest.mark.parametrize("values", [{"name": "a"}, {"name": "a", "command": "x"}, {"name": "a", "videos": "v", "command": "x {output}"},
-                                    {"videos": "v"}, {"name": "a", "videos": "v", "speed": 3}])  # fmt: skip
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"name": "a"},
+        {"name": "a", "command": "x"},
+        {"name": "a", "videos": "v", "command": "x {output}"},
+        {"videos": "v"},
+        {"name": "a", "videos": "v", "speed": 3},
+    ],
+)
 def test_a_wrong_description_is_one_clear_error(values: dict, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="method.json"):
         External(description(tmp_path, **values))

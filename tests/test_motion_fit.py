@@ -80,9 +80,15 @@ def test_what_is_encoded_looks_like_the_frame(autoencoder: FrameAutoencoder, ref
 def test_a_frame_that_shows_nothing_is_left_to_the_reading(autoencoder: FrameAutoencoder, reference: Reference) -> None:
     read = torch.randn(2, len(autoencoder.code.scale), generator=torch.Generator().manual_seed(0))
     found = fit_motion(
-        autoencoder.surface, reference.surface, reference.home, autoencoder.code.coordinates_to_motion, torch.zeros_like(reference.image),
-        reference.image, read, torch.ones(read.shape[1]),
-    )  # fmt: skip
+        autoencoder.surface,
+        reference.surface,
+        reference.home,
+        autoencoder.code.coordinates_to_motion,
+        torch.zeros_like(reference.image),
+        reference.image,
+        read,
+        torch.ones(read.shape[1]),
+    )
     torch.testing.assert_close(found, read)
 
 

@@ -17,14 +17,14 @@ from eartalking.motion.vector import GAZE, MOTION_SCALES, motion_vector
 from eartalking.synth import render
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
-from eartalking.synth.performance import Motion, neutral_portrait, random_stills
+from eartalking.synth.performance import Performance, neutral_portrait, random_stills
 from eartalking.synth.surface_maps import mover_components, surface_maps
 from eartalking.training.surface import SurfaceTrainer
 
 CONFIG = AutoencoderConfig(surface_widths=(8, 16, 16))
 
 
-def vectors(motion: Motion) -> torch.Tensor:
+def vectors(motion: Performance) -> torch.Tensor:
     return motion_vector({name: torch.from_numpy(np.asarray(getattr(motion, name))) for name in MOTION_SCALES})
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eartalking.io.video_reader import read_video
-from eval.metrics.mouth import CROP_HEIGHT, CROP_WIDTH, NoMouthError, face_boxes, mouth_crops
+from eval.networks.mouth import CROP_HEIGHT, CROP_WIDTH, NoMouthError, face_boxes, mouth_crops
 from eval.networks.syncnet import WEIGHTS, SyncNet, clip_mel, load_embedded, load_syncnet, save_syncnet
 from eval.networks.train_syncnet import (
     MARGIN,
@@ -96,11 +96,8 @@ def test_the_crop_follows_the_head(frames: np.ndarray) -> None:
     assert crops.shape == (12, CROP_HEIGHT, CROP_WIDTH) and crops.dtype == np.uint8
     shifted = mouth_crops(np.roll(frames, 16, axis=2), boxes + [16, 0, 16, 0])
     assert np.abs(shifted.astype(int) - crops).mean() < 1
-    assert mouth_crops(frames[:1], boxes[:1] * 0 + [-40, -40, 20, 20]).shape == (
-        1,
-        CROP_HEIGHT,
-        CROP_WIDTH,
-    )  # beyond the edge
+    beyond_the_edge = boxes[:1] * 0 + [-40, -40, 20, 20]
+    assert mouth_crops(frames[:1], beyond_the_edge).shape == (1, CROP_HEIGHT, CROP_WIDTH)
 
 
 def test_planted_offsets_are_found_where_sound_and_mouth_agree() -> None:
@@ -149,20 +146,8 @@ def test_training_writes_weights_that_load_and_goes_on_from_its_state(tmp_path: 
     for name in ("train", "val"):
         np.savez(run / f"{name}.npz", **vars(mouths()))
     weights = tmp_path / "net.safetensors"
-    common = [
-        "--clips",
-        "-",
-        "--val",
-        "-",
-        "--out",
-        str(run),
-        "--batch-size",
-        "2",
-        "--weights",
-        str(weights),
-        "--precision",
-        "no",
-    ]
+    common = ["--clips", "-", "--val", "-", "--out", str(run), "--weights", str(weights)]
+    common += ["--batch-size", "2", "--precision", "no"]
     assert main([*common, "--steps", "1"]) == 0
     first = load_syncnet(weights)
     assert main([*common, "--steps", "2"]) == 0

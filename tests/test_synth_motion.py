@@ -1,4 +1,4 @@
-"""Motion for SynthTalk: mouths follow the speech, labels are what the face does, ranges and seeds hold."""
+"""Performance for SynthTalk: mouths follow the speech, labels are what the face does, ranges and seeds hold."""
 
 from dataclasses import fields
 
@@ -15,7 +15,7 @@ from eartalking.motion.face_units import (
     unit_indices,
     unit_vector,
 )
-from eartalking.synth.performance import Motion, make_motion, neutral_portrait, random_stills
+from eartalking.synth.performance import Performance, make_performance, neutral_portrait, random_stills
 from eartalking.synth.speech import Utterance, silent_utterance, utterances
 from eartalking.synth.visemes import BILABIALS, LABIODENTALS, PHONES, speech_mouth, viseme_targets
 
@@ -43,7 +43,7 @@ def mouth_of(*names: str, length: float = 0.12) -> tuple[np.ndarray, list[tuple[
     return speech_mouth(phones, waveform, len(waveform) // SAMPLES_PER_FRAME), phones
 
 
-def labels_in_range(motion: Motion) -> None:
+def labels_in_range(motion: Performance) -> None:
     values = np.column_stack(
         [motion.head_pose, motion.gaze, motion.blink, motion.brow, motion.smile, motion.mouth_scale]
     )
@@ -115,7 +115,7 @@ def test_loudness_of_the_recording_does_not_matter(utterance: Utterance) -> None
 @pytest.mark.parametrize("control_jumps", [False, True])
 def test_motion_has_all_frames_and_keeps_the_ranges(utterance: Utterance, control_jumps: bool) -> None:
     for seed in range(12):
-        motion = make_motion(utterance, np.random.default_rng(seed), control_jumps=control_jumps)
+        motion = make_performance(utterance, np.random.default_rng(seed), control_jumps=control_jumps)
         assert len(motion) == -(-len(utterance.waveform) // SAMPLES_PER_FRAME)
         labels_in_range(motion)
         assert (motion.speaking == (motion.phone > 0)).all()
@@ -123,15 +123,17 @@ def test_motion_has_all_frames_and_keeps_the_ranges(utterance: Utterance, contro
 
 def test_the_seed_decides(utterance: Utterance) -> None:
     first, second, other = (
-        make_motion(utterance, np.random.default_rng(seed), control_jumps=True) for seed in (1, 1, 2)
+        make_performance(utterance, np.random.default_rng(seed), control_jumps=True) for seed in (1, 1, 2)
     )
-    assert all(np.array_equal(getattr(first, f.name), getattr(second, f.name)) for f in fields(Motion))
+    assert all(np.array_equal(getattr(first, f.name), getattr(second, f.name)) for f in fields(Performance))
     assert not np.array_equal(first.head_pose, other.head_pose)
 
 
 def test_jumps_are_abrupt_and_only_where_asked_for(utterance: Utterance) -> None:
     def largest_step(control_jumps: bool) -> float:
-        clips = (make_motion(utterance, np.random.default_rng(seed), control_jumps=control_jumps) for seed in range(10))
+        clips = (
+            make_performance(utterance, np.random.default_rng(seed), control_jumps=control_jumps) for seed in range(10)
+        )
         return max(float(np.abs(np.diff(clip.head_pose[:, 0])).max()) for clip in clips)
 
     assert largest_step(False) < 8
@@ -140,13 +142,13 @@ def test_jumps_are_abrupt_and_only_where_asked_for(utterance: Utterance) -> None
 
 def test_a_listener_keeps_the_mouth_closed() -> None:
     for seed in range(8):
-        motion = make_motion(silent_utterance(4.0), np.random.default_rng(seed), control_jumps=False)
+        motion = make_performance(silent_utterance(4.0), np.random.default_rng(seed), control_jumps=False)
         assert len(motion) == 100 and not motion.speaking.any()
         assert motion.face_units[:, JAW].max() <= 0.15
 
 
 def test_blinks_close_the_lids(utterance: Utterance) -> None:
-    motions = [make_motion(silent_utterance(8.0), np.random.default_rng(s), control_jumps=False) for s in range(3)]
+    motions = [make_performance(silent_utterance(8.0), np.random.default_rng(s), control_jumps=False) for s in range(3)]
     for motion in motions:
         assert motion.blink.max() > 0.8 and (motion.blink > 0.5).mean() < 0.3
         assert np.allclose(motion.face_units[:, unit_indices("eyeBlink")], motion.blink[:, None])
@@ -196,7 +198,7 @@ def test_stills_cover_the_ranges() -> None:
 
 
 def test_portraits_look_at_the_camera() -> None:
-    portraits = Motion.concat([neutral_portrait(np.random.default_rng(seed)) for seed in range(200)])
+    portraits = Performance.concat([neutral_portrait(np.random.default_rng(seed)) for seed in range(200)])
     labels_in_range(portraits)
     assert np.abs(portraits.head_pose[:, 0]).max() <= 15
     assert portraits.face_units[:, JAW].max() < 0.15 and portraits.blink.max() < 0.2
@@ -205,9 +207,9 @@ def test_portraits_look_at_the_camera() -> None:
 
 
 def test_motion_slices_and_concatenates(utterance: Utterance) -> None:
-    motion = make_motion(utterance, np.random.default_rng(0), control_jumps=False)
-    joined = Motion.concat([motion[:10], motion[np.arange(10, len(motion))]])
-    assert all(np.array_equal(getattr(joined, f.name), getattr(motion, f.name)) for f in fields(Motion))
+    motion = make_performance(utterance, np.random.default_rng(0), control_jumps=False)
+    joined = Performance.concat([motion[:10], motion[np.arange(10, len(motion))]])
+    assert all(np.array_equal(getattr(joined, f.name), getattr(motion, f.name)) for f in fields(Performance))
     assert len(motion[3]) == 1
     with pytest.raises(ValueError, match="at least one"):
-        Motion.concat([])
+        Performance.concat([])

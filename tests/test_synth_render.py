@@ -8,13 +8,13 @@ pytest.importorskip("moderngl")
 from eartalking.motion.face_units import unit_vector
 from eartalking.synth.head import PARTS, HeadBundle, load_bundle
 from eartalking.synth.identity import Identity, sample_identity
-from eartalking.synth.performance import Motion, random_stills
+from eartalking.synth.performance import Performance, random_stills
 from eartalking.synth.render import Renderer
 
 SIZE, MAP = 96, 48
 
 
-def still(pose: tuple = (0, 0, 0), gaze: tuple = (0, 0), **units: float) -> Motion:
+def still(pose: tuple = (0, 0, 0), gaze: tuple = (0, 0), **units: float) -> Performance:
     """One state with the given pose, gaze and face units; everything else neutral."""
     state = random_stills(1, np.random.default_rng(0))
     state.head_pose[:], state.gaze[:], state.translation[:] = pose, gaze, 0
@@ -96,7 +96,7 @@ def test_same_state_maps_to_itself(renderer: Renderer):
 
 
 @pytest.mark.parametrize("state", [still((18, 0, 0)), still((-8, 10, 12)), still(mouthSmile=1), still(jawOpen=0.7)])
-def test_warping_the_portrait_reproduces_the_frame(renderer: Renderer, state: Motion):
+def test_warping_the_portrait_reproduces_the_frame(renderer: Renderer, state: Performance):
     portrait = renderer.set_reference(still())
     frame = warp(renderer.render(state)[0], centre_grid())
     position, visible = renderer.correspondence(state)
@@ -126,7 +126,7 @@ def test_roll_is_clockwise(renderer: Renderer):
 
 
 def test_mouth_opening_follows_the_jaw(renderer: Renderer):
-    opening = renderer.mouth_open(Motion.concat([still(), still(jawOpen=0.4), still(jawOpen=1)]))
+    opening = renderer.mouth_open(Performance.concat([still(), still(jawOpen=0.4), still(jawOpen=1)]))
     assert opening[0] < 0.005 and 0.02 < opening[1] < opening[2] < 0.3
 
 
@@ -135,7 +135,7 @@ def test_blink_hides_the_eyeballs(renderer: Renderer, identity: Identity):
     depth = identity.camera[2] - eye[2]
     x, y = (eye[:2] - identity.camera[:2]) * identity.focal / depth
     column, row = int((x + 1) * SIZE / 2), int((1 - y) * SIZE / 2)
-    opened, closed = renderer.render(Motion.concat([still(), still(eyeBlink=1)])).astype(int)
+    opened, closed = renderer.render(Performance.concat([still(), still(eyeBlink=1)])).astype(int)
     area = (slice(row - 2, row + 3), slice(column - 3, column + 4))
     assert np.abs(opened[area] - closed[area]).mean() > 8
 

@@ -14,20 +14,11 @@ from eartalking.errors import InputError
 from eartalking.io.sound import read_audio
 from eartalking.io.video_reader import read_video
 from eartalking.io.video_writer import VideoWriter
-from eartalking.synth.performance import make_motion
+from eartalking.synth.performance import make_performance
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
-from eval.testset import (
-    HOLD,
-    MANIFEST,
-    SCRIPTED_TRACKS,
-    SUITES,
-    follow_script,
-    from_videos,
-    main,
-    make_synthtalk,
-    read_manifest,
-)
+from eval.testset import MANIFEST, SCRIPTED_TRACKS, SUITES, from_videos, main, make_synthtalk, read_manifest
+from eval.testset_script import HOLD, follow_script
 
 SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"
 
@@ -87,7 +78,7 @@ def test_a_script_is_what_the_labels_follow() -> None:
 
 @pytest.mark.parametrize("track", SCRIPTED_TRACKS)
 def test_every_track_can_be_scripted(track: str, utterance: Utterance) -> None:
-    motion = make_motion(utterance, np.random.default_rng(0), control_jumps=False)
+    motion = make_performance(utterance, np.random.default_rng(0), control_jumps=False)
     followed, controls = follow_script(motion, utterance, track, np.random.default_rng(0))
     assert len(followed) == len(motion)
     value = controls.at(HOLD)[track]

@@ -1,5 +1,6 @@
 """The whole pipeline at toy size, by its own commands: render, train each stage, resume, stream."""
 
+import argparse
 import csv
 import dataclasses
 import json
@@ -116,7 +117,7 @@ def test_clips_are_the_same_from_the_same_seed(stills: Path, root: Path) -> None
 
 
 def test_stages_in_order_end_in_a_stream(
-    root: Path, stills: Path, portraits: Path, talking: Path, speech: Path
+    root: Path, stills: Path, portraits: Path, talking: Path, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["--batch-size", "2", "--precision", "no", "--eval-every", "2"]
     pairs = ["--checkpoint", str(root / "code"), "--data", str(stills), "--val", str(stills), *common]
@@ -203,6 +204,10 @@ def test_stages_in_order_end_in_a_stream(
     (root / "masked_ar.json").write_text(json.dumps(sizes | {"emision": "flow"}))
     with pytest.raises(SystemExit):
         teacher_forcing.main([*training, "--config", str(root / "masked_ar.json"), "--out", str(root / "misspelt")])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        teacher_forcing.main([*training, "--init", str(root / "nowhere"), "--out", str(root / "nothing")])
+    assert "--init" in (told := capsys.readouterr().err) and "nowhere" in told and "--config None" not in told
     row = json.loads((root / "final" / "log.jsonl").read_text().splitlines()[-1])
     assert {
         "eval_copy",
@@ -274,7 +279,7 @@ def test_ema_follows(tmp_path: Path) -> None:
     torch.testing.assert_close(ema.module.weight, (before + module.weight) / 2)
 
 
-def test_real_videos_come_in_by_the_second_door(root: Path, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_videos_become_clips(root: Path, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = root / "videos"
     videos.mkdir()
     identity = sample_identity(44, "test", load_bundle())
@@ -304,3 +309,14 @@ def test_detail_is_told_from_blur_and_not_from_its_place() -> None:
     assert strength.shape == (2, 3, 17, 21)
     assert (decoder.detail(beside) - strength).abs().mean() < 0.2 * strength.mean()
     assert (decoder.detail(blurred) - strength).abs().mean() > 0.7 * strength.mean()
+
+
+def test_every_stage_takes_the_flags_and_defaults_of_the_options() -> None:
+    parser = argparse.ArgumentParser()
+    RunOptions.add_arguments(parser, steps=7, batch_size=3, learning_rate=0.1, warmup_steps=2)
+    options = RunOptions.from_arguments(parser.parse_args(["--out", "run", "--ema-decay", "0.5", "--precision", "no"]))
+    assert options == RunOptions(Path("run"), 7, 3, 0.1, warmup_steps=2, ema_decay=0.5, precision="no")
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--out", "run", "--precision", "fp8"])

@@ -75,13 +75,9 @@ def missed_by_truth() -> dict[str, str]:
         return {}
     if ceiling["face_reader_sha256"] != reader_hash():
         return {}
-    return {
-        row[
-            "name"
-        ]: f"the truth misses it as well with this face reader ({row['value'] if row['value'] is not None else row['reason']})"
-        for row in ceiling["gates"]
-        if not row["passed"]
-    }
+    missed = [row for row in ceiling["gates"] if not row["passed"]]
+    told = {row["name"]: row["reason"] if row["value"] is None else row["value"] for row in missed}
+    return {name: f"the truth misses it as well with this face reader ({value})" for name, value in told.items()}
 
 
 @dataclass

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from benchmarks import stream_latency
 from benchmarks.gates.material import EXAMPLE_PHOTO
 from benchmarks.gates.streams import Context, StreamRecord, spread, strip
 from benchmarks.gates.table import DRIFT_SECONDS, GATES, GateRow, Unavailable, judge, unavailable
+from benchmarks.stream_latency import LIVE_STARTS
+from benchmarks.stream_latency import measure as measure_stream_latency
 from eartalking.config import FPS
 from eartalking.perception.identity import summarise
 from eval.metrics.signals import relative_change
@@ -50,8 +51,17 @@ def _identity(context: Context, name: str, kind: str) -> GateRow:
     result = summarise(np.concatenate(distances))
     floor = summarise(_to_others(context, records, _strangers(context, kind))).distance
     value = math.nan if result.distance is None else result.distance
-    return judge(name, value, result.num_frames, "frames", floor, _coverage_reason(result.coverage), coverage=round(result.coverage, 3),
-                 portraits_without_a_face=faceless, by_portrait=[summarise(row).distance for row in distances])  # fmt: skip
+    return judge(
+        name,
+        value,
+        result.num_frames,
+        "frames",
+        floor,
+        _coverage_reason(result.coverage),
+        coverage=round(result.coverage, 3),
+        portraits_without_a_face=faceless,
+        by_portrait=[summarise(row).distance for row in distances],
+    )
 
 
 def _strangers(context: Context, kind: str) -> list[np.ndarray]:
@@ -149,7 +159,7 @@ def measure_speed(context: Context) -> list[GateRow]:
         return [unavailable(name, str(error)) for name in GATES["speed"]]
     crop = "auto" if EXAMPLE_PHOTO.is_file() else "center"
     portrait = EXAMPLE_PHOTO if EXAMPLE_PHOTO.is_file() else context.material.portraits()[0]
-    result = stream_latency.measure(context.model, portrait, voice, crop=crop)
+    result = measure_stream_latency(context.model, portrait, voice, crop=crop)
     frames = result["frames"]
     rest = {
         key: result[key]
@@ -157,6 +167,6 @@ def measure_speed(context: Context) -> list[GateRow]:
     }
     return [
         judge("speed_fps", result["fps"], frames, "frames", **rest),
-        judge("speed_ttff_ms", result["ttff_ms"], stream_latency.LIVE_STARTS, "starts", worst=result["ttff_ms_worst"]),
+        judge("speed_ttff_ms", result["ttff_ms"], LIVE_STARTS, "starts", worst=result["ttff_ms_worst"]),
         judge("speed_rss_growth_mb", result["rss_growth_mb"], frames, "frames"),
     ]

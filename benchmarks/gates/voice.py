@@ -59,11 +59,27 @@ def measure_lip_sync(context: Context) -> list[GateRow]:
     per_clip = [lag_correlations(opening, truth, MAX_LAG) for opening, truth in zip(openings, truths, strict=True)]
     correlations, shuffled = mean_correlations(per_clip), shuffled_floor(openings, truths, 1)
     return [
-        judge(names[0], best_within(correlations, 1), len(clips), "clips", shuffled, lag_reason(correlations, 1),
-              best_lag=best_lag(correlations), by_lag=_rounded(correlations), by_clip=[round(best_within(row, 1), 3) for row in per_clip],
-              reader_on_true_frames=round(mean_correlations(ceilings)[0], 4)),
-        judge(names[1], shuffled, len(clips), "clips", None, "" if any(map(np.ptp, openings)) else "the mouth does not move"),
-    ]  # fmt: skip
+        judge(
+            names[0],
+            best_within(correlations, 1),
+            len(clips),
+            "clips",
+            shuffled,
+            lag_reason(correlations, 1),
+            best_lag=best_lag(correlations),
+            by_lag=_rounded(correlations),
+            by_clip=[round(best_within(row, 1), 3) for row in per_clip],
+            reader_on_true_frames=round(mean_correlations(ceilings)[0], 4),
+        ),
+        judge(
+            names[1],
+            shuffled,
+            len(clips),
+            "clips",
+            None,
+            "" if any(map(np.ptp, openings)) else "the mouth does not move",
+        ),
+    ]
 
 
 def measure_real_speech(context: Context) -> list[GateRow]:

@@ -29,9 +29,17 @@ from eartalking.errors import InputError
 from eartalking.io.video_writer import VideoWriter
 
 KEYS = (
-    "ttff_ms", "ttff_compute_ms", "sound_needed_ms", "fps", "rtf", "frame_ms_p50", "frame_ms_p95", "frame_ms_p99", "peak_mem_mb",
+    "ttff_ms",
+    "ttff_compute_ms",
+    "sound_needed_ms",
+    "fps",
+    "rtf",
+    "frame_ms_p50",
+    "frame_ms_p95",
+    "frame_ms_p99",
+    "peak_mem_mb",
     "cold_start_s",
-)  # fmt: skip
+)
 HIGHER_IS_BETTER = {"fps"}
 LIVE_RUNS = 3
 LIVE_SECONDS = 4.0

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.leaderboard.rows import RANKED_BY, Row, ranked
+from benchmarks.leaderboard.rows import RANKED_BY, in_order
+from benchmarks.leaderboard.table import Row
 
 QUALITIES = (RANKED_BY, "fid_lite0")
 DRIFTS = ("drift_identity", "drift_sharpness", "drift_colour")
@@ -37,7 +38,7 @@ def draw(
 
     folder.mkdir(parents=True, exist_ok=True)
     makers = {"quality_latency": _quality_latency, "sync_offsets": _sync_offsets, "drift": _drift}
-    own = ranked(rows, suite)
+    own = in_order(rows, suite)
     styles = _styles(pyplot, own, list(clips))
     written = []
     for name, make in makers.items():
@@ -137,8 +138,11 @@ def _sync_offsets(
         shifts = np.arange(len(curve)) - len(curve) // 2
         axis.plot(shifts, curve, label=method, **{"linewidth": 1.3, **styles[method]})
     axis.axvline(0, color="0.8", linewidth=1, zorder=0)
-    axis.set(xlabel="sound moved by so many frames (positive: the sound comes late)", ylabel="mean distance of mouth and sound",
-             title="In time with the voice: a deep dip at 0")  # fmt: skip
+    axis.set(
+        xlabel="sound moved by so many frames (positive: the sound comes late)",
+        ylabel="mean distance of mouth and sound",
+        title="In time with the voice: a deep dip at 0",
+    )
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), title="deepest first")
     axis.grid(alpha=0.3)
     return figure

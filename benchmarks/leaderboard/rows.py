@@ -8,21 +8,36 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.leaderboard.method_latency import HIGHER_IS_BETTER
 from benchmarks.leaderboard.method_latency import KEYS as LATENCY_KEYS
+from benchmarks.leaderboard.table import LARGEST, MEASURED, Choice, Row, ranked, read_table
 from eartalking.errors import InputError, os_cause
 from eval.suite import NAMES
 
 PAPER_ROWS = Path(__file__).parent.parent / "methods" / "paper.json"
 ABOUT = (
-    "method", "kind", "about", "suite", "source", "citation", "clips", "seed", "version", "testset", "protocol", "hardware", "latency_load",
-    "commit", "date", "command", "note",
-)  # fmt: skip
+    "method",
+    "kind",
+    "about",
+    "suite",
+    "source",
+    "citation",
+    "clips",
+    "seed",
+    "version",
+    "testset",
+    "protocol",
+    "hardware",
+    "latency_load",
+    "commit",
+    "date",
+    "command",
+    "note",
+)
 # What stands beside each metric, as METRIC_SUFFIX.
 COMPANY = ("ci_low", "ci_high", "n_videos", "n_frames", "coverage", "direction", "network", "tier", "note")
 METRICS = tuple(NAMES)
@@ -30,16 +45,25 @@ NUMBERS = {*METRICS, *LATENCY_KEYS, "clips", "seed", "latency_load"}
 NUMBERS |= {
     f"{metric}_{part}" for metric in METRICS for part in ("ci_low", "ci_high", "n_videos", "n_frames", "coverage")
 }
-MEASURED, PAPER = "measured", "paper"
+PAPER = "paper"
 SHOWN = (
-    "sync_c_synthtalk", "sync_d_synthtalk", "av_offset_synthtalk", "fid_lite0", "fvd_lite0", "perceptual_lite0", "csim_dlib",
-    "psnr", "ssim", "flicker", "silence_motion", "pose_err", "blink_f1",
-)  # fmt: skip
+    "sync_c_synthtalk",
+    "sync_d_synthtalk",
+    "av_offset_synthtalk",
+    "fid_lite0",
+    "fvd_lite0",
+    "perceptual_lite0",
+    "csim_dlib",
+    "psnr",
+    "ssim",
+    "flicker",
+    "silence_motion",
+    "pose_err",
+    "blink_f1",
+)
 SHOWN_LATENCY = ("ttff_ms", "ttff_compute_ms", "sound_needed_ms", "fps", "frame_ms_p95", "peak_mem_mb", "cold_start_s")
 ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0", "": ""}
 RANKED_BY = "sync_c_synthtalk"
-
-Row = dict[str, Any]
 
 
 def columns() -> tuple[str, ...]:
@@ -110,31 +134,23 @@ def read_csv(path: Path) -> list[Row]:
     Raises:
         InputError: not such a file: a column missing or unknown, a cell that is no number, no method or a wrong source.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            given, lines = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, os_cause(error)) from None
-    if set(given) != set(columns()):
-        missing, unknown = set(columns()) - set(given), set(given) - set(columns())
+    rows = read_table(path, finite=True)
+    if set(rows[0]) != set(columns()):
+        missing, unknown = set(columns()) - set(rows[0]), set(rows[0]) - set(columns())
         raise InputError(
             path, f"not a leaderboard: {len(missing)} columns missing, unknown: {', '.join(sorted(unknown)) or 'none'}"
         )
-    return [_parsed(path, number, line) for number, line in enumerate(lines, start=2)]
+    return [_checked(path, number, row) for number, row in enumerate(rows, start=2)]
 
 
-def _parsed(path: Path, number: int, line: dict[str, str]) -> Row:
-    row: Row = {}
-    for key, text in line.items():
-        if key is None or text is None:
-            raise InputError(path, f"line {number}: more or fewer cells than columns")
-        try:
-            row[key] = (None if not text else float(text)) if key in NUMBERS else text
-        except ValueError:
-            raise InputError(path, f"line {number}, {key}: {text!r} is not a number") from None
-        if isinstance(row[key], float) and not math.isfinite(row[key]):
-            raise InputError(path, f"line {number}, {key}: {text} is not finite; what could not be measured is empty")
+def _checked(path: Path, number: int, row: Row) -> Row:
+    for key in NUMBERS:
+        if isinstance(row[key], str):
+            try:
+                row[key] = float(row[key])  # a column becomes text by one wrong cell
+            except ValueError:
+                raise InputError(path, f"line {number}, {key}: {row[key]!r} is not a number") from None
+    row |= {key: "" if row[key] is None else str(row[key]) for key in set(row) - NUMBERS}
     if not row["method"] or row["source"] not in (MEASURED, PAPER):
         raise InputError(path, f"line {number}: needs a method, and a source that is {MEASURED} or {PAPER}")
     if row["source"] == PAPER and not row["citation"]:
@@ -149,19 +165,24 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
     return [row for row in old if key(row) not in replaced] + new
 
 
-def ranked(rows: list[Row], suite: str) -> list[Row]:
+def in_order(rows: list[Row], suite: str) -> list[Row]:
     """The measured rows of a suite, the best in time with the voice first, those without a number last."""
-    own = [row for row in rows if row["source"] == MEASURED and row["suite"] == suite]
-    return sorted(own, key=lambda row: -math.inf if row.get(RANKED_BY) is None else row[RANKED_BY], reverse=True)
+    full = [{**dict.fromkeys(columns()), **row} for row in rows]
+    return [row for _, _, row in ranked(full, Choice(True, suite, RANKED_BY, LARGEST))]
 
 
 def markdown(rows: list[Row]) -> str:
     """Tables for reading: per suite quality and speed, then the papers' figures by themselves."""
-    parts = ["# Leaderboard", "", "Written by `python -m benchmarks.compare`; all columns are in `leaderboard.csv`, explained in "
-             "[LEADERBOARD.md](../LEADERBOARD.md). Embedded networks (names ending in `_lite0`, `_dlib`, `_synthtalk`) are not "
-             "comparable with canonical ones."]  # fmt: skip
+    parts = [
+        "# Leaderboard",
+        "",
+        "Written by `python -m benchmarks.compare`; all columns are in `leaderboard.csv`, explained in "
+        "[LEADERBOARD.md](../LEADERBOARD.md). Embedded networks (names ending in `_lite0`, `_dlib`, "
+        "`_synthtalk`) are not "
+        "comparable with canonical ones.",
+    ]
     for suite in dict.fromkeys(row["suite"] for row in rows if row["source"] == MEASURED):
-        own = ranked(rows, suite)
+        own = in_order(rows, suite)
         about = next((row for row in own if row.get("protocol")), own[0])
         parts += ["", f"## Suite {suite}", "", f"{about.get('hardware', '')}; protocol {about.get('protocol', '')}; "
                   f"ranked by `{RANKED_BY}`. [95 % interval over videos]", ""]  # fmt: skip

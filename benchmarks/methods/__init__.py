@@ -18,9 +18,15 @@ from eartalking.checkpoint import DEFAULT_CHECKPOINT
 def built_in(checkpoint: str = DEFAULT_CHECKPOINT) -> dict[str, Method]:
     """Every method that ships, by name, in the order of the tables; ours and the baselines decode with `checkpoint`."""
     methods: list[Method] = [
-        GroundTruth(), Ours(checkpoint=checkpoint), ClipDiffusion(checkpoint), MotionAr(checkpoint), *ablations(checkpoint),
-        ShuffledAudio(checkpoint), CopyPrevious(), StaticPortrait(),
-    ]  # fmt: skip
+        GroundTruth(),
+        Ours(checkpoint=checkpoint),
+        ClipDiffusion(checkpoint),
+        MotionAr(checkpoint),
+        *ablations(checkpoint),
+        ShuffledAudio(checkpoint),
+        CopyPrevious(),
+        StaticPortrait(),
+    ]
     return {method.name: method for method in methods}
 
 

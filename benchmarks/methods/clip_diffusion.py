@@ -121,9 +121,15 @@ class ClipDiffusion(LatentBaseline):
     """Windows of 16 frames, 4 of them known from the window before."""
 
     name = "clip_diffusion"
-    about = f"clip-by-clip diffusion over the same latents: windows of {WINDOW} frames, {NUM_STEPS} steps, overlap {OVERLAP}"
+    about = (
+        "clip-by-clip diffusion over the same latents: "
+        f"windows of {WINDOW} frames, {NUM_STEPS} steps, overlap {OVERLAP}"
+    )
 
-    train = "python -m benchmarks.methods.train_clip_diffusion --data DIR --checkpoint CHECKPOINT --audio CHECKPOINT --out RUN"
+    train = (
+        "python -m benchmarks.methods.train_clip_diffusion "
+        "--data DIR --checkpoint CHECKPOINT --audio CHECKPOINT --out RUN"
+    )
     settings = f"{NUM_STEPS} {WINDOW} {OVERLAP}"
 
     def make_net(self, config: dict[str, int]) -> ClipDenoiser:

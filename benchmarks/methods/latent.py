@@ -144,7 +144,8 @@ def load_decoder(checkpoint: str, latent_shape: tuple[int, int]) -> TalkingHeadM
     if (autoencoder.num_latent_tokens, autoencoder.latent_channels) != tuple(latent_shape):
         name = Path(checkpoint).name
         raise NotReady(
-            f"the baseline was trained on latents of shape {tuple(latent_shape)}, those of {name} are others: train it again"
+            f"the baseline was trained on latents of shape {tuple(latent_shape)}, those of {name} are others: "
+            "train it again"
         )
     return model
 

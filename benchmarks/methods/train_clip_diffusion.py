@@ -146,9 +146,13 @@ def main(argv: list[str] | None = None) -> int:
     rng, generator = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     fixed, autoencoder = held_out.sample(EVAL_CLIPS, np.random.default_rng(0)), load_model(args.checkpoint).autoencoder
     net = train(
-        ClipDenoiser(sizes), lambda: clips.sample(options.batch_size, rng), make_losses(generator),
-        lambda module, _: evaluate(module, autoencoder, fixed), options, Accelerator(mixed_precision=options.precision, cpu=True),
-    )  # fmt: skip
+        ClipDenoiser(sizes),
+        lambda: clips.sample(options.batch_size, rng),
+        make_losses(generator),
+        lambda module, _: evaluate(module, autoencoder, fixed),
+        options,
+        Accelerator(mixed_precision=options.precision, cpu=True),
+    )
     if args.audio is not None:
         save_ears(ears, args.weights)
     save_weights(

@@ -109,9 +109,13 @@ def main(argv: list[str] | None = None) -> int:
     rng = np.random.default_rng(options.seed)
     fixed = held_out.sample(EVAL_CLIPS, EVAL_FRAMES, np.random.default_rng(0))
     net = train(
-        MotionModel(sizes), lambda: clips.sample(options.batch_size, WINDOW, rng), teacher.losses,
-        lambda module, _: teacher.evaluate(module, fixed), options, Accelerator(mixed_precision=options.precision, cpu=True),
-    )  # fmt: skip
+        MotionModel(sizes),
+        lambda: clips.sample(options.batch_size, WINDOW, rng),
+        teacher.losses,
+        lambda module, _: teacher.evaluate(module, fixed),
+        options,
+        Accelerator(mixed_precision=options.precision, cpu=True),
+    )
     save_ears(ears, args.weights)
     save_weights(net, args.weights, {"config": dataclasses.asdict(sizes), **training_record(options.out, len(clips))})
     return 0

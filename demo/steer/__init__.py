@@ -45,7 +45,8 @@ def _html() -> str:
 def _row(track: dict[str, Any]) -> str:
     name, label, tip = track["name"], escape(track["label"]), escape(track["tip"])
     return (
-        f'<div class="ear-row is-auto" data-track="{name}" data-unit="{track["unit"]}" data-neutral="{track["neutral"]}" '
+        f'<div class="ear-row is-auto" data-track="{name}" data-unit="{track["unit"]}" '
+        f'data-neutral="{track["neutral"]}" '
         f'data-low="{track["low"]}" title="{tip}"><label for="steer-{name}">{label}</label>'
         f'<input id="steer-{name}" type="range" min="{track["low"]}" max="{track["high"]}" step="{track["step"]}" '
         f'value="{track["neutral"]}"><output>auto</output>'
@@ -63,7 +64,8 @@ def _pad(feelings: list[str]) -> str:
         f'<fieldset class="ear-feel"><legend>{EMOTION_TRACK.title()}</legend>'
         '<div class="ear-pad is-auto" tabindex="0" role="slider" '
         'aria-label="Emotion: left and right choose, up and down set the strength" '
-        f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="0">{words}<i class="ear-ring"></i><i class="ear-knob"></i></div>'
+        f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="0">{words}'
+        '<i class="ear-ring"></i><i class="ear-knob"></i></div>'
         '<div class="ear-row-end"><output class="ear-feeling">auto</output>'
         '<button type="button" class="ear-pad-release" aria-label="Release emotion" title="Give it back">×</button>'
         "</div></fieldset>"

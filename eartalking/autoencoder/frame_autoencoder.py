@@ -77,9 +77,15 @@ class FrameAutoencoder(nn.Module):
         matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
         return Reference(
-            portrait, self.reference_encoder(portrait), surface, self.surface.home(surface, self.code.latents_to_motion(latents)),
-            torch.cat([portrait, matte], dim=1), plate, latents, landmarks,
-        )  # fmt: skip
+            portrait,
+            self.reference_encoder(portrait),
+            surface,
+            self.surface.home(surface, self.code.latents_to_motion(latents)),
+            torch.cat([portrait, matte], dim=1),
+            plate,
+            latents,
+            landmarks,
+        )
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:
         """Normalised latents (B, N, C) on portraits -> Decoded, eyes and mouth refined."""

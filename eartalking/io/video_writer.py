@@ -184,3 +184,26 @@ def check_output(path: FilePath) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise InputError(path, os_cause(error)) from None
     return target
+
+
+def cut_short(path: Path, num_frames: int, note: str, fps: int = FPS) -> None:
+    """Drop the sound that begins after the last frame (encoders pad) and add `note` to the comment; nothing is encoded
+    again.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    part, end = path.with_suffix(".part.mp4"), num_frames / fps
+    try:
+        with av.open(media_url(path)) as old, av.open(media_url(part), "w", options={"movflags": "faststart"}) as new:
+            new.flags |= av.container.Flags.bitexact.value
+            new.metadata.update({**old.metadata, "comment": f"{old.metadata['comment']}; {note}"})
+            streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+            for packet in old.demux():
+                if packet.dts is not None and (packet.stream.type == "video" or packet.pts * packet.time_base < end):
+                    packet.stream = streams[packet.stream.index]
+                    new.mux(packet)
+        os.replace(part, path)
+    except (OSError, av.FFmpegError) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(path, os_cause(error)) from None

@@ -18,8 +18,8 @@ class MotionCode(nn.Module):
     - *Latents* (..., N, C): coordinates mapped by a random orthonormal basis, then normalised to zero mean and unit
       variance per token and channel over the training set.
 
-    So a small movement that matters (a lid, a lip) takes up as much of the latents as a turn of the head. A code that is
-    learnt together with the decoder gives nearly all of it to the head's pose, and mouth and eyes drown in noise.
+    So a small movement that matters (a lid, a lip) takes up as much of the latents as a turn of the head. A code that
+    is learnt together with the decoder gives nearly all of it to the head's pose, and mouth and eyes drown in noise.
     """
 
     mean: Tensor

@@ -88,10 +88,16 @@ _CANCELLED = 0.8 * torch.from_numpy(np.stack([
     _mask("browDown"), _mask("browInnerUp", "browOuterUp"), _mask("mouthFrown"), _mask("mouthSmile"),
 ]))  # fmt: skip
 # Rows: lips shut on purpose, rounded lips, an open mouth, a blink; what each takes away of an expression.
-_OVERRULED = torch.from_numpy(np.stack([
-    _mask("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel"), 0.6 * _mask("mouthSmile", "mouthStretch", "mouthDimple"),
-    _mask("mouthPress"), 0.8 * _mask("eyeSquint", "eyeWide"),
-]))  # fmt: skip
+_OVERRULED = torch.from_numpy(
+    np.stack(
+        [
+            _mask("jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFunnel"),
+            0.6 * _mask("mouthSmile", "mouthStretch", "mouthDimple"),
+            _mask("mouthPress"),
+            0.8 * _mask("eyeSquint", "eyeWide"),
+        ]
+    )
+)
 _PRESSES_LIPS = unit_indices("mouthPress")
 _ROUNDS_LIPS = [UNIT_INDEX["mouthFunnel"], UNIT_INDEX["mouthPucker"]]
 _BLINK = unit_vector({"eyeBlink": 1.0})

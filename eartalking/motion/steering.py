@@ -33,7 +33,8 @@ def exact_columns(motion_size: int, device: torch.device) -> Tensor:
 
 
 def impose(latents: Tensor, controls: ControlBatch, code: MotionCode) -> Tensor:
-    """Latents (B, N, C) with the given controls over (B, 1) that are columns of the motion vector set to what was asked.
+    """Latents (B, N, C) with the given controls over (B, 1) that are columns of the motion vector set to what was
+    asked.
 
     A head that shall turn by 12 degrees is at 12 degrees in this very frame; the network has seen the same controls and
     makes everything else of the frame agree with them.

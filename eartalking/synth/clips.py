@@ -16,7 +16,7 @@ Tensors (T frames, S pixels, M map pixels):
     twin_reference_labels.*                                                `stills` only
     surface_*                                                              `portraits` only, see surface.py; they have
     no `reference` waveform (samples,) float32 at 16 kHz                                  `speech` only
-    labels.*: one row per frame, the fields of `motion.Motion`, and mouth_open; reference_labels.*: one row
+    labels.*: one row per frame, the fields of `performance.Performance`, and mouth_open; reference_labels.*: one row
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tqdm import tqdm
 from eartalking.synth.head import HeadBundle, load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.landmarks import project_landmarks
-from eartalking.synth.performance import Motion, make_motion, neutral_portrait, random_stills
+from eartalking.synth.performance import Performance, make_performance, neutral_portrait, random_stills
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import SAMPLE_RATE, Utterance, corpus_files
 from eartalking.synth.surface_maps import surface_maps
@@ -66,11 +66,11 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
         # Far from the identities of the other kinds.
         return _portraits(spec, rng, 2_000_000 + seed, renderer, bundle), metadata | {"identity": str(2_000_000 + seed)}
     if spec.kind == "stills":
-        motion = random_stills(spec.num_frames, rng)
+        performance = random_stills(spec.num_frames, rng)
         identities = [2 * seed, 2 * seed + 1]
     else:
         utterance = _draw_speech(spec, rng)
-        motion = make_motion(utterance, rng, control_jumps=bool(rng.random() < 0.35))
+        performance = make_performance(utterance, rng, control_jumps=bool(rng.random() < 0.35))
         tensors["waveform"] = utterance.waveform.astype(np.float32)
         metadata |= {"voice": utterance.voice, "text": utterance.text, "licence": utterance.licence}
         # Speech clips draw their identities from the far end of the seed space: no autoencoder twin among them.
@@ -81,15 +81,15 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
         renderer.set_identity(person)
         portrait = neutral_portrait(rng)
         tensors[prefix + "reference"] = renderer.set_reference(portrait)
-        tensors[prefix + "frames"] = renderer.render(motion)
+        tensors[prefix + "frames"] = renderer.render(performance)
         if spec.correspondence:
-            correspondence, visibility = renderer.correspondence(motion)
+            correspondence, visibility = renderer.correspondence(performance)
             tensors[prefix + "correspondence"] = correspondence.astype(np.float16)
             tensors[prefix + "visibility"] = visibility
         if not prefix:
-            tensors |= _labels("labels", motion, renderer)
+            tensors |= _labels("labels", performance, renderer)
         tensors |= _labels(prefix + "reference_labels", portrait, renderer)
-        for name, states in (("landmarks", motion), ("reference_landmarks", portrait)):
+        for name, states in (("landmarks", performance), ("reference_landmarks", portrait)):
             tensors[prefix + name] = project_landmarks(
                 person, bundle, states.head_pose, states.translation, states.face_units
             )
@@ -102,23 +102,25 @@ def _portraits(
     """Pictures of one person and the surface that each shows: every third one as `stills` have them, the others as
     portraits are.
     """
-    motion = Motion.concat(
+    performance = Performance.concat(
         [random_stills(1, rng) if index % 3 == 2 else neutral_portrait(rng) for index in range(spec.num_frames)]
     )
     person = sample_identity(number, spec.split, bundle)
     renderer.set_identity(person)
     tensors = (
-        {"frames": renderer.render(motion)}
-        | surface_maps(renderer, person, motion)
-        | _labels("labels", motion, renderer)
+        {"frames": renderer.render(performance)}
+        | surface_maps(renderer, person, performance)
+        | _labels("labels", performance, renderer)
     )
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
 
 
-def _labels(prefix: str, motion: Motion, renderer: Renderer) -> dict[str, np.ndarray]:
-    labels = {f"{prefix}.{item.name}": np.asarray(getattr(motion, item.name)) for item in dataclasses.fields(motion)}
+def _labels(prefix: str, performance: Performance, renderer: Renderer) -> dict[str, np.ndarray]:
+    labels = {
+        f"{prefix}.{item.name}": np.asarray(getattr(performance, item.name)) for item in dataclasses.fields(performance)
+    }
     labels = {name: value.astype(np.uint8) if value.dtype == bool else value for name, value in labels.items()}
-    return labels | {f"{prefix}.mouth_open": renderer.mouth_open(motion)}
+    return labels | {f"{prefix}.mouth_open": renderer.mouth_open(performance)}
 
 
 def _draw_speech(spec: ClipSpec, rng: np.random.Generator) -> Utterance:

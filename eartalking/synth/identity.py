@@ -233,8 +233,12 @@ def _head_uv(shape: np.ndarray, normals: np.ndarray, bundle: HeadBundle) -> np.n
         flat = direction[:, :2] / np.maximum(np.linalg.norm(direction[:, :2], axis=1, keepdims=True), 1e-6)
         uv[chosen] = np.array(EYE_BOX[:2]) + EYE_BOX[2] / 2 + radius[:, None] * flat * [1, -1]
     for name, solid in (
-        ("teeth_upper", "teeth"), ("teeth_lower", "teeth"), ("tongue", "tongue"), ("inner_mouth", "mouth"), ("lashes", "lash"),
-    ):  # fmt: skip
+        ("teeth_upper", "teeth"),
+        ("teeth_lower", "teeth"),
+        ("tongue", "tongue"),
+        ("inner_mouth", "mouth"),
+        ("lashes", "lash"),
+    ):
         uv[part == PARTS.index(name)] = np.array(solid_corner(solid)) + SOLID_SIZE / 2
     for name, sign in (("teeth_upper", 1), ("teeth_lower", -1)):  # the roots are gum
         chosen = np.flatnonzero(part == PARTS.index(name))

@@ -1,6 +1,6 @@
 """What a face does over time: the labels of a clip and the face units that follow from them.
 
-`make_motion` animates an utterance, `random_stills` draws independent states that cover every control's
+`make_performance` animates an utterance, `random_stills` draws independent states that cover every control's
 range, `neutral_portrait` draws the state that people have in a portrait. In all of them the labels are the
 values in force, and `face_units` is `compose_face_units` of the speech mouth and the labels.
 """
@@ -21,7 +21,7 @@ _GAZE_LIMITS = np.array([CONTROL_RANGES[track][1] for track in ("gaze_yaw", "gaz
 
 
 @dataclass
-class Motion:
+class Performance:
     """T frames of a face at 25 fps; every field's first axis is time, float32 unless said otherwise."""
 
     head_pose: np.ndarray  # (T, 3) yaw, pitch, roll, degrees
@@ -40,22 +40,24 @@ class Motion:
     def __len__(self) -> int:
         return len(self.phone)
 
-    def __getitem__(self, index: int | slice | np.ndarray) -> "Motion":
-        """The chosen frames; a single integer gives a motion of one frame."""
+    def __getitem__(self, index: int | slice | np.ndarray) -> "Performance":
+        """The chosen frames; a single integer gives a performance of one frame."""
         if isinstance(index, int | np.integer):
             index = np.array([index])
-        return Motion(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return Performance(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @staticmethod
-    def concat(motions: "list[Motion]") -> "Motion":
-        """The motions one after the other.
+    def concat(performances: "list[Performance]") -> "Performance":
+        """The performances one after the other.
 
         Raises:
             ValueError: the list is empty.
         """
-        if not motions:
-            raise ValueError("concat needs at least one motion")
-        return Motion(**{f.name: np.concatenate([getattr(m, f.name) for m in motions]) for f in fields(Motion)})
+        if not performances:
+            raise ValueError("concat needs at least one performance")
+        return Performance(
+            **{f.name: np.concatenate([getattr(m, f.name) for m in performances]) for f in fields(Performance)}
+        )
 
 
 # Mouth units that no phone uses, but that a portrait or a grimace may show.
@@ -95,7 +97,7 @@ def _random_mouth(rng: np.random.Generator) -> np.ndarray:
     return make(rng).astype(np.float32)
 
 
-def random_stills(n: int, rng: np.random.Generator) -> Motion:
+def random_stills(n: int, rng: np.random.Generator) -> Performance:
     """n independent states that cover the controls' ranges and more mouths than speech shows.
 
     Args:
@@ -114,7 +116,7 @@ def random_stills(n: int, rng: np.random.Generator) -> Motion:
     emotion = rng.integers(0, len(EMOTIONS), n)
     intensity = _sometimes(rng, n, 0.6, rng.uniform(0.2, 1.0, n)) * (emotion > 0)
     emotion = np.where(intensity > 0, emotion, 0)
-    return _motion(
+    return _performance(
         mouth,
         head_pose=head_pose,
         gaze=gaze,
@@ -134,15 +136,15 @@ def _sometimes(rng: np.random.Generator, n: int, probability: float, values: np.
     return np.where(rng.random(n) < probability, values, 0.0)
 
 
-def _motion(mouth_units: np.ndarray, **labels: np.ndarray) -> Motion:
-    """A Motion whose face units follow from the speech mouth and the labels."""
+def _performance(mouth_units: np.ndarray, **labels: np.ndarray) -> Performance:
+    """A Performance whose face units follow from the speech mouth and the labels."""
     types = {"emotion": np.int32, "phone": np.int32}
     labels = {name: np.asarray(track).astype(types.get(name, np.float32)) for name, track in labels.items()}
     expression = [labels[n] for n in ("blink", "brow", "smile", "mouth_scale", "emotion", "emotion_intensity")]
-    return Motion(face_units=compose_face_units(mouth_units, *expression), speaking=labels["phone"] > 0, **labels)
+    return Performance(face_units=compose_face_units(mouth_units, *expression), speaking=labels["phone"] > 0, **labels)
 
 
-def neutral_portrait(rng: np.random.Generator) -> Motion:
+def neutral_portrait(rng: np.random.Generator) -> Performance:
     """One frame as people look in a portrait: nearly frontal, eyes open and towards the camera, half of them
     smiling a little, some of those with their teeth showing."""
     yaw_spread = 8.0 if rng.random() < 0.3 else 3.5
@@ -154,7 +156,7 @@ def neutral_portrait(rng: np.random.Generator) -> Motion:
         mouth = parted * unit_vector({"jawOpen": 0.10, "mouthUpperUp": 0.35, "mouthLowerDown": 0.25})
     elif rng.random() < 0.15:
         mouth = unit_vector({"jawOpen": rng.uniform(0.02, 0.10)})
-    return _motion(
+    return _performance(
         mouth[None],
         head_pose=head_pose[None],
         gaze=np.clip(-head_pose[None, :2] + rng.normal(0, 2, (1, 2)), -_GAZE_LIMITS, _GAZE_LIMITS),
@@ -169,7 +171,7 @@ def neutral_portrait(rng: np.random.Generator) -> Motion:
     )
 
 
-def make_motion(utterance: Utterance, rng: np.random.Generator, *, control_jumps: bool) -> Motion:
+def make_performance(utterance: Utterance, rng: np.random.Generator, *, control_jumps: bool) -> Performance:
     """Animate an utterance: its mouth, and a head, eyes and expression that go with speaking and listening.
 
     Args:
@@ -200,29 +202,25 @@ def make_motion(utterance: Utterance, rng: np.random.Generator, *, control_jumps
     emotion, intensity = _emotion(times, rng)
     jumping = control_jumps and rng.random() < 0.75
     chosen = {track: jumping and rng.random() < 0.45 for track in (*CONTROL_RANGES, "emotion")}
-    for track, values in tracks.items():
-        if chosen[track]:
-            hold_jumps(values, rng, lambda track=track: rng.uniform(*CONTROL_RANGES[track]))
+    _let_jump(tracks, chosen, rng)
 
     # The eyes follow the pose that is in force; the blinks follow the eyes.
     pose = np.stack([tracks["yaw"], tracks["pitch"]], 1)
     gaze, shifts = fixations(times, pose, rng)
-    tracks |= {"gaze_yaw": gaze[:, 0], "gaze_pitch": gaze[:, 1], "blink": blink_pulses(times, shifts, rng)}
+    eyes = {"gaze_yaw": gaze[:, 0], "gaze_pitch": gaze[:, 1], "blink": blink_pulses(times, shifts, rng)}
     if not chosen["brow"]:
-        tracks["brow"] -= 0.08 * tracks["blink"]
-    for track in ("gaze_yaw", "gaze_pitch", "blink"):
-        if chosen[track]:
-            hold_jumps(tracks[track], rng, lambda track=track: rng.uniform(*CONTROL_RANGES[track]))
+        tracks["brow"] -= 0.08 * eyes["blink"]
+    _let_jump(eyes, chosen, rng)
+    tracks |= eyes
     if chosen["emotion"]:
-        held = hold_jumps(intensity, rng, lambda: rng.uniform(0.3, 1.0))
-        for span in held:
+        for span in hold_jumps(intensity, rng, lambda: rng.uniform(0.3, 1.0)):
             emotion[span] = rng.integers(1, len(EMOTIONS))
     emotion = np.where(intensity > 0, emotion, 0)
     for track, values in tracks.items():
         np.clip(values, *CONTROL_RANGES[track], out=values)
 
     mouth = speech_mouth(utterance.phones, utterance.waveform, num_frames) + _idle_mouth(times, phone > 0, rng)
-    return _motion(
+    return _performance(
         mouth,
         head_pose=np.stack([tracks["yaw"], tracks["pitch"], tracks["roll"]], 1),
         gaze=np.stack([tracks["gaze_yaw"], tracks["gaze_pitch"]], 1),
@@ -232,6 +230,14 @@ def make_motion(utterance: Utterance, rng: np.random.Generator, *, control_jumps
         phone=phone,
         **{track: tracks[track] for track in ("blink", "brow", "smile", "mouth_scale")},
     )
+
+
+def _let_jump(tracks: dict[str, np.ndarray], chosen: dict[str, bool], rng: np.random.Generator) -> None:
+    """Overwrite stretches of the chosen tracks, in place, by values of their whole range."""
+    for track, values in tracks.items():
+        if chosen[track]:
+            low, high = CONTROL_RANGES[track]
+            hold_jumps(values, rng, lambda low=low, high=high: rng.uniform(low, high))
 
 
 def _head_pose(times: np.ndarray, speaking: np.ndarray, nods: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -15,12 +15,25 @@ from PIL import Image, ImageFilter
 
 from eartalking.motion.face_units import FACE_UNITS
 from eartalking.motion.head_space import rotation
-from eartalking.synth import shaders
 from eartalking.synth.head import HeadBundle, load_bundle, vertex_normals
 from eartalking.synth.identity import Identity
+from eartalking.synth.shaders import (
+    BACKGROUND_FRAGMENT,
+    BACKGROUND_VERTEX,
+    COLOUR_FRAGMENT,
+    COLOUR_VERTEX,
+    CORRESPONDENCE_BACKGROUND_FRAGMENT,
+    CORRESPONDENCE_FRAGMENT,
+    CORRESPONDENCE_VERTEX,
+    POINT_FRAGMENT,
+    POINT_VERTEX,
+    SHRINK_FRAGMENT,
+    SURFACE_FRAGMENT,
+    SURFACE_VERTEX,
+)
 
 if TYPE_CHECKING:
-    from eartalking.synth.performance import Motion
+    from eartalking.synth.performance import Performance
 
 FRAMES_PER_BATCH = 32
 # Two surfaces closer than this (head heights, along the view) count as the same one in the visibility test.
@@ -51,17 +64,17 @@ class Renderer:
         quad = context.buffer(np.array([-1, -1, -1, 1, 1, -1, 1, 1], "f4"))
 
         def background(fragment: str) -> tuple[moderngl.Program, moderngl.VertexArray]:
-            program = context.program(vertex_shader=shaders.BACKGROUND_VERTEX, fragment_shader=fragment)
+            program = context.program(vertex_shader=BACKGROUND_VERTEX, fragment_shader=fragment)
             return program, context.vertex_array(program, [(quad, "2f", "in_corner")])
 
-        self._colour, self._colour_mesh = self._mesh_pass(shaders.COLOUR_VERTEX, shaders.COLOUR_FRAGMENT)
-        self._surface, self._surface_mesh = self._mesh_pass(shaders.SURFACE_VERTEX, shaders.SURFACE_FRAGMENT)
-        self._point, self._point_mesh = self._mesh_pass(shaders.POINT_VERTEX, shaders.POINT_FRAGMENT)
-        self._map, self._map_mesh = self._mesh_pass(shaders.CORRESPONDENCE_VERTEX, shaders.CORRESPONDENCE_FRAGMENT)
-        self._backdrop, self._backdrop_quad = background(shaders.BACKGROUND_FRAGMENT)
-        self._map_backdrop, self._map_backdrop_quad = background(shaders.CORRESPONDENCE_BACKGROUND_FRAGMENT)
+        self._colour, self._colour_mesh = self._mesh_pass(COLOUR_VERTEX, COLOUR_FRAGMENT)
+        self._surface, self._surface_mesh = self._mesh_pass(SURFACE_VERTEX, SURFACE_FRAGMENT)
+        self._point, self._point_mesh = self._mesh_pass(POINT_VERTEX, POINT_FRAGMENT)
+        self._map, self._map_mesh = self._mesh_pass(CORRESPONDENCE_VERTEX, CORRESPONDENCE_FRAGMENT)
+        self._backdrop, self._backdrop_quad = background(BACKGROUND_FRAGMENT)
+        self._map_backdrop, self._map_backdrop_quad = background(CORRESPONDENCE_BACKGROUND_FRAGMENT)
 
-        self._shrink, self._shrink_quad = background(shaders.SHRINK_FRAGMENT)
+        self._shrink, self._shrink_quad = background(SHRINK_FRAGMENT)
         self._frame = context.simple_framebuffer((size, size), components=4)
         large = round(size * supersampling)
         self._large_texture = context.texture((large, large), 4)
@@ -79,7 +92,7 @@ class Renderer:
         self.identity: Identity | None = None
         self._atlas: moderngl.Texture | None = None
         self._backdrop_texture: moderngl.Texture | None = None
-        self._reference: Motion | None = None
+        self._reference: Performance | None = None
 
     def _make_buffers(self) -> None:
         context = self.context
@@ -140,18 +153,18 @@ class Renderer:
         _set(self._colour, {"frame_size": float(self._large_texture.width)})
         _set(self._map, {"frame_size": float(self.size)})
 
-    def render(self, motion: Motion) -> np.ndarray:
-        """Frames (T, size, size, 3) uint8 of the loaded identity in every state of `motion`."""
+    def render(self, performance: Performance) -> np.ndarray:
+        """Frames (T, size, size, 3) uint8 of the loaded identity in every state of `performance`."""
         identity = self._loaded()
-        frames = np.empty((len(motion.head_pose), self.size, self.size, 3), np.uint8)
+        frames = np.empty((len(performance.head_pose), self.size, self.size, 3), np.uint8)
         raw = np.empty((self.size, self.size, 4), np.uint8)
-        opening = self.mouth_open(motion)
-        for index, dynamic in enumerate(self._states(motion)):
+        opening = self.mouth_open(performance)
+        for index, dynamic in enumerate(self._states(performance)):
             self._large_frame.use()
             self.context.clear()
             self._atlas.use(0)
             self._dynamic.write(dynamic)
-            _set(self._colour, _pose_uniforms(motion, index))
+            _set(self._colour, _pose_uniforms(performance, index))
             self._colour["mouth_light"] = 0.45 + 0.55 * min(float(opening[index]) / 0.12, 1.0)
             self._colour_mesh.render(vertices=self._num_indices)
             self._backdrop_texture.use(0)
@@ -162,18 +175,18 @@ class Renderer:
             self._shrink_quad.render(moderngl.TRIANGLE_STRIP)
             self._frame.read_into(raw, components=4, alignment=1)
             frames[index] = raw[..., :3]
-        self._photograph(frames, identity, motion)
+        self._photograph(frames, identity, performance)
         return frames
 
-    def set_reference(self, motion: Motion) -> np.ndarray:
-        """Make the single state in `motion` the portrait; its picture (size, size, 3) uint8."""
-        if len(motion.head_pose) != 1:
-            raise ValueError(f"the portrait is one state, got {len(motion.head_pose)}")
-        self._reference = motion
+    def set_reference(self, performance: Performance) -> np.ndarray:
+        """Make the single state in `performance` the portrait; its picture (size, size, 3) uint8."""
+        if len(performance.head_pose) != 1:
+            raise ValueError(f"the portrait is one state, got {len(performance.head_pose)}")
+        self._reference = performance
         self._loaded()
-        dynamic = next(iter(self._states(motion)))
+        dynamic = next(iter(self._states(performance)))
         self._reference_positions.write(np.ascontiguousarray(dynamic[:, :3]))
-        pose = _pose_uniforms(motion, 0)
+        pose = _pose_uniforms(performance, 0)
         _set(self._map, {f"reference_{name}": value for name, value in pose.items()})
         _set(self._surface, pose)
         self._dynamic.write(dynamic)
@@ -181,9 +194,9 @@ class Renderer:
         self.context.clear()
         self._atlas.use(0)
         self._surface_mesh.render(vertices=self._num_indices)
-        return self.render(motion)[0]
+        return self.render(performance)[0]
 
-    def correspondence(self, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+    def correspondence(self, performance: Performance) -> tuple[np.ndarray, np.ndarray]:
         """Where each frame's pixels are in the portrait.
 
         Returns positions (T, map, map, 2) float32 in [-1, 1] (x right, y down, `grid_sample` with
@@ -194,42 +207,42 @@ class Renderer:
         if self._reference is None:
             raise RuntimeError("call set_reference before correspondence")
         size = self.map_size
-        values = np.empty((len(motion.head_pose), size, size, 4), np.float32)
+        values = np.empty((len(performance.head_pose), size, size, 4), np.float32)
         self._map_frame.use()
         self._map["atlas"], self._map["portrait_surface"], self._map_backdrop["portrait_surface"] = 0, 1, 1
         self._atlas.use(0)
         self._surface_texture.use(1)
-        for index, dynamic in enumerate(self._states(motion)):
+        for index, dynamic in enumerate(self._states(performance)):
             self.context.clear()
             self._map_backdrop_quad.render(moderngl.TRIANGLE_STRIP)
             self._dynamic.write(dynamic)
-            _set(self._map, _pose_uniforms(motion, index))
+            _set(self._map, _pose_uniforms(performance, index))
             self._map_mesh.render(vertices=self._num_indices)
             self._map_frame.read_into(values[index], components=4, dtype="f4", alignment=1)
         return values[..., :2].copy(), (values[..., 2] > 0.5).astype(np.uint8) * 255
 
-    def surface(self, motion: Motion) -> np.ndarray:
+    def surface(self, performance: Performance) -> np.ndarray:
         """What each pixel of every state shows: (T, side, side, 4) float32, the point of the head at rest, and its
         triangle counted from 1, 0 where the background is. Forgets the portrait."""
         identity = self._loaded()
         self._reference = None
         self._reference_positions.write(np.ascontiguousarray(identity.rest, dtype="f4"))
-        values = np.empty((len(motion.head_pose), *self._point_frame.size, 4), np.float32)
+        values = np.empty((len(performance.head_pose), *self._point_frame.size, 4), np.float32)
         self._point_frame.use()
         self._point["atlas"] = 0
         self._atlas.use(0)
-        for index, dynamic in enumerate(self._states(motion)):
+        for index, dynamic in enumerate(self._states(performance)):
             self.context.clear()
             self._dynamic.write(dynamic)
-            _set(self._point, _pose_uniforms(motion, index))
+            _set(self._point, _pose_uniforms(performance, index))
             self._point_mesh.render(vertices=self._num_indices)
             self._point_frame.read_into(values[index], components=4, dtype="f4", alignment=1)
         return values
 
-    def mouth_open(self, motion: Motion) -> np.ndarray:
+    def mouth_open(self, performance: Performance) -> np.ndarray:
         """Gap between the inner lips (T,) float32 in head heights, 0 when closed."""
         identity, bundle = self._loaded(), self.bundle
-        units = _face_units(motion)
+        units = _face_units(performance)
         gap = np.zeros(len(units), np.float32)
         for upper, lower in zip(bundle.lip_upper, bundle.lip_lower, strict=True):
             rest = _rest_of(identity, bundle, upper) - _rest_of(identity, bundle, lower)
@@ -246,16 +259,16 @@ class Renderer:
             raise RuntimeError("call set_identity first")
         return self.identity
 
-    def _states(self, motion: Motion):  # noqa: ANN202 (iterator of (N, 6) arrays)
+    def _states(self, performance: Performance):  # noqa: ANN202 (iterator of (N, 6) arrays)
         """Positions and normals (N, 6) float32 of the moving vertices, frame by frame."""
-        units = _face_units(motion)
+        units = _face_units(performance)
         for start in range(0, len(units), FRAMES_PER_BATCH):
             moved = units[start : start + FRAMES_PER_BATCH] @ self._delta
             moved = moved.reshape(len(moved), *self._base.shape)
             moved += self._base
             yield from moved
 
-    def _photograph(self, frames: np.ndarray, identity: Identity, motion: Motion) -> None:
+    def _photograph(self, frames: np.ndarray, identity: Identity, performance: Performance) -> None:
         """Tone curve, blur and noise, in place; the vignette is in the shaders."""
         photograph = identity.photograph
         level = (np.arange(256)[:, None] / 255) ** photograph.gamma * photograph.gain + photograph.lift
@@ -272,7 +285,7 @@ class Renderer:
             size, margin = self.size, 32
             grain = (rng.normal(0, photograph.noise, (size + margin, size + margin, 3))).round().astype(np.int16)
             for index in range(len(frames)):
-                state = np.random.default_rng(np.abs(motion.head_pose[index] * 1e4).astype(np.int64))
+                state = np.random.default_rng(np.abs(performance.head_pose[index] * 1e4).astype(np.int64))
                 row, column = state.integers(0, margin, 2)
                 noisy = frames[index] + grain[row : row + size, column : column + size]
                 frames[index] = np.clip(noisy, 0, 255, out=noisy)
@@ -295,10 +308,10 @@ def _rest_of(identity: Identity, bundle: HeadBundle, vertex: int) -> np.ndarray:
     return identity.rest[np.flatnonzero(bundle.render_vertex == vertex)[0]]
 
 
-def _face_units(motion: Motion) -> np.ndarray:
-    """The motion's face units (T, 52) with the lids following the gaze."""
-    units = np.array(motion.face_units, np.float32)
-    yaw, pitch = motion.gaze[:, 0] / LID_FOLLOW_DEGREES, motion.gaze[:, 1] / LID_FOLLOW_DEGREES
+def _face_units(performance: Performance) -> np.ndarray:
+    """The performance's face units (T, 52) with the lids following the gaze."""
+    units = np.array(performance.face_units, np.float32)
+    yaw, pitch = performance.gaze[:, 0] / LID_FOLLOW_DEGREES, performance.gaze[:, 1] / LID_FOLLOW_DEGREES
     open_lids = {side: 1 - units[:, FACE_UNITS.index(f"eyeBlink{side}")] for side in ("Left", "Right")}
     for name, value in {
         "LookUpLeft": pitch, "LookUpRight": pitch, "LookDownLeft": -pitch, "LookDownRight": -pitch,
@@ -314,11 +327,11 @@ def _turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return rotation(torch.tensor([yaw, pitch, roll], dtype=torch.float64)).numpy().T
 
 
-def _pose_uniforms(motion: Motion, index: int) -> dict[str, np.ndarray]:
+def _pose_uniforms(performance: Performance, index: int) -> dict[str, np.ndarray]:
     return {
-        "head_rotation": _turn(*motion.head_pose[index]),
-        "head_offset": motion.translation[index],
-        "eye_rotation": _turn(*motion.gaze[index], 0.0),
+        "head_rotation": _turn(*performance.head_pose[index]),
+        "head_offset": performance.translation[index],
+        "eye_rotation": _turn(*performance.gaze[index], 0.0),
     }
 
 

@@ -20,7 +20,7 @@ from eartalking.synth.identity import Identity
 from eartalking.synth.performance import random_stills
 
 if TYPE_CHECKING:
-    from eartalking.synth.performance import Motion
+    from eartalking.synth.performance import Performance
     from eartalking.synth.render import Renderer
 
 GAZE_SPREAD = np.radians(10)
@@ -49,7 +49,7 @@ def mover_components(bundle: HeadBundle, count: int) -> tuple[np.ndarray, np.nda
     return (components / scale).astype(np.float32), basis.astype(np.float32)
 
 
-def surface_maps(renderer: Renderer, identity: Identity, motion: Motion) -> dict[str, np.ndarray]:
+def surface_maps(renderer: Renderer, identity: Identity, performance: Performance) -> dict[str, np.ndarray]:
     """What the pixels of T states of the loaded identity show, S pixels a side.
 
     surface_point (T, S, S, 3) float16, the point at rest; surface_weight (T, S, S) uint8, 255 where it takes over all
@@ -57,7 +57,7 @@ def surface_maps(renderer: Renderer, identity: Identity, motion: Motion) -> dict
     nothing, -2 where the background is; surface_shares (T, S, S, 2) uint8, how much of the first two; surface_camera
     (1, 4) as `eartalking.autoencoder.surface.CAMERA`.
     """
-    values = renderer.surface(motion)
+    values = renderer.surface(performance)
     triangle = values[..., 3].round().astype(np.int64) - 1  # (T, S, S)
     corners = identity.triangles[np.maximum(triangle, 0)]  # (T, S, S, 3)
     point = values[..., :3]

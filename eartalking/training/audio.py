@@ -142,7 +142,8 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(args.init) if args.init else TalkingHeadModel(PRESETS[args.preset])
     if model.config.audio.encoder != "conv":
         parser.error(
-            f"--init: {args.init} has a pretrained audio encoder ({model.config.audio.encoder}); this stage is not for it"
+            f"--init: {args.init} has a pretrained audio encoder ({model.config.audio.encoder}); "
+            "this stage is not for it"
         )
     trainer = AudioTrainer(model.audio_encoder).requires_grad_(True)
     trainer.encoder.to_tokens.requires_grad_(False)  # has no part in this stage

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from eartalking.perception.face_parts import WHOLE
 
+LATENT_NOISE = 0.03  # of the frame's latents, while decoder and refiner train
+# The portrait's own motion will be read by the encoder, which errs; the decoder should look at the portrait, too.
+PORTRAIT_NOISE = 0.1
 FOUND = 0.06  # of the frame's side: from there on a landmark is found, and the cuts may follow it
 
 
@@ -66,13 +69,13 @@ class Damage:
         pictures = pictures.clamp(1e-4, 1) ** self.tone.view(one) * self.gain.view(colour) + self.lift.view(colour)
         pictures = torch.where(self.grey.view(one), pictures.mean(-3, keepdim=True), pictures).clamp(0, 1)
         quarter = max(1, count // 4)
-        for harm, rows in (
+        for damage, rows in (
             (lambda x: _reduced(x, self.shrink), slice(0, quarter)),
             (lambda x: _blocky(x, self.blocks), slice(quarter // 2, quarter // 2 + quarter)),
             (lambda x: x + self.noise * torch.randn_like(x), slice(2 * quarter, 3 * quarter)),
         ):
             part = pictures[rows]
-            pictures[rows] = harm(part.reshape(-1, *part.shape[-3:])).view_as(part)
+            pictures[rows] = damage(part.reshape(-1, *part.shape[-3:])).view_as(part)
         return pictures
 
 

@@ -144,8 +144,14 @@ class LatentClips:
         )
 
     def sample(self, batch_size: int, length: int, rng: np.random.Generator) -> Sequence:
-        """A random batch of windows of `length` frames; a quarter of them at the clip's start."""
+        """A random batch of windows of `length` frames; a quarter of them at the clip's start.
+
+        Raises:
+            ValueError: no clip is that long.
+        """
         longest = max(self.num_frames(clip) for clip in range(len(self)))
+        if longest < length:
+            raise ValueError(f"windows of {length} frames are asked for, and the longest clip has {longest}")
         items = []
         while len(items) < batch_size:
             clip = int(rng.integers(len(self)))

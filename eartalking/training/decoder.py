@@ -25,15 +25,13 @@ from torch.utils.data import DataLoader
 from eartalking.autoencoder.decoder import Decoded
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model, save_model
+from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
 from eartalking.training.data import StillPairs, endless, fixed_batch, prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
 from eartalking.training.loop import Losses, RunOptions, train
 from eartalking.training.losses import PERCEPTUAL_FROM, PerceptualFeatures, detail, importance, warp_loss
 
 PERCEPTUAL_PART = 3  # features cost as much as all the rest: one sample in so many has them
-LATENT_NOISE = 0.03
-# The portrait's own motion will be read by the encoder, which errs; the decoder should look at the portrait, too.
-PORTRAIT_NOISE = 0.1
 
 
 class DecoderTrainer(nn.Module):

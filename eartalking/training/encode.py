@@ -32,11 +32,11 @@ from eartalking.controls import control_values
 from eartalking.modules.pixels import to_float
 from eartalking.motion.vector import clip_motion, motion_vector
 from eartalking.synth.clips import cut
-from eartalking.synth.performance import make_motion
+from eartalking.synth.performance import make_performance
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files
 from eartalking.training.data import find_clips
 
-PORTRAIT_NOISE = 0.2  # of the portraits' latents, whose motion a stream reads from pixels
+READING_NOISE = 0.2  # of the portraits' latents, which a stream reads from pixels
 CLIP_SECONDS = 4.0
 JUMP_SHARE = 0.4  # clips whose controls jump, so that a step takes effect in the very next frame
 AUGMENTED_SHARE = 0.75
@@ -73,7 +73,7 @@ def speech_rows(
         utterance = Utterance.load(path)
         for start in np.arange(0.0, max(utterance.seconds - 1.0, 0.1), CLIP_SECONDS):
             span = cut(utterance, float(start), float(min(start + CLIP_SECONDS, utterance.seconds)))
-            motion = make_motion(span, rng, control_jumps=bool(rng.random() < JUMP_SHARE))
+            motion = make_performance(span, rng, control_jumps=bool(rng.random() < JUMP_SHARE))
             labels = {
                 item.name: torch.from_numpy(np.asarray(getattr(motion, item.name)))
                 for item in dataclasses.fields(motion)
@@ -81,7 +81,7 @@ def speech_rows(
             waveform = augment_waveform(span.waveform, rng) if rng.random() < AUGMENTED_SHARE else span.waveform
             rows = _label_rows(labels, torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
             portrait = portraits[int(rng.integers(len(portraits)))]
-            noise = PORTRAIT_NOISE * torch.from_numpy(
+            noise = READING_NOISE * torch.from_numpy(
                 rng.standard_normal(portrait["reference_latents"].shape, np.float32)
             )
             portrait = portrait | {"reference_latents": portrait["reference_latents"] + noise}

@@ -72,14 +72,14 @@ class EncoderTrainer(nn.Module):
         count, device = len(images), images.device
         damage = Damage.draw(count // 2, device)
 
-        def harmed(pictures: Tensor) -> Tensor:
+        def damaged(pictures: Tensor) -> Tensor:
             return torch.cat([damage.apply(half) for half in pictures.chunk(2)])
 
         where = somewhere(count, device)
-        features, found = self.encoder.locate(harmed(cut(F.avg_pool2d(images, 2), whole_place(where), WHOLE_SIZE)))
+        features, found = self.encoder.locate(damaged(cut(F.avg_pool2d(images, 2), whole_place(where), WHOLE_SIZE)))
         found = from_whole(found.float(), where)
         cuts = misplaced(found, truth)
-        look = self.encoder.look_closer(features, cuts, *(harmed(part) for part in cut_parts(images, cuts)))
+        look = self.encoder.look_closer(features, cuts, *(damaged(part) for part in cut_parts(images, cuts)))
         frame, portrait = (Look(*halves) for halves in zip(*(value.chunk(2) for value in look), strict=True))
         return self.encoder.read(frame, portrait).float(), self.encoder.read(portrait, portrait).float(), found
 
@@ -91,9 +91,13 @@ def prepare(batch: dict[str, Tensor], device: torch.device, training: bool) -> d
     if training:
         flip = torch.rand(len(batch["frame"]), device=device) < 0.5
         for name, change in (
-            ("frame", lambda x: x.flip(3)), ("portrait", lambda x: x.flip(3)), ("motion", mirrored), ("portrait_motion", mirrored),
-            ("landmarks", mirrored_landmarks), ("portrait_landmarks", mirrored_landmarks),
-        ):  # fmt: skip
+            ("frame", lambda x: x.flip(3)),
+            ("portrait", lambda x: x.flip(3)),
+            ("motion", mirrored),
+            ("portrait_motion", mirrored),
+            ("landmarks", mirrored_landmarks),
+            ("portrait_landmarks", mirrored_landmarks),
+        ):
             batch[name] = torch.where(flip.view(-1, *[1] * (batch[name].ndim - 1)), change(batch[name]), batch[name])
     return batch
 

@@ -177,8 +177,13 @@ def main(argv: list[str] | None = None) -> int:
         accelerator,
     )
     accuracy = measure(net, held_out)
-    about = {"steps": options.steps, "batch_size": options.batch_size, "training_images": len(data), "held_out_images": len(held_out),
-             "emotions": list(EMOTIONS)}  # fmt: skip
+    about = {
+        "steps": options.steps,
+        "batch_size": options.batch_size,
+        "training_images": len(data),
+        "held_out_images": len(held_out),
+        "emotions": list(EMOTIONS),
+    }
     if args.init:
         before = json.loads((args.init / "config.json").read_text(encoding="utf-8"))
         about["went_on_from"] = {

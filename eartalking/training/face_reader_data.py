@@ -33,7 +33,7 @@ from eartalking.synth.clips import SPLITS
 from eartalking.synth.head import HeadBundle, load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.landmarks import project_landmarks
-from eartalking.synth.performance import Motion
+from eartalking.synth.performance import Performance
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance, corpus_files
 from eartalking.synth.visemes import speech_mouth
@@ -69,7 +69,7 @@ def targets(labels: dict[str, Tensor]) -> Tensor:
     return torch.stack([columns[name].float() for name in READINGS], dim=1)
 
 
-def reading_states(mouth: np.ndarray, rng: np.random.Generator) -> Motion:
+def reading_states(mouth: np.ndarray, rng: np.random.Generator) -> Performance:
     """States of a face with these mouths (T, 52): what is hard to read, more often than it happens."""
     count = len(mouth)
 
@@ -89,7 +89,7 @@ def reading_states(mouth: np.ndarray, rng: np.random.Generator) -> Motion:
     scale = np.where(rng.random(count) < 0.5, 1.0, rng.uniform(0.3, 1.7, count))
     tracks = {"blink": blink, "brow": brow, "smile": smile, "mouth_scale": scale}
     tracks = {name: value.astype(np.float32) for name, value in tracks.items()}
-    return Motion(
+    return Performance(
         head_pose=np.clip(pose, -_POSE_LIMITS, _POSE_LIMITS).astype(np.float32),
         gaze=np.clip(gaze, -_GAZE_LIMITS, _GAZE_LIMITS).astype(np.float32),
         translation=np.clip(rng.normal(0, 0.02, (count, 3)), -0.06, 0.06).astype(np.float32),

@@ -12,10 +12,11 @@ import copy
 import json
 import os
 import time
+import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -25,47 +26,55 @@ from tqdm import tqdm
 Losses = dict[str, Tensor]
 
 
+def _option(help: str, **field_options: Any) -> Any:
+    """A field that is a flag of every stage's command line."""
+    return field(metadata={"help": help}, **field_options)
+
+
 @dataclass(frozen=True)
 class RunOptions:
-    """How long and how fast; the learning rate warms up, stays, and decays linearly to zero over the last share."""
+    """How long and how fast; the learning rate warms up, stays, and decays linearly to zero over the last share.
 
-    out: Path
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 200
-    decay_share: float = 0.3
+    Every field that has a help text is a flag of every stage: its name, type and default are the field's.
+    """
+
+    out: Path = _option("run folder; resumed when it holds a state")
+    steps: int = _option("total optimizer steps of the run")
+    batch_size: int = _option("samples per step")
+    learning_rate: float = _option("of AdamW, after the warm-up")
+    warmup_steps: int = _option("steps with rising rate", default=200)
+    decay_share: float = _option("last share of the steps with falling rate", default=0.3)
+    ema_decay: float = _option("of the moving average that is evaluated and saved", default=0.999)
+    max_minutes: float = _option("end this slice early, keep the state", default=float("inf"))
+    eval_every: int = _option("steps between evaluations", default=500)
+    precision: Literal["no", "bf16"] = _option("of the forward pass", default="bf16")
+    seed: int = _option("of everything that is drawn", default=0)
     weight_decay: float = 0.01
-    ema_decay: float = 0.999
-    max_minutes: float = float("inf")
     save_minutes: float = 4.0
-    eval_every: int = 500
     log_every: int = 25
-    precision: str = "bf16"
-    seed: int = 0
 
-    @staticmethod
-    def add_arguments(
-        parser: argparse.ArgumentParser, *, steps: int, batch_size: int, learning_rate: float, warmup_steps: int = 200
-    ) -> None:
-        parser.add_argument("--out", type=Path, required=True, help="run folder; resumed when it holds a state")
-        parser.add_argument("--steps", type=int, default=steps, help="total optimizer steps of the run")
-        parser.add_argument("--batch-size", type=int, default=batch_size)
-        parser.add_argument("--learning-rate", type=float, default=learning_rate)
-        parser.add_argument("--warmup-steps", type=int, default=warmup_steps)
-        parser.add_argument("--decay-share", type=float, default=0.3, help="last share of the steps with falling rate")
-        parser.add_argument("--ema-decay", type=float, default=0.999)
-        parser.add_argument(
-            "--max-minutes", type=float, default=float("inf"), help="end this slice early, keep the state"
-        )
-        parser.add_argument("--eval-every", type=int, default=500, help="steps between evaluations")
-        parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
-        parser.add_argument("--seed", type=int, default=0)
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser, **defaults: Any) -> None:
+        """Add the flags; `defaults` are the stage's own, for fields that have none or another one."""
+        types = typing.get_type_hints(cls)
+        for item in fields(cls):
+            if "help" not in item.metadata:
+                continue
+            default = defaults.get(item.name, item.default)
+            choices = typing.get_args(types[item.name]) or None
+            parser.add_argument(
+                f"--{item.name.replace('_', '-')}",
+                type=str if choices else types[item.name],
+                choices=choices,
+                default=None if default is MISSING else default,
+                required=default is MISSING,
+                help=item.metadata["help"],
+            )
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> RunOptions:
-        names = {name for name in cls.__dataclass_fields__ if hasattr(args, name)}
-        return cls(**{name: getattr(args, name) for name in names})
+        """The options out of what `add_arguments` added."""
+        return cls(**{item.name: getattr(args, item.name) for item in fields(cls) if hasattr(args, item.name)})
 
     def rate(self, step: int) -> float:
         """Learning-rate factor in 0..1 at a step."""
@@ -103,70 +112,95 @@ def train(
     `evaluate(ema_module, step)` may write pictures under `options.out / "samples"` and returns named numbers.
     Only parameters that require gradients are trained.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
+    run = _Run(module, options, accelerator)
+    bar = tqdm(
+        total=options.steps, initial=run.step, unit="step", disable=not accelerator.is_main_process, mininterval=5
     )
-    ema = Ema(module, options.ema_decay)
-    state_path = options.out / "state.pt"
-    step, elapsed = 0, 0.0
-    if state_path.exists():
-        state = torch.load(state_path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state["module"])
-        ema.module.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, elapsed = state["step"], state["elapsed_seconds"]
-    module, optimizer = accelerator.prepare(module, optimizer)
-    ema.module.to(accelerator.device)
-    module.train()
-    started = saved = time.monotonic()
     sums: dict[str, float] = {}
-    bar = tqdm(total=options.steps, initial=step, unit="step", disable=not accelerator.is_main_process, mininterval=5)
-
-    def save() -> None:
-        if accelerator.is_main_process:
-            state = {
-                "module": accelerator.unwrap_model(module).state_dict(),
-                "ema": ema.module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "elapsed_seconds": elapsed + time.monotonic() - started,
-            }
-            torch.save(state, state_path.with_suffix(".partial"))
-            os.replace(state_path.with_suffix(".partial"), state_path)
-
-    def log(row: dict[str, Any]) -> None:
-        if accelerator.is_main_process:
-            row = {"step": step, "seconds": round(elapsed + time.monotonic() - started, 1), **row}
-            with (options.out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
-
-    while step < options.steps and time.monotonic() - started < options.max_minutes * 60:
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * options.rate(step)
+    while run.step < options.steps and run.seconds_here() < options.max_minutes * 60:
         with accelerator.autocast():
-            losses = compute_losses(module, next_batch(), step)
-        accelerator.backward(losses["loss"])
-        accelerator.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        ema.update(accelerator.unwrap_model(module), step)
+            losses = compute_losses(run.module, next_batch(), run.step)
+        run.update(losses["loss"])
         bar.update()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
-        if step % options.log_every == 0:
+        if run.step % options.log_every == 0:
             means = {name: round(total / options.log_every, 5) for name, total in sums.items()}
             sums.clear()
             bar.set_postfix(means, refresh=False)
-            log(means)
-        if (step % options.eval_every == 0 or step == options.steps) and accelerator.is_main_process:
+            run.log(means)
+        if (run.step % options.eval_every == 0 or run.step == options.steps) and accelerator.is_main_process:
             with torch.no_grad():
-                log({f"eval_{name}": round(value, 5) for name, value in evaluate(ema.module, step).items()})
-        if time.monotonic() - saved > options.save_minutes * 60:
-            save()
-            saved = time.monotonic()
-    save()
+                numbers = evaluate(run.ema.module, run.step)
+            run.log({f"eval_{name}": round(value, 5) for name, value in numbers.items()})
+        run.save_if_due()
+    run.save()
     bar.close()
-    return ema.module.eval()
+    return run.ema.module.eval()
+
+
+class _Run:
+    """What changes while a stage trains, and its folder: everything that is needed to go on is in `state.pt`."""
+
+    def __init__(self, module: nn.Module, options: RunOptions, accelerator: Accelerator) -> None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        self.options, self.accelerator = options, accelerator
+        self.trained = [p for p in module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.trained, lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
+        )
+        self.ema = Ema(module, options.ema_decay)
+        self.path = options.out / "state.pt"
+        self.step, self.elapsed = 0, 0.0
+        if self.path.exists():
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            module.load_state_dict(state["module"])
+            self.ema.module.load_state_dict(state["ema"])
+            optimizer.load_state_dict(state["optimizer"])
+            self.step, self.elapsed = state["step"], state["elapsed_seconds"]
+        self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        self.ema.module.to(accelerator.device)
+        self.module.train()
+        self.started = self.saved = time.monotonic()
+
+    def seconds_here(self) -> float:
+        """Since this slice of the run began."""
+        return time.monotonic() - self.started
+
+    def update(self, loss: Tensor) -> None:
+        """One optimizer step down the loss's gradient."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * self.options.rate(self.step)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.ema.update(self.accelerator.unwrap_model(self.module), self.step)
+
+    def save_if_due(self) -> None:
+        """Save once every few minutes."""
+        if time.monotonic() - self.saved > self.options.save_minutes * 60:
+            self.save()
+            self.saved = time.monotonic()
+
+    def save(self) -> None:
+        """Write the state; the one before is replaced only by a whole one."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "module": self.accelerator.unwrap_model(self.module).state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "elapsed_seconds": self.elapsed + self.seconds_here(),
+        }
+        torch.save(state, self.path.with_suffix(".partial"))
+        os.replace(self.path.with_suffix(".partial"), self.path)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append a row to `log.jsonl`."""
+        if self.accelerator.is_main_process:
+            row = {"step": self.step, "seconds": round(self.elapsed + self.seconds_here(), 1), **row}
+            with (self.options.out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")

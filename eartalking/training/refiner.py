@@ -35,8 +35,8 @@ from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.vector import BLINK_COLUMNS, MOTION_SCALES
+from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
 from eartalking.training.data import StillPairs, prepare
-from eartalking.training.decoder import LATENT_NOISE, PORTRAIT_NOISE
 from eartalking.training.evaluation import psnr, sharpness, to_strip
 from eartalking.training.loop import Losses, RunOptions, train
 from eartalking.training.losses import PerceptualFeatures, detail

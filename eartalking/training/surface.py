@@ -102,7 +102,7 @@ class SurfaceTrainer(nn.Module):
         return self.encoder(portrait)
 
 
-def harmed(portraits: Tensor) -> Tensor:
+def damaged(portraits: Tensor) -> Tensor:
     """Portraits (B, 3, H, W) in [-1, 1] with the damage of `Damage`, and in some a light that bends smoothly over the
     picture.
     """
@@ -119,7 +119,7 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], motions: Tensor
     plain = trainer if isinstance(trainer, SurfaceTrainer) else trainer.module  # several processes wrap it
     with torch.no_grad():
         truth = plain.truth(batch)
-    found = trainer(harmed(batch["portrait"]))
+    found = trainer(damaged(batch["portrait"]))
     encoder = plain.encoder
     motion = motions[torch.randint(len(motions), (len(truth.point),), device=motions.device)]
     moved = encoder.displace(found, motion, encoder.home(found, batch["motion"]))[0]
@@ -173,10 +173,13 @@ def evaluate(
         ]
     to_strip([column[:: max(1, len(person) // 8)] for column in columns]).save(out / "samples" / f"{step:06d}.png")
     return {
-        "moved_px": float(error[person].mean()), "moved_of": float(distance[person].mean()),
-        "face_px": float(error[face].mean()), "face_of": float(distance[face].mean()), "face_p90": float(error[face].quantile(0.9)),
+        "moved_px": float(error[person].mean()),
+        "moved_of": float(distance[person].mean()),
+        "face_px": float(error[face].mean()),
+        "face_of": float(distance[face].mean()),
+        "face_p90": float(error[face].quantile(0.9)),
         "cover": float(((found.cover > 0.5) != (truth.cover > 0.5)).float().mean()),
-    }  # fmt: skip
+    }
 
 
 def main(argv: list[str] | None = None) -> int:

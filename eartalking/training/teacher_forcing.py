@@ -6,8 +6,8 @@ CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minu
 Teacher forcing with a history that cannot be trusted. At 25 fps the previous frame explains nearly all of the next, so
 a model that may copy never listens: in a third of the clips the history is pure noise, elsewhere each frame of it is
 noised with p = 0.5, and every control is released or given at random switch times. Where an expression is given, the
-goal is the face without it (`TalkingHeadModel.expression`), and the history may wear another one. `--resample-share`
-adds the
+goal is the face without it (`motion.steering.expression`), and the history may have another one added.
+`--resample-share` adds the
 cure for exposure bias: the history of that share of the clips is the model's own prediction (one pass without
 gradient).
 """
@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from eartalking.audio import Wav2Vec2AudioEncoder
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import SAMPLES_PER_FRAME, from_json
 from eartalking.controls import BROW, EMOTIONS, MOUTH_SCALE, SMILE, ControlBatch
@@ -33,7 +34,8 @@ from eartalking.training.data import LatentClips, Sequence
 from eartalking.training.loop import Losses, RunOptions, train
 
 NO_HISTORY_SHARE = 0.35
-DISGUISED_SHARE = 0.4  # of the clips and expression tracks that are given: the history wears another expression
+# Of the clips and expression tracks that are given: the history has another expression added.
+OTHER_EXPRESSION_SHARE = 0.4
 JAW = UNIT_INDEX["jawOpen"]
 FOLLOWS, MOST_ARTICULATED = 0.5, 2.0  # correlation from which on a face unit is stretched, and how far at most
 
@@ -118,11 +120,11 @@ def noised(history: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return (1 - weight) * history + weight * noise, level
 
 
-def disguised(
+def with_other_expressions(
     model: TalkingHeadModel, history: Tensor, labels: Tensor, controls: ControlBatch, generator: torch.Generator
 ) -> Tensor:
-    """History (B, T, N, C) of faces that move like `labels` (B, T, L), wearing expressions of its own where the track
-    is given; over a whole window, or here and there.
+    """History (B, T, N, C) of faces that move like `labels` (B, T, L), with expressions of its own added where the
+    track is given; over a whole window, or here and there.
 
     What was asked for before stays in the history when the track is released, and what the model itself showed when it
     is given: a model that never met either lets an expression fade in and out over a second.
@@ -134,13 +136,13 @@ def disguised(
         return torch.rand(shape, generator=generator)
 
     everywhere = uniform(batch, 1, 3) < 0.5
-    worn = (everywhere | (uniform(batch, length, 3) < 0.3)) & (uniform(batch, 1, 3) < DISGUISED_SHARE)
-    wears = ControlBatch.released(batch, length)
-    wears.values[..., [BROW, SMILE]] = 2 * uniform(batch, 1, 2) - 1
-    wears.emotion[:] = torch.randint(len(EMOTIONS), (batch, 1), generator=generator)
-    wears.intensity[:] = uniform(batch, 1)
-    wears.given[..., tracks] = worn & controls.given[..., tracks].cpu()
-    return history + expression(labels, wears.map(lambda value: value.to(history.device)), model.autoencoder.code)
+    chosen = (everywhere | (uniform(batch, length, 3) < 0.3)) & (uniform(batch, 1, 3) < OTHER_EXPRESSION_SHARE)
+    other = ControlBatch.released(batch, length)
+    other.values[..., [BROW, SMILE]] = 2 * uniform(batch, 1, 2) - 1
+    other.emotion[:] = torch.randint(len(EMOTIONS), (batch, 1), generator=generator)
+    other.intensity[:] = uniform(batch, 1)
+    other.given[..., tracks] = chosen & controls.given[..., tracks].cpu()
+    return history + expression(labels, other.map(lambda value: value.to(history.device)), model.autoencoder.code)
 
 
 def compute_losses(
@@ -159,7 +161,7 @@ def compute_losses(
     if clean_history:
         level = history.new_zeros(history.shape[:2])
     else:
-        history, level = noised(disguised(model, history, sequence.labels, controls, generator), generator)
+        history, level = noised(with_other_expressions(model, history, sequence.labels, controls, generator), generator)
     cond, sink = trainer(sequence, controls, history, level)
     losses = model.emission_head.loss(
         model.to_tokens(goal).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
@@ -299,7 +301,7 @@ def _motion_energy(latents: Tensor) -> float:
     return float((latents[:, 1:] - latents[:, :-1]).pow(2).mean())
 
 
-def main(argv: list[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eartalking.training.teacher_forcing", description=__doc__.split("\n")[0]
     )
@@ -316,45 +318,63 @@ def main(argv: list[str] | None = None) -> int:
         "--config",
         type=Path,
         metavar="FILE",
-        help="a new model with these sizes (a config.json), but for the autoencoder",
+        help="a new model of these sizes (a config.json), but for the autoencoder",
     )
     parser.add_argument("--length", type=int, default=16, help="frames per training window")
     parser.add_argument(
         "--resample-share", type=float, default=0.0, help="share of the clips with the model's own history"
     )
     parser.add_argument(
-        "--clean-history", action="store_true", help="the ablation: true histories, neither noised nor disguised"
+        "--clean-history", action="store_true", help="the ablation: true histories, without noise or other expressions"
     )
     parser.add_argument("--eval-length", type=int, default=60, help="frames of the held-out windows")
+    return parser
+
+
+def starting_model(args: argparse.Namespace) -> TalkingHeadModel:
+    """The model that training starts from, its autoencoder that of `--checkpoint`.
+
+    Raises:
+        ValueError: what a flag names cannot be used; the message begins with the flag and what it names.
+    """
+    model = load_model(args.checkpoint)
+    autoencoder = model.autoencoder
+    try:
+        if args.init:
+            model = load_model(args.init)
+        elif args.config:
+            model = TalkingHeadModel(from_json(args.config.read_text(encoding="utf-8")))
+        model.autoencoder.load_state_dict(autoencoder.state_dict())
+    except (OSError, ValueError, RuntimeError) as error:
+        flag = f"--init {args.init}" if args.init else f"--config {args.config}"
+        raise ValueError(f"{flag}: {' '.join(str(error).split())}") from error
+    if args.audio:
+        model.audio_encoder.load_state_dict(load_model(args.audio).audio_encoder.state_dict())
+    model.requires_grad_(True)
+    if args.wav2vec2:
+        if not isinstance(model.audio_encoder, Wav2Vec2AudioEncoder):
+            raise ValueError(f"--wav2vec2: the audio encoder of {args.checkpoint} is {model.config.audio.encoder}")
+        try:
+            model.audio_encoder.load_pretrained(args.wav2vec2)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--wav2vec2: {error}") from error
+        model.audio_encoder.backbone.requires_grad_(False)
+    model.autoencoder.requires_grad_(False).eval()
+    return model
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
-    model = load_model(args.checkpoint)
-    if args.init or args.config:
-        autoencoder = model.autoencoder
-        try:
-            model = (
-                load_model(args.init)
-                if args.init
-                else TalkingHeadModel(from_json(args.config.read_text(encoding="utf-8")))
-            )
-        except (OSError, ValueError) as error:
-            parser.error(f"--config {args.config}: {error}")
-        model.autoencoder.load_state_dict(autoencoder.state_dict())
-    if args.audio:
-        trunk = load_model(args.audio).audio_encoder.state_dict()
-        model.audio_encoder.load_state_dict(trunk)
-    trainer = TeacherForcingTrainer(model).train().requires_grad_(True)
-    if args.wav2vec2:
-        if model.config.audio.encoder != "wav2vec2":
-            parser.error(f"--wav2vec2: the audio encoder of {args.checkpoint} is {model.config.audio.encoder}")
-        try:
-            model.audio_encoder.load_pretrained(args.wav2vec2)
-        except (OSError, ValueError) as error:
-            parser.error(f"--wav2vec2: {error}")
-        model.audio_encoder.backbone.requires_grad_(False)
-    model.autoencoder.requires_grad_(False).eval()
+    try:
+        model = starting_model(args)
+    except ValueError as error:
+        parser.error(str(error))
+    trainer = TeacherForcingTrainer(model).train()
+    model.autoencoder.eval()
     clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
     fixed = evaluation_batch(held_out, args.eval_length).to(accelerator.device)
     rng, generator = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)

@@ -10,8 +10,7 @@ import numpy as np
 
 from eval.metrics.signals import Box
 
-# Face box of a portrait in which no face was detected: where `eartalking.perception.face_detector` puts it, as
-# fractions of the crop.
+# The face's box where `eartalking.perception.face_detector` frames it, as fractions of the crop.
 DEFAULT_FACE = (0.28, 0.40, 0.72, 0.83)
 # The mouth inside a face box that runs from the brows to the chin.
 MOUTH_IN_FACE = (0.2, 0.6, 0.8, 0.98)
@@ -20,7 +19,10 @@ SMALLEST_SIDE = 8  # pixels
 
 def face_fractions(box: tuple[float, float, float, float] | None, size: int) -> tuple[float, float, float, float]:
     """A detected box in pixels of a square picture as fractions of it; the usual place when none was found."""
-    return DEFAULT_FACE if box is None else tuple(edge / size for edge in box)
+    if box is None:
+        return DEFAULT_FACE
+    left, top, right, bottom = (edge / size for edge in box)
+    return left, top, right, bottom
 
 
 def mouth_fractions(face: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

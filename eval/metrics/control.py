@@ -1,7 +1,7 @@
 """Control fidelity: what the face reader sees in the video, against what the controls asked for, frame by frame.
 
-Clips without a control file, or whose file does not speak of a track, are not asked. The reader is not perfect: its
-own error on held-out heads stands in the network's name, and no number is finer than that.
+Clips without a control file, or whose file leaves a track out, are not measured. The reader makes errors of its own:
+its error on held-out heads is in the network's name, and differences below it mean nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from eartalking.controls import CONTROL_RANGES, EMOTION_TRACK, EMOTIONS
 from eartalking.perception.face_reader import WEIGHTS_FOLDER, FaceReader, FaceReading
 from eval.cache import file_hash
 from eval.clips import EvalClip, Footage
-from eval.metrics.metric import FRAMES, SHARE, Item, MeanMetric, Metric, NotAsked, Unmeasured
+from eval.metrics.metric import FRAMES, SHARE, Item, MeanMetric, Metric, NotAsked, Unmeasured, present
 from eval.metrics.signals import first_seen, step_response, voice_envelope
 
 POSE_TRACKS = ("yaw", "pitch", "roll")
 GAZE_TRACKS = ("gaze_yaw", "gaze_pitch")
 STEP_TRACKS = (*POSE_TRACKS, *GAZE_TRACKS, "blink", "smile")
 HORIZON = 12  # frames after a step in which it may be seen
-SMALLEST_STEP = 0.25  # of the track's range; smaller steps drown in the reader's error
-CLEAR_INTENSITY = 0.6  # of an emotion, from which on it must be recognisable
+SMALLEST_STEP = 0.25  # of the track's range; smaller steps are within the reader's error
+CLEAR_INTENSITY = 0.6  # of an emotion, from which on it counts as recognisable
 CLOSED = 0.5  # blink above which an eye counts as closed
 QUIET, LOUD = 0.02, 0.3  # of the voice's peak loudness
 SETTLE_BEFORE, SETTLE_AFTER = 8, 3  # frames: a mouth closes a little after a word and opens a little before one
 FEWEST_QUIET = 10  # frames
-SMALLEST_OPENING = 0.004  # head heights; below it a mouth does not speak
+SMALLEST_OPENING = 0.004  # head heights; a mouth that speaks opens further on average
 
 
 class Reader:
@@ -39,10 +39,9 @@ class Reader:
         self.version = file_hash(WEIGHTS_FOLDER / "reader.safetensors")[:12]
 
     def network(self, *readings: str) -> str:
-        """Its name with its own error in these readings."""
-        errors = ", ".join(
-            f"{name} {self._reader.accuracy[name]:.3g}" for name in readings if name in self._reader.accuracy
-        )
+        """The reader's name with its own error in these readings, where that is known."""
+        known = self._reader.accuracy
+        errors = ", ".join(f"{name} {known[name]:.3g}" for name in readings if name in known)
         return f"face reader {self.version}" + (f" (own: {errors})" if errors else "")
 
     def read(self, footage: Footage) -> FaceReading:
@@ -99,11 +98,8 @@ def step_progress(
     starts = np.flatnonzero(np.diff(asked)) + 1
     ends = np.append(starts, len(asked))[1:]
     named = reading.emotion.argmax(1)
-    rows = [
-        named[start : start + horizon] == asked[start]
-        for start, end in zip(starts, ends, strict=True)
-        if end - start >= horizon
-    ]
+    long_enough = starts[ends - starts >= horizon]
+    rows = [named[start : start + horizon] == asked[start] for start in long_enough]
     return (np.mean(rows, axis=0) if rows else np.zeros(horizon)), len(rows)
 
 
@@ -115,7 +111,7 @@ class TrackError(MeanMetric):
     reader: Reader | None = None
 
     def measure(self, clip: EvalClip) -> Item:
-        reading = self.reader.read(clip.pred)
+        reading = present(self.reader).read(clip.pred)
         errors, asked_frames = [], 0
         for track in self.tracks:
             try:
@@ -130,7 +126,7 @@ class TrackError(MeanMetric):
         found = np.concatenate(errors)
         if not len(found):
             raise Unmeasured("the eyes are closed wherever a gaze was asked for")
-        return {"errors": found, SHARE: len(found) / asked_frames}
+        return {"errors": found, SHARE: np.asarray(len(found) / asked_frames)}
 
     def clip_value(self, item: Item) -> float:
         return float(item["errors"].mean())
@@ -145,7 +141,7 @@ class BlinkF1(Metric):
     def measure(self, clip: EvalClip) -> Item:
         asked = asked_track(clip, "blink")
         given = ~np.isnan(asked)
-        wanted, seen = asked[given] > CLOSED, self.reader.read(clip.pred).blink[given] > CLOSED
+        wanted, seen = asked[given] > CLOSED, present(self.reader).read(clip.pred).blink[given] > CLOSED
         counts = [(wanted & seen).sum(), (~wanted & seen).sum(), (wanted & ~seen).sum()]
         return {"counts": np.array(counts), FRAMES: given.sum()}
 
@@ -169,7 +165,7 @@ class EmotionAccuracy(MeanMetric):
     def measure(self, clip: EvalClip) -> Item:
         asked = asked_emotion(clip)
         given = ~np.isnan(asked)
-        named = self.reader.read(clip.pred).emotion.argmax(1)
+        named = present(self.reader).read(clip.pred).emotion.argmax(1)
         return {"hits": (named == asked)[given], FRAMES: given.sum()}
 
     def clip_value(self, item: Item) -> float:
@@ -184,7 +180,7 @@ class ControlLatency(Metric):
     reader: Reader | None = None
 
     def measure(self, clip: EvalClip) -> Item:
-        reading = self.reader.read(clip.pred)
+        reading = present(self.reader).read(clip.pred)
         responses, counts = np.zeros((len(STEP_TRACKS) + 1, HORIZON)), np.zeros(len(STEP_TRACKS) + 1)
         for row, track in enumerate((*STEP_TRACKS, EMOTION_TRACK)):
             try:
@@ -203,10 +199,7 @@ class ControlLatency(Metric):
         return {"responses": responses, "counts": counts}
 
     def value_of(self, items: list[Item]) -> float:
-        responses, counts = (
-            np.sum([item["responses"] for item in items], axis=0),
-            np.sum([item["counts"] for item in items], axis=0),
-        )
+        responses, counts = (np.sum([item[name] for item in items], axis=0) for name in ("responses", "counts"))
         seen = [first_seen(responses[row] / counts[row]) for row in np.flatnonzero(counts)]
         return float(np.mean([HORIZON + 1 if frames is None else frames for frames in seen]))
 
@@ -229,16 +222,12 @@ class SilenceMotion(MeanMetric):
         if loudness.max() <= 0:
             raise NotAsked("the sound is digital silence throughout")
         sounding = loudness > QUIET * loudness.max()
-        near = (
-            np.convolve(sounding, np.ones(SETTLE_BEFORE + SETTLE_AFTER + 1))[
-                SETTLE_AFTER : SETTLE_AFTER + len(sounding)
-            ]
-            > 0
-        )
-        quiet, loud = ~near, loudness > LOUD * loudness.max()
+        around = np.convolve(sounding, np.ones(SETTLE_BEFORE + SETTLE_AFTER + 1))
+        quiet = around[SETTLE_AFTER : SETTLE_AFTER + len(sounding)] == 0
+        loud = loudness > LOUD * loudness.max()
         if quiet.sum() < FEWEST_QUIET:
             raise NotAsked(f"the voice is silent in only {int(quiet.sum())} frames, {FEWEST_QUIET} are needed")
-        opening = self.reader.read(clip.pred).mouth_open
+        opening = present(self.reader).read(clip.pred).mouth_open
         if opening[loud].mean() < SMALLEST_OPENING:
             raise Unmeasured("the mouth hardly opens in speech")
         return {"openings": np.array([opening[quiet].mean(), opening[loud].mean()]), FRAMES: quiet.sum() + loud.sum()}

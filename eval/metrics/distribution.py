@@ -1,5 +1,5 @@
-"""Fréchet distances between all made frames (or windows of frames) and all true ones: fid, fvd and their embedded
-kin.
+"""Fréchet distances between all made frames, or windows of frames, and all true ones: fid, fvd, and their embedded
+versions.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from eval.clips import EvalClip, Footage
 from eval.metrics.frechet import frechet_distance
-from eval.metrics.metric import FRAMES, SHARE, Item, Metric, Unmeasured
-from eval.networks.inception import FidInception, inception_features
+from eval.metrics.metric import FRAMES, SHARE, Item, Metric, Unmeasured, present
+from eval.networks.inception import inception_features
 from eval.networks.lite import Lite0
 
 SPREAD_ROWS = 400  # about as many rows of features enter the bootstrap
@@ -30,11 +31,10 @@ class FrechetMetric(Metric):
     extract: Extract | None = None
 
     def measure(self, clip: EvalClip) -> Item:
-        sides = {
-            side: footage.features(self.key, self.extract) for side, footage in (("pred", clip.pred), ("ref", clip.ref))
-        }
-        item = {side: found["features"] for side, found in sides.items()}
-        return {**item, **{name: sides["pred"][name] for name in (SHARE, FRAMES) if name in sides["pred"]}}
+        extract = present(self.extract)
+        made, true = (footage.features(self.key, extract) for footage in (clip.pred, clip.ref))
+        counted = {name: made[name] for name in (SHARE, FRAMES) if name in made}
+        return {"pred": made["features"], "ref": true["features"], **counted}
 
     def value_of(self, items: list[Item]) -> float:
         return frechet_distance(*(np.concatenate([item[side] for item in items]) for side in ("pred", "ref")))
@@ -44,14 +44,14 @@ class FrechetMetric(Metric):
         return None
 
     def resampled(self, items: list[Item], count: int) -> np.ndarray:
-        # Neighbouring frames are nearly equal: a spread between videos needs few of them, and its cost grows with their
-        # cube.
+        # Neighbouring frames are nearly equal: the spread between videos needs few of them, and the time grows with
+        # the cube of their number.
         every = max(1, sum(len(item["pred"]) for item in items) // SPREAD_ROWS)
         return super().resampled([{side: item[side][::every] for side in ("pred", "ref")} for item in items], count)
 
     def interval(self, items: list[Item], value: float) -> tuple[float | None, float | None]:
-        # A draw with replacement holds fewer different videos, which biases the distance upward: its percentiles would
-        # lie above the value. The spread of the draws around their own mean is what they do tell.
+        # A draw with replacement holds fewer different videos, which biases the distance upward, so its percentiles
+        # would lie above the value. The spread of the draws around their own mean has no such bias.
         drawn = self.resampled(items, self.protocol.frechet_resamples)
         if not len(drawn):
             return None, None
@@ -92,7 +92,7 @@ def i3d_features(detector: Any, frames: np.ndarray) -> np.ndarray:
 
 
 def over_windows(key: str, frames: Extract, window: int) -> Extract:
-    """Windows of features that are made frame by frame, and shared with whoever asks for them by `key`."""
+    """Windows of the per-frame features that `frames` extracts; they are cached under `key`, and so extracted once."""
 
     def extract(footage: Footage) -> dict[str, np.ndarray]:
         found = footage.features(key, frames)["features"]
@@ -111,11 +111,11 @@ def window_features(features: np.ndarray) -> np.ndarray:
     return np.concatenate([features.mean(0), features.std(0), np.abs(np.diff(features, axis=0)).mean(0)])
 
 
-def fid(network: FidInception | None, version: str, **common: Any) -> FrechetMetric:
+def fid(network: nn.Module | None, version: str, **common: Any) -> FrechetMetric:
     """FID by InceptionV3 of 2015."""
     extract = None if network is None else per_frame(partial(inception_features, network))
     return FrechetMetric(
-        "fid", "inception-2015-12-05", "canonical", False, key=f"inception:1:{version}", extract=extract, **common
+        "fid", "inception-2015-12-05", "canonical", False, key=f"inception:2:{version}", extract=extract, **common
     )
 
 
@@ -126,7 +126,7 @@ def fvd(detector: Any, version: str, window: int, name: str = "fvd", **common: A
     return FrechetMetric(name, network, "canonical", False, key=f"i3d:1:{version}:{window}", extract=extract, **common)
 
 
-def embedded(network: Lite0 | None, name: str, window: int, **common: Any) -> list[FrechetMetric]:
+def embedded_distances(network: Lite0 | None, name: str, window: int, **common: Any) -> list[FrechetMetric]:
     """The two distances over EfficientNet-Lite0, whose name is `name`."""
     key = "lite0-frame:1"
     frames = None if network is None else per_frame(network.pooled)

@@ -1,4 +1,4 @@
-"""The Fréchet distance between two sets of features, without ever forming a covariance or a matrix square root.
+"""The Fréchet distance between two sets of features, without forming a covariance or a matrix square root.
 
 d² = |m1 - m2|² + Tr(S1 + S2 - 2 (S1 S2)^½). With centred features X (n, d), S = XᵀX / (n - 1), and the trace of (S1
 S2)^½ is the sum of the singular values of X1 X2ᵀ over √((n1 - 1)(n2 - 1)). That is exact for fewer samples than
@@ -33,4 +33,4 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def _factor(centred: np.ndarray) -> np.ndarray:
     """F with FᵀF = the covariance and at most d rows."""
     scaled = centred / np.sqrt(len(centred) - 1)
-    return np.linalg.qr(scaled, mode="r") if len(scaled) > scaled.shape[1] else scaled
+    return np.asarray(np.linalg.qr(scaled, mode="r")) if len(scaled) > scaled.shape[1] else scaled

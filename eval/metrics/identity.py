@@ -1,7 +1,7 @@
 """Identity: how much the face of the video is that of the truth, or of the portrait.
 
-`csim` is the cosine of face descriptors, 1 for the same picture; `identity_dlib` the distance of dlib's, below 0.6 the
-same person (dlib's own words). A frame without a face is left out and lowers the coverage.
+`csim` is the cosine of face descriptors, 1 for the same picture; `identity_dlib` is the distance of dlib's descriptors,
+which dlib calls the same person below 0.6. A frame without a face is left out and lowers the coverage.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from eval.clips import EvalClip, Footage
-from eval.metrics.metric import FRAMES, SHARE, Item, MeanMetric, Unmeasured
+from eval.metrics.metric import FRAMES, SHARE, Item, MeanMetric, Metric, Unmeasured, present
 
-Descriptor = Callable[[np.ndarray], np.ndarray | None]  # image (H, W, 3) uint8 -> (D,), None without a face
+# A picture (H, W, 3) uint8 -> a descriptor of its face (D,), None without a face.
+Descriptor = Callable[[np.ndarray], np.ndarray | None]
 
 
 @dataclass
@@ -36,10 +37,11 @@ class IdentityMetric(MeanMetric):
         if self.protocol.identity == "truth":
             own = clip.ref.features(key, extract)["descriptors"]
         else:
-            found = clip.pred.cache.get(
-                (key, clip.portrait_key), lambda: {"descriptors": self._descriptors(clip.portrait[None])}
-            )
-            own = found["descriptors"]
+
+            def of_portrait() -> dict[str, np.ndarray]:
+                return {"descriptors": self._descriptors(clip.portrait[None])}
+
+            own = clip.pred.cache.get((key, clip.portrait_key), of_portrait)["descriptors"]
         values = cosines(made, own) if self.cosine else np.linalg.norm(made - own, axis=1)
         seen = np.isfinite(values)
         if not seen.any():
@@ -49,7 +51,8 @@ class IdentityMetric(MeanMetric):
 
     def _descriptors(self, images: np.ndarray) -> np.ndarray:
         """(T, D), nan without a face."""
-        found = [self.describe(image) for image in images]
+        describe = present(self.describe)
+        found = [describe(image) for image in images]
         width = next((len(one) for one in found if one is not None), 1)
         return np.stack([np.full(width, np.nan) if one is None else np.asarray(one, np.float64) for one in found])
 
@@ -62,12 +65,10 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
-def identity_metrics(describe: Descriptor | None, **common: Any) -> list[IdentityMetric]:
+def identity_metrics(describe: Descriptor | None, **common: Any) -> list[Metric]:
     """By dlib's face ResNet."""
-    network = "dlib face ResNet (128)"
+    network, common = "dlib face ResNet (128)", {"key": "dlib:1", "describe": describe, **common}
     return [
-        IdentityMetric("csim_dlib", network, "embedded", True, key="dlib:1", describe=describe, **common),
-        IdentityMetric(
-            "identity_dlib", network, "embedded", False, key="dlib:1", describe=describe, cosine=False, **common
-        ),
+        IdentityMetric("csim_dlib", network, "embedded", True, **common),
+        IdentityMetric("identity_dlib", network, "embedded", False, cosine=False, **common),
     ]

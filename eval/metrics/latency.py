@@ -99,12 +99,9 @@ def run_flat_out(
     """Drive the stream as fast as it goes, 40 ms of audio at a time; `write` takes each image (the encoder)."""
     process = psutil.Process()
     times, memory, writing = [], [], 0.0
-    with (
-        stage_clock(session.model) as spent,
-        tqdm(
-            total=len(waveform) // SAMPLES_PER_FRAME, unit="frame", disable=not progress, mininterval=2, leave=False
-        ) as bar,
-    ):
+    frames = len(waveform) // SAMPLES_PER_FRAME
+    bar = tqdm(total=frames, unit="frame", disable=not progress, mininterval=2, leave=False)
+    with stage_clock(session.model) as spent, bar:
         started = perf_counter()
         memory.append(process.memory_info().rss / 2**20)
         for chunk in chunks(waveform):
@@ -173,13 +170,13 @@ def cold_start_seconds(checkpoint: str, portrait: Path, threads: int, crop: str 
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_root(), env=os.environ
     ) as child:
+        assert child.stdout is not None  # a pipe was asked for
         ready = child.stdout.readline()
         elapsed = perf_counter() - started
         complaint = child.communicate()[1]
     if child.returncode or json.loads(ready or "null") != "ready":
-        raise RuntimeError(
-            f"cold start failed: {complaint.strip().splitlines()[-1] if complaint.strip() else 'no message'}"
-        )
+        last_line = complaint.strip().splitlines()[-1] if complaint.strip() else "no message"
+        raise RuntimeError(f"cold start failed: {last_line}")
     return elapsed
 
 

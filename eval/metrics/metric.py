@@ -2,7 +2,7 @@
 
 `update(clip)` takes the features of one clip (cached by content, see `eval.cache`), `compute()` makes the value,
 `reset()` forgets the clips. A clip that cannot be measured lowers `coverage` and is named in `note`; a metric that
-cannot be measured at all has no value and says why. No value is ever 0 for want of a measurement.
+cannot be measured at all has no value and says why. A value is never 0 because a measurement is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from eval.clips import EvalClip
 from eval.protocol import Protocol
 
 Item = Mapping[str, np.ndarray]
+Network = TypeVar("Network")
 TIERS = ("canonical", "embedded", "none")  # the field's own network, one that ships or installs, or no network at all
 SHARE = "share"  # item key: what share of the clip's frames the numbers come from
 FRAMES = "frames"  # item key: how many frames the numbers come from
@@ -29,7 +30,7 @@ class Unmeasured(ValueError):
 
 
 class NotAsked(Unmeasured):
-    """A clip in which there is nothing to measure (no control is asked for, nobody is silent): it costs no coverage."""
+    """A clip in which there is nothing to measure (no control asked for, no silence): it costs no coverage."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,17 @@ class MetricResult:
     def to_row(self) -> dict[str, Any]:
         """The result as one flat row; empty cells are None."""
         return {
-            "metric": self.name, "value": self.value, "direction": self.direction, "network": self.network, "tier": self.tier,
-            "n_videos": self.n_videos, "n_frames": self.n_frames, "coverage": round(self.coverage, 4),
-            "ci_low": self.ci_low, "ci_high": self.ci_high, "note": self.note,
+            "metric": self.name, "value": self.value, "direction": self.direction, "network": self.network,
+            "tier": self.tier, "n_videos": self.n_videos, "n_frames": self.n_frames,
+            "coverage": round(self.coverage, 4), "ci_low": self.ci_low, "ci_high": self.ci_high, "note": self.note,
         }  # fmt: skip
 
 
 @dataclass
 class Metric(ABC):
-    """A metric in the making. `network` names what the features come from; `higher_is_better` is None where a signed
-    value is best at 0. `missing` is the reason why the network cannot be had: every clip then stays unmeasured."""
+    """A metric and the clips taken in so far. `network` names what the features come from; `higher_is_better` is None
+    where a signed value is best at 0. `missing` is the reason why the network is not here, "" where it is: with a
+    reason, every clip stays unmeasured and `measure` is never called."""
 
     name: str
     network: str
@@ -105,7 +107,7 @@ class Metric(ABC):
         """The metric over the clips of `items`, at least one; ValueError where they do not suffice."""
 
     def clip_value(self, item: Item) -> float | None:
-        """The metric of one clip alone, None where that has no meaning."""
+        """The metric of one clip alone, None where that has no meaning; ValueError as `value_of`."""
         return self.value_of([item])
 
     def check(self, item: Item) -> None:
@@ -134,13 +136,13 @@ class Metric(ABC):
             self.fail(clip.name, str(error))
             return
         self._forget(clip.name)
-        # A video that ends early is measured on what there is, and counts for that much.
+        # A video that ends early is measured on the frames that it has, and counts for their share.
         item[SHARE] = np.asarray(item.get(SHARE, 1.0)) * min(1.0, clip.length_share)
         item.setdefault(FRAMES, np.asarray(clip.num_frames))
         self._items[clip.name] = item
 
     def fail(self, name: str, reason: str) -> None:
-        """A clip that cannot even be opened."""
+        """Count a clip that cannot be measured, for instance one whose file cannot be opened."""
         self._forget(name)
         self._reasons[name] = reason
 
@@ -187,22 +189,11 @@ class Metric(ABC):
                 value = None if value is None else _finite(value)
             except ValueError as error:
                 value, reason = None, str(error)
-            rows.append(
-                {
-                    "clip": name,
-                    "value": value,
-                    "coverage": float(item[SHARE]),
-                    "reason": reason,
-                    **self.clip_details(item),
-                }
-            )
-        rows += [
-            {"clip": name, "value": None, "coverage": 0.0, "reason": reason} for name, reason in self._reasons.items()
-        ]
-        rows += [
-            {"clip": name, "value": None, "coverage": None, "reason": reason}
-            for name, reason in self._not_asked.items()
-        ]
+            found = {"clip": name, "value": value, "coverage": float(item[SHARE]), "reason": reason}
+            rows.append(found | self.clip_details(item))
+        for coverage, reasons in ((0.0, self._reasons), (None, self._not_asked)):
+            empty = {"value": None, "coverage": coverage}
+            rows += [{"clip": name, **empty, "reason": reason} for name, reason in reasons.items()]
         return sorted(rows, key=lambda row: row["clip"])
 
     def _note(self, why: str, coverage: float, any_items: bool) -> str:
@@ -245,6 +236,13 @@ class MeanMetric(Metric):
         values = np.array([self.clip_value(item) for item in items])
         draws = np.random.default_rng(self.protocol.seed).integers(len(items), size=(count, len(items)))
         return np.median(values[draws], axis=1) if self.median else values[draws].mean(1)
+
+
+def present(network: Network | None) -> Network:
+    """The network of a metric, in `measure`. Raises ValueError: there is none, and the metric's `missing` is empty."""
+    if network is None:
+        raise ValueError("this metric was built without its network")
+    return network
 
 
 def _finite(value: float) -> float:

@@ -1,19 +1,21 @@
-"""Metrics of a made frame against the true frame of the same instant: ssim, psnr, lpips and their embedded kin."""
+"""Metrics of a made frame against the true frame of the same instant: ssim, psnr, lpips and perceptual_lite0."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.ndimage import correlate1d
+import torch
+from torch import Tensor
 
+from eartalking.modules.torchvision_operators import declare_torchvision_operators
 from eval.clips import EvalClip
-from eval.metrics.metric import FRAMES, Item, MeanMetric
+from eval.metrics.metric import FRAMES, Item, MeanMetric, present
 
+DATA_RANGE = 255.0
 LARGEST_PSNR = 100.0  # dB: what two equal frames count as
-SSIM_RADIUS, SSIM_SIGMA = 5, 1.5  # pixels, of the gaussian window
-SSIM_CONSTANTS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]  # frames and truth (B, H, W, 3) uint8 -> (B,)
 
 
@@ -25,7 +27,7 @@ class PairedMetric(MeanMetric):
     compare: Compare | None = None
 
     def measure(self, clip: EvalClip) -> Item:
-        every, compare = self.protocol.pair_every, self.compare
+        every, compare = self.protocol.pair_every, present(self.compare)
 
         def extract(pair: EvalClip) -> dict[str, np.ndarray]:
             sides = (side.batches(16, every) for side in (pair.pred, pair.ref))
@@ -39,43 +41,40 @@ class PairedMetric(MeanMetric):
 
 
 def psnr_values(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """dB per frame, data range 255, at most LARGEST_PSNR."""
-    error = np.square(frames.astype(np.float64) - truth).mean(axis=(1, 2, 3))
-    return np.minimum(10 * np.log10(255.0**2 / np.maximum(error, 1e-10)), LARGEST_PSNR)
+    """torchmetrics' PSNR per frame in dB, data range 255, at most LARGEST_PSNR; frames and truth (B, H, W, 3) uint8."""
+    declare_torchvision_operators()
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # here, as in `ssim_values`
+
+    made, true = _images(frames), _images(truth)
+    values = peak_signal_noise_ratio(made, true, DATA_RANGE, reduction="none", dim=(1, 2, 3))  # infinite where equal
+    return np.minimum(values.numpy().astype(np.float64), LARGEST_PSNR)
 
 
 def ssim_values(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity per frame as torchmetrics defines it (a test holds the two together): gaussian of 11 pixels
-    and sigma 1.5, data range 255, mirrored edges, mean over channels and the whole picture.
+    """torchmetrics' SSIM per frame: gaussian window of 11 pixels and sigma 1.5, data range 255, mean over channels and
+    picture; frames and truth (B, H, W, 3) uint8.
 
-    The gaussian is taken along rows and columns in turn; torchmetrics convolves in two dimensions, which in double
-    precision takes a hundred times as long. In single precision the variances, differences of large squares, are off by
-    so much that equal frames score 0.9999.
+    Single precision, as torchmetrics is used: in double it takes ten times as long. That rounds the variance of flat,
+    bright areas, by up to 0.001 where the whole picture is one; equal frames are 1 by definition, so these are set.
     """
-    return np.array([_ssim(*pair) for pair in zip(frames.astype(np.float64), truth.astype(np.float64), strict=True)])
+    declare_torchvision_operators()
+    # Here, because it takes seconds and only two metrics need it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    made, true = _images(frames), _images(truth)
+    values = structural_similarity_index_measure(made, true, data_range=DATA_RANGE, reduction="none")
+    equal = (frames == truth).all(axis=(1, 2, 3))
+    return np.where(equal, 1.0, torch.as_tensor(values).reshape(len(frames)).numpy().astype(np.float64))
 
 
-def _ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two pictures (H, W, 3)."""
-    mean_a, mean_b = _blurred(a), _blurred(b)
-    variance_a = np.maximum(_blurred(a * a) - mean_a**2, 0)
-    variance_b = np.maximum(_blurred(b * b) - mean_b**2, 0)
-    covariance = _blurred(a * b) - mean_a * mean_b
-    c1, c2 = SSIM_CONSTANTS
-    likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return float((likeness / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean())
+def _images(frames: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, 0..255."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
 
 
-def _blurred(picture: np.ndarray) -> np.ndarray:
-    steps = np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1)
-    weights = np.exp(-0.5 * (steps / SSIM_SIGMA) ** 2)
-    weights /= weights.sum()
-    return correlate1d(correlate1d(picture, weights, axis=0, mode="mirror"), weights, axis=1, mode="mirror")
-
-
-def pixel_metrics(**common: object) -> list[PairedMetric]:
+def pixel_metrics(**common: Any) -> list[PairedMetric]:
     """SSIM and PSNR: no network."""
     return [
-        PairedMetric("ssim", "-", "none", True, key="ssim:1", compare=ssim_values, **common),
-        PairedMetric("psnr", "-", "none", True, key="psnr:1", compare=psnr_values, **common),
+        PairedMetric("ssim", "-", "none", True, key="ssim:2", compare=ssim_values, **common),
+        PairedMetric("psnr", "-", "none", True, key="psnr:2", compare=psnr_values, **common),
     ]

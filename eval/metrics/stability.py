@@ -10,18 +10,17 @@ import numpy as np
 
 from eval.clips import EvalClip, Footage
 from eval.metrics.identity import Descriptor
-from eval.metrics.metric import FRAMES, Item, MeanMetric, NotAsked, Unmeasured
+from eval.metrics.metric import FRAMES, Item, MeanMetric, Metric, NotAsked, Unmeasured, present
 from eval.metrics.signals import relative_change, sharpness
 
 LOOKS_PER_BIN = 10  # frames of a time bin whose identity is looked at
-Box = tuple[float, float, float, float]
 
 
 @dataclass
 class Flicker(MeanMetric):
     """(255 - mean absolute difference of neighbouring frames) / 255, after VBench: 1 is a still picture.
 
-    Higher is called better there; a video that ought to move and does not scores 1 as well.
+    VBench calls higher better; a video that should move and does not scores 1 as well.
     """
 
     def measure(self, clip: EvalClip) -> Item:
@@ -59,12 +58,11 @@ class Drift(MeanMetric):
         bins = clip.num_frames // length
         if bins < 2:
             seconds = clip.num_frames / self.protocol.fps
-            short = (
-                NotAsked if clip.num_frames < 2 * length * clip.length_share else Unmeasured
-            )  # the truth is short too
+            truth_is_short_too = clip.num_frames < 2 * length * clip.length_share
+            short = NotAsked if truth_is_short_too else Unmeasured
             raise short(f"drift needs two bins of {self.protocol.bin_seconds:g} s, the clip has {seconds:.1f} s")
         if self.what == "identity":
-            extract = _identity_bins(self.describe, length)
+            extract = _identity_bins(present(self.describe), length)
             found = clip.pred.features(f"drift-identity:1:{length}", extract)
             if not np.isfinite(found["bins"]).all():
                 raise Unmeasured("a time bin shows no face")
@@ -89,9 +87,8 @@ class Drift(MeanMetric):
 def _picture_bins(length: int) -> Callable[[Footage], dict[str, np.ndarray]]:
     def extract(footage: Footage) -> dict[str, np.ndarray]:
         rows = [[sharpness(frame), *frame.mean((0, 1))] for batch in footage.batches() for frame in batch]
-        return {
-            "bins": np.array([np.mean(rows[start : start + length], axis=0) for start in _starts(len(rows), length)])
-        }
+        bins = [np.mean(rows[start : start + length], axis=0) for start in _starts(len(rows), length)]
+        return {"bins": np.array(bins)}
 
     return extract
 
@@ -116,19 +113,11 @@ def _starts(frames: int, length: int) -> range:
     return range(0, frames - length + 1, length)
 
 
-def drift_metrics(describe: Descriptor | None, missing: str, **common: Any) -> list[Drift]:
-    """Identity by dlib (`missing`: why it cannot be had), sharpness and colour by arithmetic."""
+def drift_metrics(describe: Descriptor | None, missing: str, **common: Any) -> list[Metric]:
+    """Identity by dlib's face ResNet (`missing`: why it is not here); sharpness and colour need no network."""
+    of_faces: dict[str, Any] = {"describe": describe, "missing": missing}
     return [
-        Drift(
-            "drift_identity",
-            "dlib face ResNet (128)",
-            "embedded",
-            False,
-            what="identity",
-            describe=describe,
-            missing=missing,
-            **common,
-        ),
+        Drift("drift_identity", "dlib face ResNet (128)", "embedded", False, what="identity", **of_faces, **common),
         Drift("drift_sharpness", "-", "none", False, what="sharpness", **common),
         Drift("drift_colour", "-", "none", False, what="colour", **common),
     ]

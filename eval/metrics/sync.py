@@ -1,28 +1,28 @@
 """Sync-C, Sync-D and the audio-visual offset, from any pair of embeddings of mouths and sounds.
 
 Definitions of syncnet_python: the distance of every video window to the sound at every shift within +-15 frames (zeros
-beyond the ends), its mean over the windows per shift; D = the least, C = the median minus the least, offset = 15 - its
-place. A sound that comes k frames EARLY gives an offset of +k, a late one of -k.
+beyond the ends), averaged over the windows: one number per shift. Sync-D is the least of them, Sync-C their median
+minus the least, the offset 15 minus the index of the least. A sound that comes k frames early gives +k, a late one -k.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol as Shape
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
-from eartalking.perception.face_detector import find_face
+from eartalking.perception.face_detector import Box, find_face
 from eval.clips import EvalClip, Footage
-from eval.metrics.metric import FRAMES, Item, MeanMetric, Unmeasured
+from eval.metrics.metric import FRAMES, Item, MeanMetric, Metric, Unmeasured, present
 from eval.networks.syncnet_v2 import SHORTEST_TRACK, SyncNetV2, crop_track, s3fd_box
 
 MAX_SHIFT = 15
 LOOK_EVERY = 5  # frames between those in which the face is looked for
 LEAST_SEEN = 0.5  # of the looks must find a face
 _EPSILON = 1e-6  # torch's pairwise_distance adds it to every difference
-SCORES = ("sync_c", "sync_d", "av_offset")
 HIGHER_IS_BETTER = {"sync_c": True, "sync_d": False, "av_offset": None}
 
 
@@ -53,7 +53,7 @@ def sync_scores(curve: np.ndarray) -> dict[str, float]:
     }
 
 
-class SyncNetwork(Shape):
+class SyncNetwork(Interface):
     """What sync metrics need of a network. `version` changes when its weights do."""
 
     name: str
@@ -69,9 +69,7 @@ class CanonicalSync:
 
     name = "syncnet_v2 (dlib track)"
 
-    def __init__(
-        self, network: SyncNetV2, version: str, find: Callable[[np.ndarray], tuple[float, ...] | None] = find_face
-    ) -> None:
+    def __init__(self, network: SyncNetV2, version: str, find: Callable[[np.ndarray], Box | None] = find_face) -> None:
         self.network, self.version, self._find = network, version, find
 
     def embed(self, frames: np.ndarray, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,13 +89,13 @@ class CanonicalSync:
 
 @dataclass
 class SyncMetric(MeanMetric):
-    """One of SCORES: per clip (one track each), then the mean over clips; the offset's median."""
+    """One of the three scores: per clip (one track each), then the mean over clips, of the offset the median."""
 
     score: str = "sync_c"
     net: SyncNetwork | None = None
 
     def measure(self, clip: EvalClip) -> Item:
-        net, shift = self.net, self.protocol.max_shift
+        net, shift = present(self.net), self.protocol.max_shift
 
         def extract(footage: Footage) -> dict[str, np.ndarray]:
             video, audio = net.embed(footage.frames, footage.waveform)
@@ -112,18 +110,9 @@ class SyncMetric(MeanMetric):
         return {"curve": item["curve"].round(4).tolist()} if self.score == "sync_d" else {}
 
 
-def sync_metrics(net: SyncNetwork | None, suffix: str, network: str, tier: str, **common: object) -> list[SyncMetric]:
+def sync_metrics(net: SyncNetwork | None, suffix: str, network: str, tier: str, **common: Any) -> list[Metric]:
     """The three scores of one network."""
     return [
-        SyncMetric(
-            score + suffix,
-            network,
-            tier,
-            HIGHER_IS_BETTER[score],
-            median=score == "av_offset",
-            score=score,
-            net=net,
-            **common,
-        )
-        for score in SCORES
+        SyncMetric(score + suffix, network, tier, better, median=score == "av_offset", score=score, net=net, **common)
+        for score, better in HIGHER_IS_BETTER.items()
     ]

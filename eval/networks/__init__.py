@@ -1,1 +1,1 @@
-"""The networks that metrics look through, and their weights."""
+"""The networks that features come from, one module each, and where their weights are."""

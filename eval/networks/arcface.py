@@ -12,10 +12,12 @@ _DETECTOR_SIDE = 640
 class ArcFace:
     """buffalo_l of insightface: SCRFD finds five points, w600k_r50 describes the face aligned by them.
 
-    Raises ImportError when insightface is not installed.
+    Raises:
+        ImportError: insightface is not installed.
     """
 
     def __init__(self, detector: Path, recogniser: Path) -> None:
+        # Here: onnxruntime, onnx and OpenCV take a second to import, and only this network needs them.
         from insightface.model_zoo import get_model
         from insightface.utils.face_align import norm_crop
 

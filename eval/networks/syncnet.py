@@ -1,4 +1,4 @@
-"""SyncNet of our own: do this mouth and this sound belong together? Embeddings of 0.2 s of both, one window per frame.
+"""Our own SyncNet: whether a mouth and a sound belong together, by embeddings of 0.2 s of both, one window per frame.
 
 The video branch sees the mouth (48x64 grey, five frames), the audio branch the log-mel of the same five frames (20
 hops). Both end in unit vectors; their distance, 0 to 2, is small where sound and mouth belong together. Trained on
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from eartalking.audio import HOPS_PER_FRAME, LOG_MEL_MEAN, LOG_MEL_STD, MEL_BINS, log_mel
 from eartalking.config import SAMPLES_PER_FRAME
-from eval.metrics.mouth import CROP_HEIGHT, CROP_WIDTH, face_boxes, mouth_crops
+from eval.networks.mouth import CROP_HEIGHT, CROP_WIDTH, face_boxes, mouth_crops
 
 NETWORK_NAME = "syncnet_synthtalk"
 WINDOW = 5  # frames
@@ -72,16 +72,15 @@ class SyncNet(nn.Module):
     def embed_video(self, crops: Tensor) -> Tensor:
         """Mouths (B, T, 48, 64), any brightness scale -> (B, T, D) unit vectors."""
         clips = crops.float()
-        # Skin and light are the clip's, what moves is the mouth's.
+        # Brightness and contrast of the whole clip say nothing about the mouth's movement.
         clips = (clips - clips.mean((1, 2, 3), keepdim=True)) / (clips.std((1, 2, 3), keepdim=True) + 1e-3 * 255)
         features = self.frame_net(clips.flatten(0, 1)[:, None]).unflatten(0, clips.shape[:2])  # (B, T, 256)
         return F.normalize(self.join_frames(_windows(features, WINDOW, 1).flatten(2)), dim=-1)
 
     def embed_audio(self, mel: Tensor) -> Tensor:
         """Log-mel (B, 4 T, 80) -> (B, T, D) unit vectors."""
-        windows = _windows(
-            (mel.float() - LOG_MEL_MEAN) / LOG_MEL_STD, WINDOW * HOPS_PER_FRAME, HOPS_PER_FRAME
-        )  # (B, T, 20, 80)
+        scaled = (mel.float() - LOG_MEL_MEAN) / LOG_MEL_STD
+        windows = _windows(scaled, WINDOW * HOPS_PER_FRAME, HOPS_PER_FRAME)  # (B, T, 20, 80)
         features = self.audio_net(windows.flatten(0, 1).transpose(1, 2)).unflatten(0, windows.shape[:2])
         return F.normalize(features, dim=-1)
 
@@ -90,7 +89,7 @@ class SyncNet(nn.Module):
         """Video (T, H, W, 3) uint8 at 25 fps and its 16 kHz mono waveform -> (T, D), (T, D) float32: row t of both is
         centred on frame t.
 
-        Sound that is missing at the end counts as silence, sound beyond the last frame is not looked at.
+        Sound that is missing at the end counts as silence; sound beyond the last frame is left out.
 
         Raises:
             NoMouthError: no face was found in any frame.

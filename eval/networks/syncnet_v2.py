@@ -1,5 +1,8 @@
 """syncnet_v2, the network that LSE-C and LSE-D are defined by: mouths and sounds as vectors of 1024 numbers.
 
+No package ships it in a form that installs beside a current torch, so its layers are written out here; a test holds
+them to those of syncnet-python.
+
 Preprocessing after joonson/syncnet_python: windows of five frames, cut by a smoothed face track, 224x224, BGR, 0..255;
 against them 20 steps of 13 MFCCs (100 a second). Names follow the state dict of the published weights.
 
@@ -15,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.fft import dct
-from scipy.signal import medfilt
+from python_speech_features import mfcc
+from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -45,16 +48,19 @@ class SyncNetV2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # A 1x1 pool does nothing, but it has a place in the numbering of the published weights.
+        # The pool of 1 does nothing; it is there because the published weights number it.
         self.netcnnaud = nn.Sequential(
             *_conv2d(1, 64), nn.MaxPool2d(1), *_conv2d(64, 192), nn.MaxPool2d(3, (1, 2)),
-            *_conv2d(192, 384), *_conv2d(384, 256), *_conv2d(256, 256), nn.MaxPool2d(3, 2), *_conv2d(256, 512, (5, 4), 0),
+            *_conv2d(192, 384), *_conv2d(384, 256), *_conv2d(256, 256), nn.MaxPool2d(3, 2),
+            *_conv2d(256, 512, (5, 4), 0),
         )  # fmt: skip
         self.netcnnlip = nn.Sequential(
             *_conv3d(3, 96, (5, 7, 7), stride=(1, 2, 2)), nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
-            *_conv3d(96, 256, (1, 5, 5), stride=(1, 2, 2), padding=(0, 1, 1)), nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            *_conv3d(96, 256, (1, 5, 5), stride=(1, 2, 2), padding=(0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
             *_conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)), *_conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)),
-            *_conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)), nn.MaxPool3d((1, 3, 3), (1, 2, 2)), *_conv3d(256, 512, (1, 6, 6)),
+            *_conv3d(256, 256, (1, 3, 3), padding=(0, 1, 1)), nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+            *_conv3d(256, 512, (1, 6, 6)),
         )  # fmt: skip
         self.netfcaud, self.netfclip = (
             nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1024)) for _ in range(2)
@@ -85,50 +91,24 @@ class SyncNetV2(nn.Module):
         if count < 1:
             raise ValueError(f"SyncNet needs more than {WINDOW} frames with sound, got {count + WINDOW}")
         device = next(self.parameters()).device
-        images = torch.from_numpy(np.ascontiguousarray(crops[..., ::-1])).permute(
-            3, 0, 1, 2
-        )  # (3, T, H, W), blue first
-        cepstra = torch.from_numpy(mfcc(waveform)).float().T[None]  # (1, 13, steps)
+        blue_first = np.ascontiguousarray(crops[..., ::-1])
+        images = torch.from_numpy(blue_first).permute(3, 0, 1, 2)  # (3, T, H, W)
+        sound = torch.from_numpy(cepstra(waveform)).float().T[None]  # (1, 13, steps)
         video, audio = [], []
         for start in range(0, count, batch_size):
             rows = range(start, min(start + batch_size, count))
             mouths = torch.stack([images[:, row : row + WINDOW] for row in rows]).float().to(device)
-            steps = [cepstra[..., STEPS_PER_FRAME * row : STEPS_PER_FRAME * (row + WINDOW)] for row in rows]
+            steps = [sound[..., STEPS_PER_FRAME * row : STEPS_PER_FRAME * (row + WINDOW)] for row in rows]
             video.append(self.mouth(mouths).cpu())
             audio.append(self.sound(torch.stack(steps).to(device)).cpu())
         return torch.cat(video).numpy(), torch.cat(audio).numpy()
 
 
-def mfcc(waveform: np.ndarray) -> np.ndarray:
-    """(n,) in [-1, 1] at 16 kHz -> (steps, 13) float64, 100 steps a second, as python_speech_features makes them of
-    16-bit sound.
+def cepstra(waveform: np.ndarray) -> np.ndarray:
+    """(n,) in [-1, 1] at 16 kHz -> (steps, 13) float64, 100 steps a second: python_speech_features' MFCC of 16-bit
+    sound, which is what the network was trained on.
     """
-    length, step, size, filters, lift = 400, 160, 512, 26, 22
-    samples = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.float64)
-    emphasised = np.append(samples[:1], samples[1:] - 0.97 * samples[:-1])
-    steps = 1 if len(samples) <= length else 1 + -(-(len(samples) - length) // step)
-    padded = np.zeros((steps - 1) * step + length)
-    padded[: len(emphasised)] = emphasised[: len(padded)]
-    pieces = np.lib.stride_tricks.sliding_window_view(padded, length)[::step]
-    power = np.abs(np.fft.rfft(pieces, size)) ** 2 / size
-    tiny = np.finfo(float).eps
-    energy = power.sum(1)
-    bands = power @ _mel_filters(filters, size).T
-    cepstra = dct(np.log(np.where(bands == 0, tiny, bands)), type=2, axis=1, norm="ortho")[:, :13]
-    cepstra *= 1 + lift / 2 * np.sin(np.pi * np.arange(13) / lift)
-    cepstra[:, 0] = np.log(np.where(energy == 0, tiny, energy))
-    return cepstra
-
-
-def _mel_filters(count: int, size: int) -> np.ndarray:
-    """(count, size / 2 + 1) triangles, evenly spaced on the mel scale, their corners on whole FFT bins."""
-    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
-    corners = np.floor((size + 1) * 700 * (10 ** (np.linspace(0, top, count + 2) / 2595) - 1) / SAMPLE_RATE)
-    bins = np.arange(size // 2 + 1)
-    left, middle, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
-    rising = (bins - left) / np.maximum(middle - left, 1)
-    falling = (right - bins) / np.maximum(right - middle, 1)
-    return np.where((bins >= left) & (bins < middle), rising, np.where((bins >= middle) & (bins < right), falling, 0.0))
+    return mfcc(np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16), SAMPLE_RATE)
 
 
 def s3fd_box(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -142,8 +122,9 @@ def crop_track(frames: Iterable[np.ndarray], boxes: np.ndarray) -> np.ndarray:
 
     Half-size and centre are smoothed by a median over 13 frames; what lies outside the picture is filled with 110.
     """
-    half = medfilt(np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) / 2, _MEDIAN)
-    x, y = medfilt((boxes[:, 0] + boxes[:, 2]) / 2, _MEDIAN), medfilt((boxes[:, 1] + boxes[:, 3]) / 2, _MEDIAN)
+    left, top, right, bottom = boxes.T
+    track = np.stack([np.maximum(right - left, bottom - top) / 2, (left + right) / 2, (top + bottom) / 2])
+    half, x, y = median_filter(track, (1, _MEDIAN), mode="constant")  # zeros beyond the ends, as published
     cut = []
     for frame, size, column, row in zip(frames, half, x, y, strict=True):
         pad = int(size * (1 + 2 * CROP_SCALE))
@@ -151,13 +132,8 @@ def crop_track(frames: Iterable[np.ndarray], boxes: np.ndarray) -> np.ndarray:
         row, column = row + pad, column + pad
         face = padded[int(row - size) : int(row + size * (1 + 2 * CROP_SCALE)),
                       int(column - size * (1 + CROP_SCALE)) : int(column + size * (1 + CROP_SCALE))]  # fmt: skip
-        # Plain bilinear, as the published pipeline resizes: an antialiased one gives other numbers.
         image = torch.from_numpy(np.ascontiguousarray(face)).permute(2, 0, 1)[None].float()
-        cut.append(
-            F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[0]
-            .permute(1, 2, 0)
-            .round()
-            .byte()
-            .numpy()
-        )
+        # Plain bilinear, as the published pipeline resizes: an antialiased one gives other numbers.
+        resized = F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[0]
+        cut.append(resized.permute(1, 2, 0).round().byte().numpy())
     return np.stack(cut)

@@ -1,4 +1,4 @@
-"""Train the embedded SyncNet on SynthTalk, and prove it.
+"""Train the embedded SyncNet on SynthTalk, and check that it finds known offsets.
 
     python -m eval.networks.train_syncnet --clips data/clips/train --val data/clips/val --out runs/syncnet
     python -m eval.networks.train_syncnet --check data/testset/full
@@ -29,8 +29,8 @@ from eartalking.io.video_reader import read_video
 from eartalking.synth.speech import augment_waveform
 from eartalking.training.data import find_clips
 from eartalking.training.loop import Losses, RunOptions, train
-from eval.metrics.mouth import CROP_HEIGHT, CROP_WIDTH, NoMouthError, face_boxes, mouth_crops
 from eval.metrics.sync import MAX_SHIFT, offset_curve, sync_scores
+from eval.networks.mouth import CROP_HEIGHT, CROP_WIDTH, NoMouthError, face_boxes, mouth_crops
 from eval.networks.syncnet import WEIGHTS, SyncNet, clip_mel, load_syncnet, save_syncnet
 from eval.testset import read_manifest
 
@@ -67,6 +67,8 @@ class Mouths:
 
     @classmethod
     def from_clips(cls, folder: Path, sounds: int) -> Mouths:
+        """Cut out of the clips of a folder, each with `sounds` versions of its voice; clips that are too short or show
+        no face are left out."""
         rng = np.random.default_rng(0)
         crops, mels, offsets = [], [], [0]
         for path in tqdm(find_clips(folder), desc="mouths", unit="clip", mininterval=5):
@@ -100,9 +102,8 @@ class Mouths:
         """A whole clip without augmentation: crops (T, 48, 64) in the measuring size, mel (4 T, 80)."""
         first, last = self.offsets[index], self.offsets[index + 1]
         crops = torch.from_numpy(self.crops[first:last]).float()[:, None]
-        middle = F.grid_sample(
-            crops, _grid(torch.eye(2, 3)[None] / MARGIN).expand(len(crops), -1, -1, -1), align_corners=False
-        )
+        grid = _grid(torch.eye(2, 3)[None] / MARGIN).expand(len(crops), -1, -1, -1)
+        middle = F.grid_sample(crops, grid, align_corners=False)
         return middle[:, 0], torch.from_numpy(self.mels[0, 4 * first : 4 * last])
 
 
@@ -150,7 +151,7 @@ def contrast(video: Tensor, audio: Tensor, scale: Tensor) -> tuple[Tensor, Tenso
 
 def planted_offsets(video: np.ndarray, audio: np.ndarray, planted: range = PLANTED) -> list[int]:
     """The offset found for each planted one, of embeddings (T, D): mouth and sound are moved against each other by so
-    many frames (positive: the sound comes early), and what then has no partner falls away."""
+    many frames (positive: the sound comes early); frames without a partner are left out."""
     length = min(len(video), len(audio))
     found = []
     for offset in planted:
@@ -180,7 +181,7 @@ class Proof:
     def of(cls, embedded: list[tuple[np.ndarray, np.ndarray]]) -> Proof:
         """Raises ValueError: fewer than two clips."""
         if len(embedded) < 2:
-            raise ValueError("a proof needs at least two clips: one lends the other its sound")
+            raise ValueError("a proof needs at least two clips: each is also given the sound of another")
         others = embedded[1:] + embedded[:1]
         return cls(
             np.array([planted_offsets(video, audio) for video, audio in embedded]),
@@ -197,19 +198,19 @@ class Proof:
 @torch.inference_mode()
 def evaluate(net: SyncNet, clips: Mouths) -> dict[str, float]:
     """The proof on whole clips, in three numbers."""
-    tensors = [
-        (net.embed_video(crops[None])[0], net.embed_audio(mel[None])[0])
-        for crops, mel in map(clips.clip, range(len(clips)))
-    ]
-    proof = Proof.of([(video.numpy(), audio.numpy()) for video, audio in tensors])
+    embedded = []
+    for crops, mel in map(clips.clip, range(len(clips))):
+        embedded.append((net.embed_video(crops[None])[0].numpy(), net.embed_audio(mel[None])[0].numpy()))
+    proof = Proof.of(embedded)
     return {
-        "offset_exact": proof.exact(),
+        "offset_exact": float((proof.found == np.array(PLANTED)).mean()),
         "confidence": float(proof.own.mean()),
         "shuffled": float(proof.shuffled.mean()),
     }
 
 
 def run(args: argparse.Namespace) -> None:
+    """Train, and write the weights and what is known of them to `args.weights`."""
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
@@ -219,9 +220,8 @@ def run(args: argparse.Namespace) -> None:
     def losses(net: torch.nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Losses:
         crops, mels = batch
         mels = mels.float() + torch.from_numpy(rng.uniform(-1, 1, (len(mels), 1, 1))).float()
-        own, across, hits = contrast(
-            net.embed_video(augment(crops, rng)), net.embed_audio(mels), net.log_scale.exp().clamp(max=60)
-        )
+        scale = net.log_scale.exp().clamp(max=60)
+        own, across, hits = contrast(net.embed_video(augment(crops, rng)), net.embed_audio(mels), scale)
         return {"loss": own + 0.3 * across, "own": own, "across": across, "hits": hits}
 
     net = train(
@@ -234,16 +234,14 @@ def run(args: argparse.Namespace) -> None:
     )
     rows = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
     trained = {"clips": len(clips), "frames": int(clips.offsets[-1]), "steps": rows[-1]["step"]}
-    record = {
-        "trained": trained | {"minutes": round(rows[-1]["seconds"] / 60, 1)},
-        "validation": evaluate(net, held_out),
-    }
+    trained["minutes"] = round(rows[-1]["seconds"] / 60, 1)
+    record = {"trained": trained, "validation": evaluate(net, held_out)}
     save_syncnet(net, args.weights, record)
     print(json.dumps({"weights": str(args.weights), **record}))
 
 
 def check(args: argparse.Namespace) -> None:
-    """Prove the weights on a test set; the record beside the weights gains the key "check"."""
+    """Look for planted offsets in a test set; the record beside the weights gains the key "check"."""
     net = load_syncnet(args.weights)
     embedded, voices, skipped = [], [], []
     for item in tqdm(read_manifest(args.check), desc="clips", unit="clip", mininterval=5):
@@ -256,12 +254,8 @@ def check(args: argparse.Namespace) -> None:
             voices.append(item.voice)
         except (NoMouthError, InputError) as error:
             skipped.append(f"{item.name}: {error}")
-    result = {
-        "set": Path(args.check).name,
-        "clips": len(embedded),
-        "skipped": skipped,
-        **_summary(Proof.of(embedded), voices),
-    }
+    result = {"set": Path(args.check).name, "clips": len(embedded), "skipped": skipped}
+    result |= _summary(Proof.of(embedded), voices)
     path = args.weights.with_suffix(".json")
     about = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(about | {"check": result}, indent=1) + "\n", encoding="utf-8")
@@ -281,14 +275,14 @@ def _summary(proof: Proof, voices: list[str]) -> dict[str, object]:
         "confidence_shuffled": float(proof.shuffled.mean()),
         "confidence_shuffled_share": float(proof.shuffled.mean() / proof.own.mean()),
     }
-    return {"clips_real_prompts": int(real.sum())} | {
-        name: None if value is None else round(value, 4) for name, value in numbers.items()
-    }
+    rounded = {name: None if value is None else round(value, 4) for name, value in numbers.items()}
+    return {"clips_real_prompts": int(real.sum()), **rounded}
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command line; the exit status."""
     checking = argparse.ArgumentParser(prog="python -m eval.networks.train_syncnet", add_help=False)
-    checking.add_argument("--check", type=Path, help="prove the weights on this test set instead of training")
+    checking.add_argument("--check", type=Path, help="look for planted offsets in this test set instead of training")
     checking.add_argument("--weights", type=Path, default=WEIGHTS, help="where the result goes, or what is checked")
     if checking.parse_known_args(argv)[0].check is not None:
         check(checking.parse_args(argv))

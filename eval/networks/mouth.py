@@ -1,24 +1,23 @@
 """Where the mouth is in a clip, by one rule for training and measuring: a face detector on every third frame.
 
-The detector (dlib's HOG, inside the package, no weight file) gives a box from the brows to the chin. Two sizes of the
-picture are averaged, because one alone jumps by a tenth; boxes are filtered by a median over time and interpolated.
+The detector's box runs from the brows to the chin. It is averaged over two sizes of the picture, because at one size it
+jumps by a tenth; then boxes are filtered by a median over time, and interpolated.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 from PIL import Image
+from scipy.ndimage import median_filter
+
+from eartalking.perception.face_detector import detect
 
 CROP_HEIGHT, CROP_WIDTH = 48, 64
 # The crop in units of the detector's box: wide enough for a head that turns, low enough for an open jaw.
 MOUTH_CENTRE = (0.5, 0.79)
 MOUTH_WIDTH = 0.8
 DETECT_EVERY = 3  # frames
-# Longer sides at which the detector looks (its smallest face is 80 pixels), the next pair only if the first finds
-# nothing.
+# Longer sides at which the detector looks; the next pair only where the first finds nothing.
 _SIDES = ((256, 320), (480, 640), (960, 1280))
 _SMALLEST_SCORE = -0.2
 _MEDIAN = 3  # detections
@@ -56,9 +55,7 @@ def face_boxes(frames: np.ndarray) -> tuple[np.ndarray, float]:
         raise NoMouthError(f"no face found in {len(looked)} frames")
     times = np.array(list(found))
     boxes = np.stack(list(found.values()))
-    half = _MEDIAN // 2
-    padded = np.pad(boxes, ((half, half), (0, 0)), mode="edge")
-    boxes = np.median(np.stack([padded[i : i + len(boxes)] for i in range(_MEDIAN)]), axis=0)
+    boxes = median_filter(boxes, (_MEDIAN, 1), mode="nearest")
     every = np.arange(len(frames))
     return np.stack([np.interp(every, times, boxes[:, edge]) for edge in range(4)], 1), len(found) / len(looked)
 
@@ -79,12 +76,8 @@ def mouth_crops(frames: np.ndarray, boxes: np.ndarray, margin: float = 1.0) -> n
 def _cut(frame: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """Luma of `box` at `size` (width, height); what lies outside the picture repeats its edge."""
     height, width = frame.shape[:2]
-    x0, y0, x1, y1 = (
-        int(np.floor(box[0])) - 1,
-        int(np.floor(box[1])) - 1,
-        int(np.ceil(box[2])) + 1,
-        int(np.ceil(box[3])) + 1,
-    )
+    x0, y0 = (int(np.floor(edge)) - 1 for edge in box[:2])
+    x1, y1 = (int(np.ceil(edge)) + 1 for edge in box[2:])
     rows, columns = np.clip(np.arange(y0, y1), 0, height - 1), np.clip(np.arange(x0, x1), 0, width - 1)
     grey = (frame[rows[:, None], columns] @ _LUMA).round().astype(np.uint8)
     window = (box[0] - x0, box[1] - y0, box[2] - x0, box[3] - y0)
@@ -93,24 +86,6 @@ def _cut(frame: np.ndarray, box: tuple[float, float, float, float], size: tuple[
 
 def _detect(frame: np.ndarray, sides: tuple[int, ...]) -> np.ndarray | None:
     """The surest face at each of the sizes, averaged over them; None without one."""
-    boxes = []
-    for side in sides:
-        scale = side / max(frame.shape[:2])
-        size = (max(round(frame.shape[1] * scale), 1), max(round(frame.shape[0] * scale), 1))
-        resized = (
-            frame
-            if size == frame.shape[1::-1]
-            else np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
-        )
-        rectangles, scores, _ = _detector().run(np.ascontiguousarray(resized), 0, _SMALLEST_SCORE)
-        if len(rectangles):
-            best = rectangles[int(np.argmax(scores))]
-            boxes.append(np.array([best.left(), best.top(), best.right() + 1, best.bottom() + 1]) / scale)
+    looks = (detect(frame, side, _SMALLEST_SCORE, Image.Resampling.BILINEAR) for side in sides)
+    boxes = [box for found in looks if (box := found.surest()) is not None]
     return np.mean(boxes, axis=0) if boxes else None
-
-
-@lru_cache(maxsize=1)
-def _detector() -> Any:
-    import dlib  # here, because it takes time to load
-
-    return dlib.get_frontal_face_detector()
