@@ -58,7 +58,7 @@ def test_rendered_heads_are_read_as_they_are_labelled() -> None:
     pytest.importorskip("moderngl")
     from eartalking.synth.head import load_bundle
     from eartalking.synth.identity import sample_identity
-    from eartalking.synth.performance import Motion, neutral_portrait
+    from eartalking.synth.performance import Performance, neutral_portrait
     from eartalking.synth.render import Renderer
 
     bundle = load_bundle()
@@ -69,11 +69,11 @@ def test_rendered_heads_are_read_as_they_are_labelled() -> None:
     renderer.set_identity(sample_identity(44, "test", bundle))
     rest = neutral_portrait(np.random.default_rng(0))
     rest.head_pose[:], rest.face_units[:] = 0, 0
-    motion = Motion.concat([rest] * 5)
-    motion.head_pose[1], motion.head_pose[2] = (18, 0, 8), (-18, 8, 0)
-    motion.face_units[3] = unit_vector({"jawOpen": 0.5})
-    motion.face_units[4] = unit_vector({"eyeBlink": 1.0})
-    neutral, right, left, opened, shut = (read(frame)[0] for frame in renderer.render(motion))
+    states = Performance.concat([rest] * 5)
+    states.head_pose[1], states.head_pose[2] = (18, 0, 8), (-18, 8, 0)
+    states.face_units[3] = unit_vector({"jawOpen": 0.5})
+    states.face_units[4] = unit_vector({"eyeBlink": 1.0})
+    neutral, right, left, opened, shut = (read(frame)[0] for frame in renderer.render(states))
     renderer.release()
     assert right.yaw - neutral.yaw == pytest.approx(18, abs=4) and right.roll - neutral.roll == pytest.approx(8, abs=3)
     assert left.yaw - neutral.yaw == pytest.approx(-18, abs=4) and left.pitch - neutral.pitch == pytest.approx(8, abs=4)

@@ -31,7 +31,8 @@ def find_faces(image: np.ndarray) -> list[FaceMesh]:
     Faces from SMALLEST pixels up are looked for, upright ones (within about 60 degrees) first; where none is, the two
     other directions are tried.
     """
-    picture, faces = Picture(image), []
+    picture = Picture(image)
+    faces: list[FaceMesh] = []
     for direction in _DIRECTIONS:
         faces = _distinct(faces + _faces(picture, direction))
         if faces and faces[0].certainty >= _UPRIGHT:

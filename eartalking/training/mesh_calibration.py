@@ -37,7 +37,7 @@ from eartalking.perception.turned_square import Picture, TurnedSquare
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.landmarks import project_landmarks
-from eartalking.synth.performance import Motion, neutral_portrait, random_stills
+from eartalking.synth.performance import Performance, neutral_portrait, random_stills
 from eartalking.synth.render import Renderer
 
 FIRST_IDENTITY = 3_000_000  # far from those of other trainings
@@ -69,18 +69,18 @@ def read_stills(split: str, identities: int) -> list[Sample]:
     for number in tqdm(range(identities), unit="head"):
         person, random = next(natural), np.random.default_rng([7, number])
         renderer.set_identity(person)
-        motion = Motion.concat([random_stills(STILLS - 1, random), neutral_portrait(random)])
-        frames, opening = renderer.render(motion), renderer.mouth_open(motion)
-        marks = project_landmarks(person, bundle, motion.head_pose, motion.translation, motion.face_units) * SIZE
-        blinks = motion.face_units[:, unit_indices("eyeBlink")].mean(1)
+        stills = Performance.concat([random_stills(STILLS - 1, random), neutral_portrait(random)])
+        frames, opening = renderer.render(stills), renderer.mouth_open(stills)
+        marks = project_landmarks(person, bundle, stills.head_pose, stills.translation, stills.face_units) * SIZE
+        blinks = stills.face_units[:, unit_indices("eyeBlink")].mean(1)
         for index, frame in enumerate(frames):
             picture, middle = Picture(frame), marks[index, :2].mean(0)
             down = marks[index, 2] - middle
             x, y = (middle + 0.45 * down).tolist()
-            square = TurnedSquare(x, y, 4.2 * float(np.hypot(*down)), float(motion.head_pose[index, 2]))
+            square = TurnedSquare(x, y, 4.2 * float(np.hypot(*down)), float(stills.head_pose[index, 2]))
             mesh = settle(picture, read_meshes(picture, [square])[0])
             if mesh.certainty >= CERTAIN:
-                truth = (motion.head_pose[index], motion.gaze[index], float(blinks[index]), float(opening[index]))
+                truth = (stills.head_pose[index], stills.gaze[index], float(blinks[index]), float(opening[index]))
                 samples.append(Sample(mesh, read_eyes(picture, [mesh])[0], number, *truth))
     renderer.release()
     return samples
