@@ -1,0 +1,56 @@
+"""Which pixels of a picture belong to the person: a network's matte, sharpened along the picture's own edges."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eartalking.perception.graph_network import GraphNetwork
+from eartalking.perception.turned_square import Picture, TurnedSquare
+
+REACH = 4  # pixels of the network's picture, of 256 a side, from which an edge is taken over
+EDGE = 1e-4  # variance of colour, of 0..1, below which a difference counts as flat
+
+
+def person_matte(picture: Picture, square: TurnedSquare, size: int) -> np.ndarray:
+    """The share of each pixel that shows a person, (size, size) float32 0..1, for `picture.cut(square, size)`.
+
+    The network sees the square at 256 pixels; its matte follows the picture's edges at `size` after a guided filter:
+    around each pixel the matte is a linear function of the colour, fitted at 256 and evaluated at `size`.
+    """
+    network = _network()
+    coarse = picture.cut(square, network.size[0]) / 255
+    with torch.inference_mode():
+        matte = network(coarse[None])[0]  # (1, 1, 256, 256)
+        slope, offset = _linear_fit(coarse.permute(2, 0, 1)[None], matte)
+        fine = picture.cut(square, size).permute(2, 0, 1)[None] / 255
+        slope, offset = (
+            F.interpolate(value, (size, size), mode="bilinear", align_corners=False) for value in (slope, offset)
+        )
+        return ((slope * fine).sum(1) + offset[:, 0])[0].clamp(0, 1).numpy()
+
+
+def _linear_fit(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Around each pixel: values (1, 1, H, W) as slope (1, 3, H, W) times guide (1, 3, H, W) plus offset like values."""
+    mean_guide, mean_values = _around(guide), _around(values)
+    covariance = _around(guide * values) - mean_guide * mean_values  # (1, 3, H, W)
+    spread = _around(torch.einsum("bihw,bjhw->bijhw", guide, guide).flatten(1, 2)).unflatten(1, (3, 3))
+    spread = spread - torch.einsum("bihw,bjhw->bijhw", mean_guide, mean_guide)
+    spread = spread.permute(0, 3, 4, 1, 2) + EDGE * torch.eye(3)
+    slope = torch.linalg.solve(spread, covariance.permute(0, 2, 3, 1)[..., None])[..., 0].permute(0, 3, 1, 2)
+    offset = mean_values - (slope * mean_guide).sum(1, keepdim=True)
+    return _around(slope), _around(offset)
+
+
+def _around(values: Tensor) -> Tensor:
+    """Mean over the pixels within REACH, at the edge over those that the picture has."""
+    return F.avg_pool2d(values, 2 * REACH + 1, stride=1, padding=REACH, count_include_pad=False)
+
+
+@lru_cache(maxsize=1)
+def _network() -> GraphNetwork:
+    return GraphNetwork.load("person_matte")
