@@ -36,11 +36,12 @@ from tqdm import tqdm
 from eartalking.checkpoint import load_model
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
-from eartalking.errors import InputError
+from eartalking.errors import InputError, printable
 from eartalking.io.portrait import load_portrait
 from eartalking.io.sound import read_audio
 from eartalking.io.threads import default_threads
 from eartalking.io.video_writer import VideoWriter, check_output
+from eartalking.level import is_silent
 from eartalking.perception.face_detector import NoFaceError, crop_face
 from eartalking.session import Frame, StreamSession
 
@@ -103,6 +104,8 @@ def _read_inputs(args: argparse.Namespace) -> _Inputs:
             raise InputError(args.output, "would overwrite an input")
     controls = None if args.controls is None else Controls.load(args.controls)
     waveform = read_audio(args.audio)
+    if is_silent(waveform):
+        print(f"{printable(str(args.audio))}: the sound is silent, so the mouth will stay closed", file=sys.stderr)
     portrait = load_portrait(args.portrait)
     try:
         crop_face(portrait, mode=args.crop)

@@ -7,6 +7,7 @@ frames. Frame t comes out once the audio up to the end of frame t + lookahead is
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from eartalking.config import SAMPLES_PER_FRAME, to_json
 from eartalking.controls import ControlBatch, ControlFrame, Controls
 from eartalking.errors import InputError
 from eartalking.io.portrait import load_portrait
+from eartalking.level import LevelState, normalise_level
 from eartalking.model import TalkingHeadModel
 from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
@@ -85,6 +87,7 @@ class StreamSession:
         """Back to the start: same portrait and seed, no audio, all controls released."""
         self._state = self._initial.clone()
         self._audio_state = self.model.audio_encoder.init_state(1)
+        self._level = LevelState()
         self._pending = np.zeros(0, np.float32)
         self._samples = 0
         self._controls = ControlFrame()
@@ -143,6 +146,7 @@ class StreamSession:
 
     def _advance(self, samples: np.ndarray, controls: Controls | None) -> Iterator[Frame]:
         """One frame's worth of audio; nothing comes out while the lookahead fills."""
+        samples, self._level = normalise_level(samples, self._level)
         with torch.inference_mode():
             audio, self._audio_state = self.model.audio_encoder.step(
                 torch.from_numpy(samples)[None].to(self._device), self._audio_state
@@ -174,6 +178,7 @@ class StreamSession:
             "samples": self._samples,
             "flushed": self._flushed,
             "controls": self._controls.given(),
+            "level": dataclasses.asdict(self._level),
             "config": to_json(self.model.config),
         }
         partial = f"{os.fspath(path)}.{os.getpid()}.partial"
@@ -220,3 +225,4 @@ class StreamSession:
         self._pending = tensors["pending"].numpy()
         self._samples, self._flushed = about["samples"], about["flushed"]
         self._controls = ControlFrame(about["controls"])
+        self._level = LevelState(**about["level"])

@@ -84,6 +84,12 @@ def test_same_inputs_and_seed_give_the_same_bytes_and_another_seed_does_not(tmp_
     assert first == second != third
 
 
+def test_a_silent_voice_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voice = write_wav(tmp_path / "silence.wav", np.zeros(4000, np.float32))
+    assert main([str(PHOTO), str(voice), "-o", str(tmp_path / "out.mp4")]) == 0
+    assert "silence.wav: the sound is silent" in capsys.readouterr().err
+
+
 def test_controls_reach_their_frames(tmp_path: Path, voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "c.csv").write_text("yaw\n" + "".join(f"{frame}\n" for frame in range(10)))
     applied = []

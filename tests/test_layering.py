@@ -17,6 +17,7 @@ ALLOWED = {
     "eartalking.modules": {"eartalking.modules"},
     "eartalking.control_files": {"eartalking.config"},
     "eartalking.controls": {f"eartalking.{name}" for name in ("config", "control_files", "errors")},
+    "eartalking.level": {"eartalking.config"},
     "eartalking.io": {f"eartalking.{name}" for name in ("io", "config", "errors")},
     "eartalking.audio": {f"eartalking.{name}" for name in ("modules", "config")},
     "eartalking.motion": {f"eartalking.{name}" for name in ("motion", "config", "controls", "modules")},
@@ -32,10 +33,13 @@ ALLOWED = {
     "eartalking.checkpoint": {f"eartalking.{name}" for name in ("config", "errors", "model")},
     "eartalking.session": {
         f"eartalking.{name}"
-        for name in ("config", "controls", "errors", "io", "model", "modules", "motion", "perception")
+        for name in ("config", "controls", "errors", "io", "level", "model", "modules", "motion", "perception")
     },
     "eartalking.generate": {"eartalking"}
-    | {f"eartalking.{name}" for name in ("checkpoint", "config", "controls", "errors", "io", "perception", "session")},
+    | {
+        f"eartalking.{name}"
+        for name in ("checkpoint", "config", "controls", "errors", "io", "level", "perception", "session")
+    },
     "eartalking.synth": {
         f"eartalking.{name}" for name in ("synth", "config", "controls", "io", "modules", "motion", "perception")
     },

@@ -109,6 +109,29 @@ def test_an_unnamed_stereo_wav_stays_stereo(tmp_path: Path) -> None:
     assert sound[0].std() > 0.25 and sound[1].std() < 0.01
 
 
+@pytest.mark.parametrize("balance", [1.0, 0.8])
+def test_channels_that_cancel_each_other_leave_the_better_one(tmp_path: Path, balance: float) -> None:
+    sound = tone(1, 16000)
+    path = write_sound(tmp_path / "opposite.wav", np.stack([sound, -balance * sound]), 16000, "stereo")
+    assert np.abs(read_audio(path)).max() == pytest.approx(np.abs(sound).max(), rel=0.02)
+
+
+def test_two_voices_side_by_side_are_still_mixed(tmp_path: Path) -> None:
+    left, right = np.array_split(tone(1, 16000), 2)
+    quiet = np.zeros_like(left)
+    path = write_sound(
+        tmp_path / "dialogue.wav",
+        np.stack([np.concatenate([left, quiet]), np.concatenate([quiet, right])]),
+        16000,
+        "stereo",
+    )
+    mixed = read_audio(path)
+    assert (
+        np.abs(mixed[:4000]).max() > 0.2 * np.abs(left).max()
+        and np.abs(mixed[-4000:]).max() > 0.2 * np.abs(right).max()
+    )
+
+
 def test_loud_float_audio_is_scaled_down(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", tone(0.5, 16000) * 10, 16000, codec="pcm_f32le")
     assert np.abs(read_audio(path)).max() == pytest.approx(1.0)

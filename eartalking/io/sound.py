@@ -35,15 +35,21 @@ _UNNAMED = {1: ("FC",), 2: ("FL", "FR"), 6: ("FL", "FR", "FC", "LFE", "BL", "BR"
 def read_audio(path: FilePath, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """The best sound track of any file that PyAV decodes, (samples,) float32 mono at `sample_rate`.
 
-    Channels are mixed with the centre (the voice) foremost and without the bass channel; a mix
-    above 1 is scaled.
+    Channels are mixed with the centre (the voice) foremost and without the bass channel; a mix above 1 is scaled. Where
+    the channels cancel each other in the mix (a stereo recording with one side in opposite phase), the loudest of them
+    is taken instead.
 
     Raises:
         InputError: missing, unreadable, empty, not audio, without a sound track, damaged, or shorter than
         MIN_SECONDS.
     """
-    frames = _resample((chunk.mixed(_MONO) for chunk in _decode_audio(path)), "mono", sample_rate)
+    powers = _ChannelPowers()
+    frames = _resample((powers.watch(chunk).mixed(_MONO) for chunk in _decode_audio(path)), "mono", sample_rate)
     waveform = np.concatenate([np.zeros(0, np.float32), *(frame.to_ndarray()[0] for frame in frames)])
+    channel = powers.instead_of(waveform)
+    if channel is not None:
+        frames = _resample((chunk.alone(channel) for chunk in _decode_audio(path)), "mono", sample_rate)
+        waveform = np.concatenate([frame.to_ndarray()[0] for frame in frames])
     if len(waveform) < MIN_SECONDS * sample_rate:
         seconds = len(waveform) / sample_rate
         raise InputError(path, f"the audio is too short ({seconds:.2f} s; {MIN_SECONDS:g} s needed)")
@@ -91,10 +97,43 @@ class _Chunk:
             named = [[weights.get(name, _SURROUND) for name in self.channels] for weights in outputs]
             mix = np.array(named if {"FL", "FC"} & set(self.channels) else np.ones_like(named), np.float32)
             samples = (mix / mix.sum(axis=1, keepdims=True)) @ samples
-        layout = "mono" if len(outputs) == 1 else "stereo"
+        return self._frame(samples, "mono" if len(outputs) == 1 else "stereo")
+
+    def alone(self, channel: int) -> av.AudioFrame:
+        """One channel by itself; the first where there are fewer."""
+        return self._frame(self.samples[min(channel, len(self.samples) - 1)][None], "mono")
+
+    def _frame(self, samples: np.ndarray, layout: str) -> av.AudioFrame:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
         frame.sample_rate = self.rate
         return frame
+
+
+class _ChannelPowers:
+    """Mean power of each channel of a file, to tell whether its mix lost the voice."""
+
+    CANCELLED = 0.1  # of the loudest channel's power
+
+    def __init__(self) -> None:
+        self.sums = np.zeros(0)
+        self.samples = 0
+
+    def watch(self, chunk: _Chunk) -> _Chunk:
+        """The same chunk, counted."""
+        power = np.square(chunk.samples, dtype=np.float64).sum(axis=1)
+        if len(power) != len(self.sums):  # some streams change their layout on the way: the latest one counts
+            self.sums, self.samples = np.zeros(len(power)), 0
+        self.sums += power
+        self.samples += chunk.samples.shape[1]
+        return chunk
+
+    def instead_of(self, mix: np.ndarray) -> int | None:
+        """The channel to take because the mix (samples,) has next to nothing of it; None where the mix is sound."""
+        if len(self.sums) < 2 or not self.samples or not len(mix):
+            return None
+        loudest = int(self.sums.argmax())
+        power = self.sums[loudest] / self.samples
+        return loudest if np.square(mix, dtype=np.float64).mean() < self.CANCELLED * power else None
 
 
 class Soundtrack:
