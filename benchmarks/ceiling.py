@@ -86,8 +86,8 @@ class TrueStream:
         names = ("blink", "brow", "smile", "mouth_scale")
         tracks = {name: np.array([asked.get(name, getattr(motion, name)[0])], np.float32) for name in names}
         emotion, intensity = motion.emotion, motion.emotion_intensity
-        if "emotion" in asked:
-            name, strength = asked["emotion"]
+        if isinstance(felt := asked.get("emotion"), tuple):
+            name, strength = felt
             emotion, intensity = np.array([EMOTIONS.index(name)], np.int32), np.array([strength], np.float32)
         return dataclasses.replace(
             motion,
@@ -95,7 +95,15 @@ class TrueStream:
             gaze=np.array([gaze], np.float32),
             emotion=emotion,
             emotion_intensity=intensity,
-            face_units=compose_face_units(self._mouth[index : index + 1], *tracks.values(), emotion, intensity),
+            face_units=compose_face_units(
+                self._mouth[index : index + 1],
+                tracks["blink"],
+                tracks["brow"],
+                tracks["smile"],
+                tracks["mouth_scale"],
+                emotion,
+                intensity,
+            ),
             **tracks,
         )
 
@@ -137,10 +145,12 @@ class TrueContext(Context):
     """A Context without a model: its streams show the truth."""
 
     def __init__(self, people: TruePeople, seed: int = 0) -> None:
-        super().__init__(None, people.suite, people, seed)  # nothing but `start` asks for the model
+        # Nothing but `start` asks for the model, and nothing but `start` for streams of the material.
+        super().__init__(None, people.suite, people, seed)  # type: ignore[arg-type]
+        self._people = people
 
-    def start(self, portrait: np.ndarray, crop: str = "center") -> TrueStream:
-        return self.material.stream(portrait, self.seed)
+    def start(self, portrait: np.ndarray, crop: str = "center") -> TrueStream:  # type: ignore[override]
+        return self._people.stream(portrait, self.seed)
 
 
 def measure_ceiling(

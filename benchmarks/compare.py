@@ -107,9 +107,7 @@ def generate(plan: Plan, methods: list[Method], requests: list[Request], state: 
             bar.set_postfix_str(method.name, refresh=False)
             if method.name not in prepared:
                 prepared[method.name] = _attempt(method.prepare)
-            reason = prepared[method.name] or _attempt(
-                lambda method=method, request=request: _make(plan, method, request)
-            )
+            reason = prepared[method.name] or _attempt(functools.partial(_make, plan, method, request))
             if reason:
                 problems[method.name] = reason if prepared[method.name] else f"{request.name}: {reason}"
             bar.update()
@@ -129,6 +127,7 @@ def _make(plan: Plan, method: Method, request: Request) -> None:
     """One video, with the clip's own sound whatever the method listened to."""
     path = plan.video(method, request)
     path.parent.mkdir(parents=True, exist_ok=True)
+    assert request.audio_path is not None, "requests of a test set name their sound"
     frames = method.generate(request, Sound(read_audio(request.audio_path)))
     first = next(iter(frames), None)
     if first is None:
@@ -182,7 +181,7 @@ def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds:
 def _argument(method: Method) -> str:
     """How `choose` in the other process finds the same method again."""
     known = {other.name for other in choose(["all"], [])}
-    return method.name if method.name in known else f"{method.name}={method.checkpoint}"
+    return method.name if method.name in known else f"{method.name}={getattr(method, 'checkpoint', '')}"
 
 
 def about_row(plan: Plan, method: Method, clips: int, command: str) -> Row:

@@ -155,7 +155,7 @@ def long_take(visit: _Visit, voice: Path, server: _Server) -> Iterator[dict[str,
         "slider_frames": round(statistics.median(frames)),
     }
     visit.wait("EARPlayer.take.total - EARPlayer.take.shown < 25")
-    skews = []
+    skews: list[float] = []
     for _ in range(8):
         skew, runs = visit.page.evaluate("[EARPlayer.skew() * 1000, EARPlayer.sound.running && EARPlayer.playing]")
         if runs:
@@ -163,7 +163,7 @@ def long_take(visit: _Visit, voice: Path, server: _Server) -> Iterator[dict[str,
         time.sleep(0.1)
     yield {
         "skew_ms": round(statistics.median(skews), 1) if skews else None,
-        "skew_ms_worst": round(max(skews, key=abs), 1) if skews else None,
+        "skew_ms_worst": round(max((abs(skew), skew) for skew in skews)[1], 1) if skews else None,
     }
     visit.wait("EARPlayer.take.state === 'done' && !EARPlayer.playing")
     end = visit.page.evaluate(
@@ -358,7 +358,9 @@ def _wait_until_served(address: str, process: subprocess.Popen) -> None:
 def _long_voice(path: Path, seconds: float) -> Path:
     waveform = looped(read_audio(ROOT / "examples" / "speech.wav"), seconds)
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1), file.setsampwidth(2), file.setframerate(SAMPLE_RATE)
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
         file.writeframes((waveform * 32767).astype("<i2").tobytes())
     return path
 

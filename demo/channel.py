@@ -11,7 +11,7 @@ import math
 import multiprocessing
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -167,7 +167,7 @@ def _columns(track: str) -> slice:
 def _encode(track: str, value: ControlValue) -> tuple[float, ...]:
     if value is None:
         return (math.nan,) * (2 if track == EMOTION_TRACK else 1)
-    if track == EMOTION_TRACK:
+    if isinstance(value, tuple):
         return float(EMOTIONS.index(value[0])), float(value[1])
     return (float(value),)
 
@@ -178,7 +178,7 @@ def _decode(track: str, cells: np.ndarray) -> ControlValue:
     return (EMOTIONS[int(cells[0])], float(cells[1])) if track == EMOTION_TRACK else float(cells[0])
 
 
-def controls_of(applied: list[Mapping[str, ControlValue]]) -> Controls:
+def controls_of(applied: Sequence[Mapping[str, ControlValue]]) -> Controls:
     """Keyframes that give exactly these values at these frames: the control log of a stream.
 
     A keyframe stands at both ends of every run of equal values, so that nothing is interpolated between them.

@@ -41,7 +41,8 @@ MISSING = (
 def ranking(rows: Sequence[Row], choice: Choice) -> pd.DataFrame:
     """The table that is shown: the chosen rows, best first. Column `row` is the number in the file."""
     columns, metric = offered(rows, choice), choice.metric
-    columns = [metric] * (metric in columns) + [column for column in columns if column != metric]
+    if metric in columns:
+        columns = [metric] + [column for column in columns if column != metric]
     about = [name_column(rows)] + ["kind"] * ("kind" in rows[0])
     records = []
     for place, number, row in ranked(rows, choice):
@@ -184,7 +185,7 @@ def build_leaderboard_tab(csv_path: str | Path) -> None:
             axis if axis in results else start
             for axis, start in zip((x, y), _axes(results, choice.metric), strict=True)
         ]
-        return _views(rows, choice, *axes)
+        return tuple(_views(rows, choice, *axes))
 
     def show_best(rows: Sequence[Row], metric: str) -> str:
         return best(rows, metric) or SMALLEST
@@ -231,7 +232,7 @@ def _views(rows: Sequence[Row], choice: Choice, x: str | None, y: str | None) ->
     results, sets = offered(rows, choice), suites(rows, choice.measured)
     points = plot_table(rows, choice, x, y)
     plot = gr.update(value=None, visible=False)
-    if len(points):
+    if len(points) and x and y:
         titles = {"x_title": heading(rows, x), "y_title": heading(rows, y)}
         plot = gr.update(value=points, x=x, y=y, color=name_column(rows), visible=True, **titles)
     return [

@@ -293,7 +293,7 @@ class LiveTake:
 
     def _take_in(self, made: Made, recorder: Recorder) -> None:
         frame = made.frame
-        self._hash.update(frame.image)
+        self._hash.update(frame.image.data)
         with self._lock:
             self.applied.append(frame.applied)
             seen = [change for change in self._pending if all(frame.applied[t] == v for t, v in change.tracks.items())]

@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ class Recorder:
 
     def _run(self) -> None:
         _give_way()
-        item: object = None
+        item: Any = None  # a frame, or a word that ends the file
         try:
             with _Writer(self.path, self._size, audio=self._audio) as writer:
                 while not _is_end(item := self._frames.get()):

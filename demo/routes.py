@@ -91,8 +91,13 @@ def _only_known_forms(endpoint: Any) -> Any:
 
 async def _serve(socket: WebSocket, take: LiveTake) -> None:
     """Both directions until either side ends; a viewer who leaves ends the stream."""
-    loop, outgoing = asyncio.get_running_loop(), asyncio.Queue()
-    take.attach(lambda message: loop.call_soon_threadsafe(outgoing.put_nowait, message))
+    loop = asyncio.get_running_loop()
+    outgoing: asyncio.Queue[bytes | str] = asyncio.Queue()
+
+    def send(message: bytes | str) -> None:
+        loop.call_soon_threadsafe(outgoing.put_nowait, message)
+
+    take.attach(send)
     sender = asyncio.create_task(_send(socket, outgoing))
     try:
         while True:

@@ -32,10 +32,15 @@ def say(text: str, path: Path) -> Path:
         from eartalking.synth.voices import Voice, speak
 
         with _SPEAKING:
-            waveform, _ = speak(Voice("espeak", _VOICE), words, np.random.default_rng(_PACE_AND_PITCH))
+            spoken = speak(Voice("espeak", _VOICE), words, np.random.default_rng(_PACE_AND_PITCH))
     except (ImportError, OSError):
-        raise UploadError("Typed text cannot be spoken here: espeakng-loader is not installed.") from None
+        spoken = None
+    if spoken is None:
+        raise UploadError("Typed text cannot be spoken here: espeakng-loader is not installed.")
+    waveform, _ = spoken
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1), file.setsampwidth(2), file.setframerate(SAMPLE_RATE)
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
         file.writeframes((np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
     return path

@@ -15,7 +15,7 @@ from benchmarks.gates.control import _unless_blind, measure_control, missed_by_t
 from benchmarks.gates.material import Suite
 from benchmarks.gates.streams import drive
 from benchmarks.gates.table import GATES, GateRow, judge
-from benchmarks.gates.table import control as measure_module
+from benchmarks.gates import control as measure_module
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import ControlFrame
 from eartalking.perception.face_reader import READINGS, FaceReading

@@ -128,6 +128,12 @@ def test_embedded_numbers_never_stand_under_canonical_names(tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_every_embedded_metric_has_what_it_needs(tmp_path: Path) -> None:
+    """After README's first command, without fetching anything."""
+    metrics = Suite(Protocol(), WeightsStore(tmp_path)).metrics()
+    assert {metric.name: metric.missing for metric in metrics if metric.tier != "canonical" and metric.missing} == {}
+
+
 class Detector(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

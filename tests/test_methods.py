@@ -360,7 +360,8 @@ import sys
 sys.path.insert(0, os.getcwd())  # the description's folder
 import numpy as np
 from PIL import Image
-from eartalking.io import VideoWriter, read_audio
+from eartalking.io.sound import read_audio
+from eartalking.io.video_writer import VideoWriter
 portrait, audio, output = sys.argv[1:]
 with VideoWriter(output, (64, 64)) as writer:
     for _ in range(-(-len(read_audio(audio)) // 640)):

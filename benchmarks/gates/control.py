@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -136,7 +137,7 @@ def measure_control(
                 record = context.watch(context.start(portrait), voice, schedule_of(track, asked))
                 bar.update()
                 count = min(len(asked), len(record))
-                followed[track].append(Followed(asked[:count], record.reading[:count], released.reading[:count]))
+                followed[track].append(Followed(asked[:count], record.read[:count], released.read[:count]))
                 shown[track].append(_row(record))
     for track, pictures in shown.items():
         context.pictures[f"control_{track}"] = strip(pictures[:3])
@@ -184,7 +185,7 @@ def _fidelity(context: Context, followed: dict[str, list[Followed]]) -> list[Gat
         )
         reader = {"blink": "blink_side", "smile": "smile", "emotion": "emotion_recognised"}[track]
         count = sum(len(one.asked) for one in followed[track])
-        extra = {"by_emotion": _by_emotion(followed[track])} if track == "emotion" else {}
+        extra: dict[str, Any] = {"by_emotion": _by_emotion(followed[track])} if track == "emotion" else {}
         rows.append(
             judge(name, value, count, "frames", floor, reader_accuracy=context.reader.accuracy.get(reader), **extra)
         )

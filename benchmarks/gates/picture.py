@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -43,7 +45,8 @@ def _stills(context: Context) -> list[GateRow]:
         return [unavailable(name, str(error)) for name in names]
     ours: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
     floor: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
-    rows, missing_boxes = [], 0
+    rows: list[Any] = []
+    missing_boxes = 0
     for clip in tqdm(clips, unit="clip", desc="autoencoder", mininterval=2, leave=False):
         portrait, truth = clip["reference"], clip["frames"][: context.suite.stills_per_clip]
         decoded = reconstruct(context, portrait, truth)
@@ -64,7 +67,8 @@ def _stills(context: Context) -> list[GateRow]:
         if len(rows) < 6:
             rows.append([portrait, *(image for pair in zip(truth[:4], decoded[:4], strict=True) for image in pair)])
     context.pictures["autoencoder"] = strip(rows)
-    count, extra = len(ours["face"]), {"frames_without_a_box": missing_boxes, "clips": len(clips)}
+    count = len(ours["face"])
+    extra: dict[str, Any] = {"frames_without_a_box": missing_boxes, "clips": len(clips)}
     if not count:
         return [unavailable(name, "no frame shows its face box") for name in names]
 
@@ -156,7 +160,7 @@ def measure_next_frame(context: Context) -> list[GateRow]:
         counts = _predict_clip(context, clip, totals)
         frames, pixels = frames + counts[0], pixels + counts[1]
     latent, pixel = totals["latent"] / totals["latent_copy"], totals["pixel"] / totals["pixel_copy"]
-    ratios = {
+    ratios: dict[str, Any] = {
         name: round(totals[name] / totals[copy], 4)
         for name, copy in (("latent_given", "latent_copy"), ("exact", "exact_copy"))
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -125,14 +126,15 @@ def _drift_rows(context: Context, records: list[StreamRecord], seconds: int) -> 
         colour = record.colour[:BIN_FRAMES].mean(0), record.colour[last].mean(0)
         changes["sharpness"].append(relative_change(*sharp))
         changes["colour"].append(max(relative_change(*pair) for pair in zip(*colour, strict=True)))
-        row = {"sharpness": sharp, "colour": tuple(value.round(2).tolist() for value in colour)}
+        row: dict[str, Any] = {"sharpness": sharp, "colour": tuple(value.round(2).tolist() for value in colour)}
         try:
             frames = record.sampled_between(0, BIN_FRAMES), record.sampled_between(last.start, last.stop)
             found = [summarise(context.distances(record.portrait, part)) for part in frames]
             row["identity"] = [part.distance for part in found]
             row["coverage"] = [part.coverage for part in found]
-            if all(part.distance is not None for part in found):
-                changes["identity"].append(relative_change(found[0].distance, found[1].distance))
+            first, final = (part.distance for part in found)
+            if first is not None and final is not None:
+                changes["identity"].append(relative_change(first, final))
             reason = reason or _coverage_reason(min(part.coverage for part in found))
         except Unavailable as error:
             row["identity"] = str(error)

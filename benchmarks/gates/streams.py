@@ -39,6 +39,12 @@ class StreamRecord:
     sharpness: np.ndarray
     colour: np.ndarray
 
+    @property
+    def read(self) -> FaceReading:
+        """The reading of a stream that was watched with a reader."""
+        assert self.reading is not None, "this stream was watched without a reader"
+        return self.reading
+
     def __len__(self) -> int:
         return len(self.colour)
 
@@ -95,7 +101,10 @@ class Context:
         reader = self.reader if read else None
         box = self.face_box(session.portrait)
         pending: list[np.ndarray] = []
-        readings, sampled, sharp, colour = [], [], [], []
+        readings: list[FaceReading] = []
+        sampled: list[np.ndarray] = []
+        sharp: list[float] = []
+        colour: list[np.ndarray] = []
 
         def look(image: np.ndarray) -> None:
             if len(colour) % SAMPLE_EVERY == 0:
@@ -110,8 +119,13 @@ class Context:
 
         total = -(-len(waveform) // SAMPLES_PER_FRAME)
         with tqdm(total=total, unit="frame", desc=title, mininterval=2, leave=False) as bar:
-            drive(session, waveform, schedule, lambda image: (look(image), bar.update()))
-        if pending:
+
+            def see(image: np.ndarray) -> None:
+                look(image)
+                bar.update()
+
+            drive(session, waveform, schedule, see)
+        if pending and reader is not None:
             readings.append(reader.read(np.stack(pending)))
         reading = FaceReading.concat(readings) if reader is not None else None
         return StreamRecord(session.portrait, reading, np.stack(sampled), np.array(sharp), np.stack(colour))

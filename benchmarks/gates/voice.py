@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -46,11 +47,12 @@ def measure_lip_sync(context: Context) -> list[GateRow]:
         clips, _ = context.material.clips(), context.reader
     except Unavailable as error:
         return [unavailable(name, str(error)) for name in names]
-    openings, truths, ceilings, rows = [], [], [], []
+    openings, truths, ceilings = [], [], []
+    rows: list[Any] = []
     for clip in tqdm(clips, unit="clip", desc="lip sync", mininterval=2, leave=False):
         record = context.watch(context.start(clip["reference"]), clip["waveform"])
         length = min(len(record), len(clip["frames"]))
-        openings.append(record.reading.mouth_open[:length])
+        openings.append(record.read.mouth_open[:length])
         truths.append(clip["labels.mouth_open"][:length])
         ceilings.append(lag_correlations(context.reader.read(clip["frames"]).mouth_open[:length], truths[-1], 0))
         if len(rows) < 8:
@@ -94,7 +96,7 @@ def measure_real_speech(context: Context) -> list[GateRow]:
     for index, voice in enumerate(tqdm(voices, unit="voice", desc="real speech", mininterval=2, leave=False)):
         portrait, crop = portraits[index % len(portraits)]
         record = context.watch(context.start(portrait, crop), voice)
-        openings.append(record.reading.mouth_open)
+        openings.append(record.read.mouth_open)
         envelopes.append(voice_envelope(voice, len(record)))
         rows.append([record.portrait, *spread(record.sampled, 8)])
     context.pictures["real_speech"] = strip(rows[:6])
@@ -120,7 +122,7 @@ def measure_silence(context: Context) -> list[GateRow]:
     ratios, louds, quiets, rows = [], [], [], []
     for (portrait, crop), voice in zip(portraits, voices, strict=True):
         record = context.watch(context.start(portrait, crop), np.concatenate([voice, silent]), title="silence")
-        opening, envelope = record.reading.mouth_open, voice_envelope(voice, speech_frames)
+        opening, envelope = record.read.mouth_open, voice_envelope(voice, speech_frames)
         loud = opening[:speech_frames][envelope > 0.3 * envelope.max()].mean()
         quiet = opening[speech_frames + SETTLE_FRAMES :].mean()
         ratios.append(float(quiet / max(loud, 1e-6)))

@@ -97,7 +97,7 @@ def _quality_latency(pyplot: Any, rows: list[Row], clips: Any, bin_seconds: floa
                     if low is None or high is None
                     else [[max(row[quality] - low, 0)], [max(high - row[quality], 0)]]
                 )
-                look = {"marker": MARKERS.get(row.get("kind"), "o"), "markersize": 7, "capsize": 2, "linewidth": 1}
+                look = {"marker": MARKERS.get(str(row.get("kind")), "o"), "markersize": 7, "capsize": 2, "linewidth": 1}
                 axis.errorbar(
                     row["ttff_ms"],
                     row[quality],

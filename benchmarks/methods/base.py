@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -50,9 +49,9 @@ class Method(ABC):
     timing it says anything; `streams`: whether it can start before the sound is complete.
     """
 
-    kind: ClassVar[str] = "baseline"
-    about: ClassVar[str] = ""
-    measurable: ClassVar[bool] = True
+    kind: str = "baseline"
+    about: str = ""
+    measurable: bool = True
     name: str
 
     def prepare(self) -> None:  # noqa: B027 (most references need nothing)

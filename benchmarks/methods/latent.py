@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ def save_weights(net: nn.Module, path: Path, about: dict[str, object]) -> None:
     path.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def load_about(path: Path, command: str) -> dict[str, object]:
+def load_about(path: Path, command: str) -> dict[str, Any]:
     """The JSON beside a baseline's weights. Raises NotReady, naming the command that trains it."""
     if not all(part.is_file() for part in (path, path.with_suffix(".json"), path.with_name(EARS_NAME))):
         raise NotReady(f"not trained: run {command}")

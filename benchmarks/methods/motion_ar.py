@@ -144,6 +144,7 @@ class MotionAr(LatentBaseline):
 def set_columns(motion: Tensor, controls: ControlFrame) -> None:
     """Write the pose and gaze that are asked for into motion vectors (B, L), in place."""
     for track in _TRACKS:
-        if controls[track] is not None:
+        asked = controls[track]
+        if isinstance(asked, float):
             for column, scale in EXACT_CONTROLS[track].items():
-                motion[:, column] = controls[track] * scale
+                motion[:, column] = asked * scale

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Ours(Method):
         about: str = "this project's model, streamed",
         checkpoint: str = DEFAULT_CHECKPOINT,
         kind: str = "ours",
-        **config: object,
+        **config: Any,
     ) -> None:
         self.name, self.about, self.kind = name, about, kind
         self.checkpoint, self.config = checkpoint, config

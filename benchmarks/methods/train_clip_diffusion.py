@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,7 +61,8 @@ class HeardClips:
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Windows:
         """A random batch; a quarter of the windows at the clip's start, where streams begin."""
-        tensors, rows = self.clips.tensors, []
+        tensors = self.clips.tensors
+        rows: list[Any] = []
         while len(rows) < batch_size:
             clip = int(rng.integers(len(self.clips)))
             spare = self.clips.num_frames(clip) - WINDOW

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eartalking.config import FPS
-from eartalking.controls import EMOTION_TRACK, Controls, ControlValue, Keyframe
+from eartalking.controls import Controls, ControlValue, Keyframe
 from eartalking.errors import InputError
 
 FileKind = Literal["json", "csv"]
@@ -32,7 +32,7 @@ def tracks_from_file(path: str | Path) -> TracksJSON:
         raise InputError(path, f"larger than {MAX_BYTES // 2**20} MB, which no controls file needs")
     tracks = Controls.load(path).tracks
     if Path(path).suffix.lower() == ".csv":
-        tracks = {track: thin(track, keyframes) for track, keyframes in tracks.items()}
+        return as_json({track: thin(track, keyframes) for track, keyframes in tracks.items()})
     return as_json(tracks)
 
 
@@ -95,12 +95,13 @@ def thin(track: str, keyframes: Iterable[Keyframe]) -> list[Keyframe]:
 def _end_of_segment(track: str, given: list[Keyframe], start: int) -> int:
     """Index of the next keyframe that is needed after the one at `start`."""
     time, value = given[start]
-    if track == EMOTION_TRACK or value is None or start + 1 == len(given) or given[start + 1][1] is None:
+    next_time, next_value = given[start + 1] if start + 1 < len(given) else (time, None)
+    if not isinstance(value, float) or not isinstance(next_value, float):  # an emotion, released, or the last one
         following = start + 1
         while following < len(given) and given[following][1] == value:
             following += 1
         return following
-    slope = (given[start + 1][1] - value) / (given[start + 1][0] - time)
+    slope = (next_value - value) / (next_time - time)
     end = start + 1
     while end + 1 < len(given) and _on_line(given[end + 1], time, value, slope):
         end += 1
@@ -114,4 +115,4 @@ def _end_of_segment(track: str, given: list[Keyframe], start: int) -> int:
 
 def _on_line(keyframe: tuple[float, ControlValue], time: float, value: float, slope: float) -> bool:
     expected = value + slope * (keyframe[0] - time)
-    return keyframe[1] is not None and abs(keyframe[1] - expected) <= _SAME
+    return isinstance(keyframe[1], float) and abs(keyframe[1] - expected) <= _SAME

@@ -122,7 +122,7 @@ def _lattice(points: np.ndarray, cells: int) -> sparse.csr_matrix:
     )
 
 
-def _bump(value: np.ndarray, centre: float, width: float) -> np.ndarray:
+def _bump(value: np.ndarray, centre: float, width: float | np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * ((value - centre) / width) ** 2)
 
 

@@ -125,6 +125,8 @@ def _labels(prefix: str, performance: Performance, renderer: Renderer) -> dict[s
 
 def _draw_speech(spec: ClipSpec, rng: np.random.Generator) -> Utterance:
     """A span of at most `num_frames` frames of a random utterance; it may start in the middle of a word."""
+    if spec.speech is None:
+        raise ValueError("clips of speech need a speech corpus")
     paths = corpus_files(spec.speech)
     utterance = Utterance.load(paths[int(rng.integers(len(paths)))])
     seconds = spec.num_frames / 25

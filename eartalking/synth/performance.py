@@ -6,6 +6,7 @@ values in force, and `face_units` is `compose_face_units` of the speech mouth an
 """
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 
@@ -93,7 +94,8 @@ def _closed_mouth(rng: np.random.Generator) -> np.ndarray:
 
 
 def _random_mouth(rng: np.random.Generator) -> np.ndarray:
-    make = rng.choice([_viseme_mix, _extreme_mouth, _closed_mouth, _grimace], p=[0.6, 0.15, 0.15, 0.1])
+    makers = (_viseme_mix, _extreme_mouth, _closed_mouth, _grimace)
+    make = makers[int(rng.choice(len(makers), p=[0.6, 0.15, 0.15, 0.1]))]
     return make(rng).astype(np.float32)
 
 
@@ -236,8 +238,7 @@ def _let_jump(tracks: dict[str, np.ndarray], chosen: dict[str, bool], rng: np.ra
     """Overwrite stretches of the chosen tracks, in place, by values of their whole range."""
     for track, values in tracks.items():
         if chosen[track]:
-            low, high = CONTROL_RANGES[track]
-            hold_jumps(values, rng, lambda low=low, high=high: rng.uniform(low, high))
+            hold_jumps(values, rng, partial(rng.uniform, *CONTROL_RANGES[track]))
 
 
 def _head_pose(times: np.ndarray, speaking: np.ndarray, nods: np.ndarray, rng: np.random.Generator) -> np.ndarray:

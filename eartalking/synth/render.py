@@ -6,7 +6,8 @@ upload of the moving vertices and one draw call. Runs on llvmpipe as well as on 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import moderngl
 import numpy as np
@@ -90,8 +91,8 @@ class Renderer:
             [context.texture((side, side), 4, dtype="f4")], context.depth_renderbuffer((side, side))
         )
         self.identity: Identity | None = None
-        self._atlas: moderngl.Texture | None = None
-        self._backdrop_texture: moderngl.Texture | None = None
+        self._atlas: Any = None  # a moderngl.Texture, once there is an identity
+        self._backdrop_texture: Any = None
         self._reference: Performance | None = None
 
     def _make_buffers(self) -> None:
@@ -329,13 +330,13 @@ def _turn(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 def _pose_uniforms(performance: Performance, index: int) -> dict[str, np.ndarray]:
     return {
-        "head_rotation": _turn(*performance.head_pose[index]),
+        "head_rotation": _turn(*performance.head_pose[index].tolist()),
         "head_offset": performance.translation[index],
-        "eye_rotation": _turn(*performance.gaze[index], 0.0),
+        "eye_rotation": _turn(*[*performance.gaze[index].tolist(), 0.0]),
     }
 
 
-def _set(program: moderngl.Program, values: dict[str, np.ndarray | float]) -> None:
+def _set(program: moderngl.Program, values: Mapping[str, np.ndarray | float]) -> None:
     """Write the uniforms that this program has."""
     for name, value in values.items():
         if name in program:

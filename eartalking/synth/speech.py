@@ -137,8 +137,8 @@ def _spoken(engine: str, split: str, rng: np.random.Generator) -> Iterator[Utter
     while True:
         voice = speakers[rng.integers(len(speakers))]
         texts = [random_sentence(rng, split, lexicon()) for _ in range(rng.integers(1, 5))]
-        parts = [(text, speak(voice, text, rng)) for text in texts]
-        parts = [(text, part) for text, part in parts if part is not None]
+        spoken = [(text, speak(voice, text, rng)) for text in texts]
+        parts = [(text, part) for text, part in spoken if part is not None]
         if parts:
             yield assemble(voice, [part for _, part in parts], " ".join(text for text, _ in parts), rng)
 
@@ -232,7 +232,7 @@ def augment_waveform(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
     Random room, tone, bandwidth, noise and gain (-12 to +6 dB); mono 16 kHz float32 in and out, in [-1, 1].
     """
-    speech = waveform.astype(np.float32)
+    speech: np.ndarray = waveform.astype(np.float32)
     if not len(speech):
         return speech
     if rng.random() < 0.4:

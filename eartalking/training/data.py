@@ -152,7 +152,7 @@ class LatentClips:
         longest = max(self.num_frames(clip) for clip in range(len(self)))
         if longest < length:
             raise ValueError(f"windows of {length} frames are asked for, and the longest clip has {longest}")
-        items = []
+        items: list[Sequence] = []
         while len(items) < batch_size:
             clip = int(rng.integers(len(self)))
             spare = self.num_frames(clip) - length

@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(args.checkpoint)
     trainer = DecoderTrainer(model.autoencoder).train().requires_grad_(True).to(memory_format=torch.channels_last)
     autoencoder = model.autoencoder
-    kept = [autoencoder.encoder, autoencoder.refiner, autoencoder.surface]
+    kept: list[nn.Module] = [autoencoder.encoder, autoencoder.refiner, autoencoder.surface]
     for part in [*kept, autoencoder.reference_encoder] if args.keep_reference else kept:
         part.requires_grad_(False)
     perceptual = None if args.no_perceptual else PerceptualFeatures().to(accelerator.device)

@@ -93,7 +93,9 @@ def reading_states(mouth: np.ndarray, rng: np.random.Generator) -> Performance:
         head_pose=np.clip(pose, -_POSE_LIMITS, _POSE_LIMITS).astype(np.float32),
         gaze=np.clip(gaze, -_GAZE_LIMITS, _GAZE_LIMITS).astype(np.float32),
         translation=np.clip(rng.normal(0, 0.02, (count, 3)), -0.06, 0.06).astype(np.float32),
-        face_units=compose_face_units(mouth, *tracks.values(), emotion, intensity),
+        face_units=compose_face_units(
+            mouth, tracks["blink"], tracks["brow"], tracks["smile"], tracks["mouth_scale"], emotion, intensity
+        ),
         emotion=emotion,
         emotion_intensity=intensity,
         phone=np.zeros(count, np.int32),

@@ -124,7 +124,8 @@ def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
     ):
         cuts = []
         for part, shape in enumerate((EYE, EYE, MOUTH)):
-            box = tuple(side + 2 * MARGIN for side in cut_size(shape, size))
+            height, width = cut_size(shape, size)
+            box = (height + 2 * MARGIN, width + 2 * MARGIN)
             pixels = cut(image, corners(places[:, part], box, size), box)
             cuts.append(((pixels.clamp(-1, 1) + 1) * 127.5).round().byte())
         rows[f"eyes_{kind}"] = torch.stack([cuts[0], cuts[1].flip(-1)], dim=1)

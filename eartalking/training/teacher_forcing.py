@@ -205,7 +205,10 @@ def rollout(model: TalkingHeadModel, sequence: Sequence, controls: ControlBatch,
     generator = torch.Generator().manual_seed(seed)
     frames = []
     for index in range(audio.shape[1]):
-        rows = controls.map(lambda value, index=index: value[:, index : index + 1])
+        now = slice(index, index + 1)
+        rows = ControlBatch(
+            controls.values[:, now], controls.emotion[:, now], controls.intensity[:, now], controls.given[:, now]
+        )
         noise = torch.randn(state.previous.shape, generator=generator).to(audio.device)
         frames.append(model.step(audio[:, index], rows, noise, state))
     return torch.stack(frames, dim=1)
