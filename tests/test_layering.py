@@ -92,7 +92,7 @@ WHOLE_LIBRARY = {"benchmarks.methods.train_clip_diffusion", "benchmarks.methods.
 # A package of codecs, detectors, widgets, tables or plots -> the only places that know it.
 PACKAGES = {
     "av": {"eartalking.io"},
-    "dlib": {"eartalking.perception"},
+    "dlib": {"eartalking.perception.identity"},
     "cv2": set(),
     "gradio": {"demo"},
     "moderngl": {"eartalking.synth"},
