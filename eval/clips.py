@@ -17,10 +17,11 @@ import numpy as np
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError, os_cause
-from eartalking.io.portrait import crop_around, load_portrait
+from eartalking.io.portrait import Box, crop_around, load_portrait
 from eartalking.io.video_reader import read_video
 from eartalking.io.video_writer import VideoWriter
-from eartalking.perception.face_detector import NoFaceError, crop_face, find_face
+from eartalking.perception.face_detector import NoFaceError, crop_face
+from eartalking.perception.frontal_detector import find_frontal_face
 from eval.cache import Arrays, FeatureCache, file_hash
 from eval.protocol import Protocol
 
@@ -28,7 +29,6 @@ ARRAYS_SUFFIX = ".npz"  # frames (T, H, W, 3) uint8 or float 0..1, and a wavefor
 FACE_LOOKS = 9  # frames of the truth in which its face is looked for
 KEPT_FRAMES = 1000  # videos up to this length are decoded once and kept; longer ones are streamed every time
 LARGEST_STRETCH = 0.02  # difference of the two sides' aspect ratios that is still the same framing
-Box = tuple[float, float, float, float]
 
 
 class Footage:
@@ -273,7 +273,7 @@ def _face(path: Path, protocol: Protocol, cache: FeatureCache) -> Box:
         wanted = set(np.linspace(0, frames - 1, min(FACE_LOOKS, frames)).round().astype(int).tolist())
         found = []
         for index, image in enumerate(_read(path, protocol.fps)):
-            box = find_face(image) if index in wanted else None
+            box = find_frontal_face(image) if index in wanted else None
             if box is not None:
                 height, width = image.shape[:2]
                 found.append((box[0] / width, box[1] / height, box[2] / width, box[3] / height))

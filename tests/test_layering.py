@@ -92,7 +92,7 @@ WHOLE_LIBRARY = {"benchmarks.methods.train_clip_diffusion", "benchmarks.methods.
 # A package of codecs, detectors, widgets, tables or plots -> the only places that know it.
 PACKAGES = {
     "av": {"eartalking.io"},
-    "dlib": {"eartalking.perception.identity"},
+    "dlib": {"eartalking.perception.identity", "eartalking.perception.frontal_detector"},
     "cv2": set(),
     "gradio": {"demo"},
     "moderngl": {"eartalking.synth"},

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eartalking.errors import InputError, os_cause
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 MAX_PIXELS = 170_000_000  # a file with more is refused: unpacked it would take gigabytes
 MAX_SIDE = 2048  # larger pictures are reduced on load; no model here looks at more
 MIN_SIDE = 32
@@ -34,8 +35,8 @@ class FaceCrop:
     """
 
     image: np.ndarray
-    box: tuple[float, float, float, float]
-    face: tuple[float, float, float, float] | None
+    box: Box
+    face: Box | None
 
 
 def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
@@ -75,7 +76,7 @@ def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray) -> np.
         raise InputError(source, str(error) or "damaged picture") from None
 
 
-def crop_around(image: np.ndarray, face: tuple[float, float, float, float], size: int = 256) -> FaceCrop:
+def crop_around(image: np.ndarray, face: Box, size: int = 256) -> FaceCrop:
     """The crop of `crop_face` for a face box (left, top, right, bottom) in pixels that is already known."""
     left, top, right, bottom = face
     box_height = bottom - top
@@ -89,8 +90,8 @@ def crop_around(image: np.ndarray, face: tuple[float, float, float, float], size
 def cut_square(
     image: np.ndarray,
     size: int,
-    box: tuple[float, float, float, float],
-    face: tuple[float, float, float, float] | None,
+    box: Box,
+    face: Box | None,
 ) -> FaceCrop:
     """Resample `box` to `size` pixels; what lies outside the picture repeats its edge."""
     height, width = image.shape[:2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eartalking.io.portrait import FaceCrop, crop_around, cut_square
+from eartalking.io.portrait import Box, FaceCrop, crop_around, cut_square
 from eartalking.perception.face_finder import find_faces
 from eartalking.perception.face_mesh import CHIN, FOREHEAD, FaceMesh
 
@@ -46,13 +46,13 @@ def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto") -> FaceCro
     return crop_around(image, face, size)
 
 
-def find_face(image: np.ndarray) -> tuple[float, float, float, float] | None:
+def find_face(image: np.ndarray) -> Box | None:
     """Box (left, top, right, bottom) in pixels of the largest upright face in (H, W, 3) uint8, None without one."""
     upright = [face for face in find_faces(image) if abs(face.roll) <= _MOST_ROLL]
     return face_box(upright[0]) if upright else None
 
 
-def face_box(face: FaceMesh) -> tuple[float, float, float, float]:
+def face_box(face: FaceMesh) -> Box:
     """The box (left, top, right, bottom) from brows to chin that `io.portrait.crop_around` takes, pixels."""
     chin, forehead = face.points[CHIN, :2], face.points[FOREHEAD, :2]
     length = float(np.hypot(*(chin - forehead)))

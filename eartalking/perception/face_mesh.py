@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from eartalking.io.portrait import Box
 from eartalking.perception.graph_network import GraphNetwork
 from eartalking.perception.turned_square import Picture, TurnedSquare
 
@@ -42,7 +43,7 @@ class FaceMesh:
         return float(np.degrees(np.arctan2(down, across)))
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """left, top, right, bottom of all points, pixels."""
         (left, top), (right, bottom) = self.points[:, :2].min(0), self.points[:, :2].max(0)
         return float(left), float(top), float(right), float(bottom)

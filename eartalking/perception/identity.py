@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from eartalking.perception.face_detector import Box, detect, resize
+from eartalking.io.portrait import Box
+from eartalking.perception.frontal_detector import detect, resize
 
 LANDMARKS_NAME, NETWORK_NAME = "shape_predictor_5_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat"
 _DETECTION_SIDES = (480, 640)  # the detector's smallest face is 80 pixels; one size alone misses some

@@ -14,7 +14,8 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from eartalking.perception.face_detector import Box, find_face
+from eartalking.io.portrait import Box
+from eartalking.perception.frontal_detector import find_frontal_face
 from eval.clips import EvalClip, Footage
 from eval.metrics.metric import FRAMES, Item, MeanMetric, Metric, Unmeasured, present
 from eval.networks.syncnet_v2 import SHORTEST_TRACK, SyncNetV2, crop_track, s3fd_box
@@ -69,7 +70,9 @@ class CanonicalSync:
 
     name = "syncnet_v2 (dlib track)"
 
-    def __init__(self, network: SyncNetV2, version: str, find: Callable[[np.ndarray], Box | None] = find_face) -> None:
+    def __init__(
+        self, network: SyncNetV2, version: str, find: Callable[[np.ndarray], Box | None] = find_frontal_face
+    ) -> None:
         self.network, self.version, self._find = network, version, find
 
     def embed(self, frames: np.ndarray, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

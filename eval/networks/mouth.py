@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import median_filter
 
-from eartalking.perception.face_detector import detect
+from eartalking.perception.frontal_detector import detect
 
 CROP_HEIGHT, CROP_WIDTH = 48, 64
 # The crop in units of the detector's box: wide enough for a head that turns, low enough for an open jaw.
