@@ -1,7 +1,8 @@
 """Command line: a portrait and a voice become a talking video.
 
     python -m eartalking.generate PORTRAIT AUDIO -o OUT.mp4 [--controls FILE.json|.csv] [--seed N]
-        [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N] [--crop auto|center]
+        [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N]
+        [--crop auto|center] [--face largest|left|right|N]
 
 The audio goes through a `StreamSession` one frame's worth at a time, as it would arrive in a call. A progress
 bar goes to stderr; the last line on stdout is one JSON object:
@@ -42,7 +43,7 @@ from eartalking.io.sound import read_audio
 from eartalking.io.threads import default_threads
 from eartalking.io.video_writer import VideoWriter, check_output
 from eartalking.level import is_silent
-from eartalking.perception.face_detector import NoFaceError, crop_face
+from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face
 from eartalking.session import Frame, StreamSession
 
 
@@ -77,8 +78,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--crop",
         choices=("auto", "center"),
         default="auto",
-        help="frame the largest face, or take the middle",
+        help="frame a face, or take the middle",
     )
+    parser.add_argument("--face", default="largest", metavar="largest|left|right|N", help="which face, of several")
     return parser.parse_args(argv)
 
 
@@ -107,11 +109,20 @@ def _read_inputs(args: argparse.Namespace) -> _Inputs:
     if is_silent(waveform):
         print(f"{printable(str(args.audio))}: the sound is silent, so the mouth will stay closed", file=sys.stderr)
     portrait = load_portrait(args.portrait)
-    try:
-        crop_face(portrait, mode=args.crop)
-    except NoFaceError as error:
-        raise InputError(args.portrait, str(error)) from None
+    if args.crop == "auto":
+        _check_face(args.portrait, portrait, args.face)
     return _Inputs(portrait, waveform, controls)
+
+
+def _check_face(name: str, portrait: np.ndarray, choice: str) -> None:
+    """Raises InputError without the face that was asked for; of several faces, says which one speaks."""
+    try:
+        face = chosen_face(portrait, choice)
+    except (NoFaceError, FaceChoiceError) as error:
+        raise InputError(name, str(error)) from None
+    if face.count > 1:
+        told = f"{face.count} faces; number {face.number} from the left speaks (--face chooses)"
+        print(f"{printable(str(name))}: {told}", file=sys.stderr)
 
 
 def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
@@ -123,7 +134,7 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         raise InputError("--device cuda", "no CUDA device here")
     torch.set_num_threads(args.threads or default_threads())
     model = load_model(args.checkpoint, device=device)
-    session = StreamSession(model, inputs.portrait, seed=args.seed, crop=args.crop)
+    session = StreamSession(model, inputs.portrait, seed=args.seed, crop=args.crop, face=args.face)
 
     started = perf_counter()
     times = _write(args, session, inputs, started)

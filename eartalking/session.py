@@ -45,6 +45,12 @@ class Frame:
 class StreamSession:
     """One running stream. Weights are shared between sessions, all state is here.
 
+    Args:
+        portrait: a file, a PIL image or an array, as `load_portrait` takes it.
+        seed: the same seed with the same voice and controls gives the same frames.
+        crop: "auto" frames a face, "center" takes the picture's middle.
+        face: which face, of several: "largest", "left", "right", or a number that counts from the left, 1 first.
+
     Raises:
         InputError: the portrait cannot be used.
     """
@@ -55,11 +61,12 @@ class StreamSession:
         portrait: str | os.PathLike[str] | Image.Image | np.ndarray,
         seed: int = 0,
         crop: str = "auto",
+        face: str = "largest",
     ) -> None:
         self.model = model
         self.seed = int(seed)
         size = model.config.autoencoder.image_size
-        image = crop_face(load_portrait(portrait), size=size, mode=crop).image
+        image = crop_face(load_portrait(portrait), size=size, mode=crop, face=face).image
         self._start(image)
 
     @torch.inference_mode()

@@ -139,6 +139,7 @@ def bad_inputs(folder: Path, voice: Path) -> dict[str, tuple[list[str], str]]:
         "controls are missing": ([photo, sound, "-o", out, "--controls", at("gone.json")], "gone.json"),
         "no output folder": ([photo, sound, "-o", at("no/out.mp4")], "out.mp4"),
         "output is a folder": ([photo, sound, "-o", str(folder)], folder.name),
+        "no such face": ([photo, sound, "-o", out, "--face", "2"], "shows 1 face, not 2"),
         "output is not an mp4": ([photo, sound, "-o", at("out.avi")], "out.avi"),
     }
 

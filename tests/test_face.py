@@ -10,7 +10,7 @@ from PIL import Image
 
 from eartalking.errors import InputError
 from eartalking.io.portrait import HEAD_CENTRE, MAX_SIDE, load_portrait
-from eartalking.perception.face_detector import NoFaceError, crop_face, find_face
+from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face, crop_face, find_face
 
 PHOTO = Path(__file__).parents[1] / "examples" / "photo.jpg"  # 340 x 340
 EYES, CHIN, CROWN = 101, 177, 25  # rows in it; the skull, without the hair
@@ -119,6 +119,20 @@ def test_the_largest_of_several_faces_is_taken(photo: Image.Image) -> None:
     scene.paste(photo, (400, 20))
     left, _, right, _ = find_face(np.asarray(scene))
     assert 400 < left < right < 740
+
+
+def test_a_face_is_chosen_by_its_place(photo: Image.Image) -> None:
+    scene = Image.new("RGB", (900, 400), (120, 120, 120))
+    scene.paste(photo.resize((200, 200)), (20, 100))
+    scene.paste(photo, (400, 20))
+    image = np.asarray(scene)
+    small, large = chosen_face(image, "left"), chosen_face(image)
+    assert (small.number, small.count, large.number, large.count) == (1, 2, 2, 2)
+    assert small.box[2] < 220 and large == chosen_face(image, "right") == chosen_face(image, "2")
+    assert crop_face(image, face="1").box[2] < 300
+    for choice, words in (("3", "shows 2 faces, not 3"), ("tallest", "must be largest, left, right")):
+        with pytest.raises(FaceChoiceError, match=words):
+            crop_face(image, face=choice)
 
 
 def test_a_crop_over_the_edge_repeats_the_edge(photo: Image.Image) -> None:

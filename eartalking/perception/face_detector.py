@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from eartalking.io.portrait import Box, FaceCrop, crop_around, cut_square
-from eartalking.perception.face_finder import find_faces
+from eartalking.perception.face_finder import choose_face, find_faces, from_left
 from eartalking.perception.face_mesh import CHIN, FOREHEAD, FaceMesh
 
 # A face's box, brows to chin, from its mesh: in distances of chin and forehead. `io.portrait` frames the head around
@@ -22,16 +24,32 @@ class NoFaceError(ValueError):
         super().__init__(NO_FACE)
 
 
-def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto") -> FaceCrop:
+class FaceChoiceError(ValueError):
+    """The face that was asked for is not there, or the choice is none of `face_finder.CHOICES`."""
+
+
+@dataclass(frozen=True)
+class ChosenFace:
+    """`box` from brows to chin; the face's `number`, counted from the left from 1, among the `count` upright faces of
+    the picture."""
+
+    box: Box
+    number: int
+    count: int
+
+
+def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto", face: str = "largest") -> FaceCrop:
     """Cut out the whole head, chin to crown HEAD_IN_CROP of the crop, and scale it to `size` pixels.
 
     Args:
         image: (H, W, 3) uint8.
         size: side of the crop in pixels.
-        mode: "auto" frames the largest face; "center" takes the largest square in the middle.
+        mode: "auto" frames a face; "center" takes the largest square in the middle.
+        face: which face, of several: "largest", "left", "right", or a number that counts from the left, 1 first.
 
     Raises:
         NoFaceError: `mode` is "auto" and no face was found.
+        FaceChoiceError: there is no such face.
     """
     if mode not in ("auto", "center"):
         raise ValueError(f"crop mode must be auto or center, not {mode!r}")
@@ -40,16 +58,28 @@ def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto") -> FaceCro
         side = min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         return cut_square(image, size, (left, top, left + side, top + side), None)
-    face = find_face(image)
-    if face is None:
+    return crop_around(image, chosen_face(image, face).box, size)
+
+
+def chosen_face(image: np.ndarray, choice: str = "largest") -> ChosenFace:
+    """One of the upright faces in (H, W, 3) uint8; `choice` and errors as for `crop_face`."""
+    upright = [face for face in find_faces(image) if abs(face.roll) <= _MOST_ROLL]
+    if not upright:
         raise NoFaceError
-    return crop_around(image, face, size)
+    try:
+        face = choose_face(upright, choice)
+    except ValueError as error:
+        raise FaceChoiceError(str(error)) from None
+    number = next(number for number, other in enumerate(from_left(upright), 1) if other is face)
+    return ChosenFace(face_box(face), number, len(upright))
 
 
 def find_face(image: np.ndarray) -> Box | None:
     """Box (left, top, right, bottom) in pixels of the largest upright face in (H, W, 3) uint8, None without one."""
-    upright = [face for face in find_faces(image) if abs(face.roll) <= _MOST_ROLL]
-    return face_box(upright[0]) if upright else None
+    try:
+        return chosen_face(image).box
+    except NoFaceError:
+        return None
 
 
 def face_box(face: FaceMesh) -> Box:

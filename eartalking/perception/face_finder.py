@@ -48,7 +48,7 @@ def choose_face(faces: list[FaceMesh], choice: str = "largest") -> FaceMesh:
     """
     if not faces:
         raise ValueError("there is no face to choose from")
-    across = sorted(faces, key=lambda face: face.box[0] + face.box[2])
+    across = from_left(faces)
     named = {"largest": max(faces, key=_size), "left": across[0], "right": across[-1]}
     if choice in named:
         return named[choice]
@@ -57,6 +57,11 @@ def choose_face(faces: list[FaceMesh], choice: str = "largest") -> FaceMesh:
     if not 1 <= int(choice) <= len(faces):
         raise ValueError(f"the picture shows {len(faces)} face{'s' * (len(faces) > 1)}, not {choice}")
     return across[int(choice) - 1]
+
+
+def from_left(faces: list[FaceMesh]) -> list[FaceMesh]:
+    """The faces in the order in which the viewer sees them, from left to right."""
+    return sorted(faces, key=lambda face: face.box[0] + face.box[2])
 
 
 def _faces(picture: Picture, direction: float) -> list[FaceMesh]:
