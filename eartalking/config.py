@@ -68,11 +68,22 @@ class AudioConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class DepartureConfig:
+    """The head that draws how a face departs from its mean; `memory` counts the frames that it sees as shown."""
+
+    memory: Annotated[int, Field(ge=2)] = 6
+    dim: Count = 320
+    depth: Count = 3
+    num_steps: Count = 4
+
+
+@dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
     """The whole talking-head model; `window_size` and `sink_size` count frames.
 
     `sink_size` is 1 (the portrait's block) or 0 (only the decoder has the portrait). `emission` says how a frame is
-    drawn: all tokens at once by a flow, or by `masked_ar`, the paper's own (slow; for ablation).
+    emitted: its mean alone by `regression`, all tokens at once by a `flow`, or by `masked_ar`, the paper's own (slow;
+    for ablation). `departure` draws how what is shown departs from that.
     """
 
     autoencoder: AutoencoderConfig = dataclasses.field(default_factory=AutoencoderConfig)
@@ -86,7 +97,7 @@ class ModelConfig:
     head_dim: Count = 192
     head_depth: Count = 2
     head_num_heads: Count = 4
-    emission: Literal["flow", "masked_ar"] = "flow"
+    emission: Literal["regression", "flow", "masked_ar"] = "flow"
     masked_steps: Count = 36  # of masked_ar: passes over a frame, as many as it has tokens at most
     num_steps: Count = 4  # of the flow, or of each token's denoising
     # Scale of the noise that a frame is drawn from; at 0 the frame is the regression alone.
@@ -95,6 +106,8 @@ class ModelConfig:
     # the model is told the level. At 0.1, 0.3 and 0.5 the next frame is predicted with errors of 0.107, 0.115 and 0.148
     # (copying: 0.160), and after 60 s a face's distance to its portrait has changed by 27, 4 and 0.06 %.
     history_level: Share = 0.5
+    # Without one, a stream shows what the emission head emits.
+    departure: DepartureConfig | None = None
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:

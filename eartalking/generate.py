@@ -1,6 +1,6 @@
 """Command line: a portrait and a voice become a talking video.
 
-    python -m eartalking.generate PORTRAIT AUDIO -o OUT.mp4 [--controls FILE.json|.csv] [--seed N]
+    python -m eartalking.generate PORTRAIT AUDIO -o OUT.mp4 [--controls FILE.json|.csv] [--seed N] [--temperature T]
         [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N]
         [--crop auto|center] [--face largest|left|right|N]
 
@@ -44,7 +44,7 @@ from eartalking.io.threads import default_threads
 from eartalking.io.video_writer import VideoWriter, check_output
 from eartalking.level import is_silent
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face
-from eartalking.session import Frame, StreamSession
+from eartalking.session import MAX_TEMPERATURE, Frame, StreamSession
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,6 +71,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
     parser.add_argument("--controls", metavar="FILE", help="keyframes (.json) or rows (.csv): pose, emotion, ...")
     parser.add_argument("--seed", type=int, default=0, help="same inputs and seed, same video (default 0)")
+    parser.add_argument(
+        "--temperature",
+        type=_temperature,
+        default=1.0,
+        metavar="T",
+        help="how freely the face moves: 0..1.5",
+    )
     parser.add_argument("--checkpoint", default="default", metavar="NAME_OR_DIR", help="the model")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores but one)")
@@ -89,6 +96,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
     return number
+
+
+def _temperature(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"must be 0 to {MAX_TEMPERATURE}, not {text}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,9 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         raise InputError("--device cuda", "no CUDA device here")
     torch.set_num_threads(args.threads or default_threads())
     model = load_model(args.checkpoint, device=device)
-    session = StreamSession(model, inputs.portrait, seed=args.seed, crop=args.crop, face=args.face)
+    session = StreamSession(
+        model, inputs.portrait, seed=args.seed, crop=args.crop, face=args.face, temperature=args.temperature
+    )
 
     started = perf_counter()
     times = _write(args, session, inputs, started)

@@ -23,36 +23,43 @@ from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.config import ModelConfig
 from eartalking.controls import CONTROL_RANGES, EMOTIONS, ControlBatch
 from eartalking.modules.control_embedder import ControlEmbedder
+from eartalking.modules.departure_head import DepartureHead, DepartureState
 from eartalking.modules.emission import EmissionHead
 from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.masked_ar_head import MaskedARHead
+from eartalking.modules.regression_head import RegressionHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
 from eartalking.motion.face_units import NUM_FACE_UNITS
-from eartalking.motion.steering import articulate, expression, impose
+from eartalking.motion.steering import articulate, expression, impose, within_range
 
 
 @dataclass
 class StreamState:
     """What the autoregression remembers: caches, the sink's summary (B, D), latents of the last frame (B, N, C) without
-    the expressions that were asked for, and the controls (B,) that asked for them."""
+    the expressions that were asked for, the controls (B,) that asked for them, and how the face departs from them."""
 
     backbone: TransformerState
     sink: Tensor
     previous: Tensor
     controls: ControlBatch
     frame_index: int
+    departure: DepartureState | None = None
 
     def clone(self) -> StreamState:
         controls = self.controls.map(torch.clone)
-        return StreamState(self.backbone.clone(), self.sink.clone(), self.previous.clone(), controls, self.frame_index)
+        departure = None if self.departure is None else self.departure.clone()
+        tensors = (self.sink.clone(), self.previous.clone())
+        return StreamState(self.backbone.clone(), *tensors, controls, self.frame_index, departure)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Flat copies, ready for safetensors."""
         controls = {f"controls.{name}": value.clone() for name, value in vars(self.controls).items()}
         index = torch.tensor(self.frame_index)
+        departure = {} if self.departure is None else self.departure.to_tensors("departure.")
         return (
             self.backbone.to_tensors("backbone.")
             | controls
+            | departure
             | {"sink": self.sink.clone(), "previous": self.previous.clone(), "frame_index": index}
         )
 
@@ -69,11 +76,13 @@ class StreamState:
         self.controls = ControlBatch(
             **{name: fitting(f"controls.{name}", value) for name, value in vars(self.controls).items()}
         )
+        if self.departure is not None:
+            self.departure.load_tensors(tensors, "departure.")
         self.frame_index = int(tensors["frame_index"])
 
 
 class TalkingHeadModel(nn.Module):
-    """All weights of a checkpoint: autoencoder, audio encoder, controls, backbone, emission head."""
+    """All weights of a checkpoint: autoencoder, audio encoder, controls, backbone, emission and departure head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -105,11 +114,18 @@ class TalkingHeadModel(nn.Module):
             "num_heads": config.head_num_heads,
             "cond_dim": dim,
         }
-        self.emission_head: EmissionHead = (
-            FlowHead(channels, num_tokens, **sizes)
-            if config.emission == "flow"
-            else MaskedARHead(channels, num_tokens, **sizes, masked_steps=config.masked_steps)
-        )
+        self.emission_head: EmissionHead
+        if config.emission == "regression":
+            self.emission_head = RegressionHead(channels, dim)
+        elif config.emission == "flow":
+            self.emission_head = FlowHead(channels, num_tokens, **sizes)
+        else:
+            self.emission_head = MaskedARHead(channels, num_tokens, **sizes, masked_steps=config.masked_steps)
+        self.departure_head = None
+        if config.departure is not None:
+            head = config.departure
+            size = autoencoder.motion_size
+            self.departure_head = DepartureHead(size, head.memory, num_tokens * dim, head.dim, head.depth)
 
     def to_tokens(self, latents: Tensor) -> Tensor:
         """(..., N, C) -> (..., P, latents_per_token · C)."""
@@ -162,21 +178,33 @@ class TalkingHeadModel(nn.Module):
         state = self.backbone.init_state(len(sink), sink.shape[2])
         for index, block in enumerate(sink.unbind(1)):
             self.backbone(block[:, None], summary, state, index)
-        return StreamState(state, summary, reference_latents, ControlBatch.released(len(sink), device=sink.device), 0)
+        released = ControlBatch.released(len(sink), device=sink.device)
+        departure = None
+        if self.departure_head is not None:
+            departure = self.departure_head.start(self.autoencoder.code.latents_to_coordinates(reference_latents))
+        return StreamState(state, summary, reference_latents, released, 0, departure)
+
+    @torch.no_grad()
+    def observe(self, audio: Tensor, controls: ControlBatch, state: StreamState) -> Tensor:
+        """What the backbone says of the next frame: audio (B, A, D), controls over (B, 1) -> cond (B, P, D). Its caches
+        move on, the rest of the state does not."""
+        code = self.autoencoder.code
+        level = audio.new_full((len(audio), 1), self.config.history_level)
+        # An expression that is released in this frame is still on the face in the last one: the model goes on from
+        # there.
+        asked = controls.map(lambda value: value[:, 0])
+        left = expression(code.latents_to_motion(state.previous), state.controls.released_by(asked), code)
+        history = (1 - self.config.history_level) * (state.previous + left)[:, None]
+        block = self.frame_block(audio[:, None], controls, history, level)
+        features = self.backbone(block, state.sink, state.backbone, state.frame_index + self.config.sink_size)
+        return features[:, 0, self.num_condition_tokens :]
 
     @torch.no_grad()
     def step(self, audio: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
         """One frame: audio (B, A, D), controls over (B, 1), noise (B, N, C) -> latents (B, N, C); state moves on."""
         code = self.autoencoder.code
-        level = noise.new_full((len(noise), 1), self.config.history_level)
         asked = controls.map(lambda value: value[:, 0])
-        # An expression that is released in this frame is still on the face in the last one: the model goes on from
-        # there.
-        left = expression(code.latents_to_motion(state.previous), state.controls.released_by(asked), code)
-        history = (1 - self.config.history_level) * (state.previous + left)[:, None]
-        block = self.frame_block(audio[:, None], controls, history, level)
-        features = self.backbone(block, state.sink, state.backbone, state.frame_index + self.config.sink_size)
-        cond = features[:, 0, self.num_condition_tokens :]  # (B, P, D)
+        cond = self.observe(audio, controls, state)
         tokens = self.emission_head.sample(
             cond,
             state.sink,
@@ -185,7 +213,24 @@ class TalkingHeadModel(nn.Module):
             noise=self.to_tokens(noise),
         )
         latents = impose(self.from_tokens(tokens), controls, code)
+        if self.departure_head is None:
+            shown = articulate(latents, asked, code, self.articulation)
+        else:
+            shown = self._depart(cond, latents, controls, noise, state)
         state.previous, state.controls = latents, asked
         state.frame_index += 1
-        shown = articulate(latents, asked, code, self.articulation)
         return shown + expression(code.latents_to_motion(shown), asked, code)
+
+    def _depart(self, cond: Tensor, mean: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
+        """Latents (B, N, C) of the frame that departs from its mean (B, N, C), drawn by the departure head."""
+        head, own, code = self.departure_head, state.departure, self.autoencoder.code
+        assert head is not None and own is not None and self.config.departure is not None
+        around = code.latents_to_coordinates(mean)  # (B, L)
+        if state.frame_index == 0:
+            own.departure = own.home - head.centre(around, own.home)
+        noise = noise.flatten(1)[:, : around.shape[1]]
+        drawn = head.draw(cond.flatten(1), around, noise, own, self.config.departure.num_steps)
+        change = within_range(drawn, code) - around
+        shown = impose(mean + code.change_to_latents(change), controls, code)
+        head.remember(code.latents_to_coordinates(shown), around, own)
+        return shown

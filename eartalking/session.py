@@ -32,6 +32,8 @@ from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
 from eartalking.perception.face_detector import crop_face
 
+MAX_TEMPERATURE = 1.5
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -48,11 +50,13 @@ class StreamSession:
     Args:
         portrait: a file, a PIL image or an array, as `load_portrait` takes it.
         seed: the same seed with the same voice and controls gives the same frames.
+        temperature: how far what is drawn may go, 0 to 1.5: 0 moves the head hardly at all, 1 as people do.
         crop: "auto" frames a face, "center" takes the picture's middle.
         face: which face, of several: "largest", "left", "right", or a number that counts from the left, 1 first.
 
     Raises:
         InputError: the portrait cannot be used.
+        ValueError: the temperature is out of range.
     """
 
     def __init__(
@@ -62,9 +66,12 @@ class StreamSession:
         seed: int = 0,
         crop: str = "auto",
         face: str = "largest",
+        temperature: float = 1.0,
     ) -> None:
+        if not 0 <= temperature <= MAX_TEMPERATURE:
+            raise ValueError(f"temperature must be 0 to {MAX_TEMPERATURE}, not {temperature}")
         self.model = model
-        self.seed = int(seed)
+        self.seed, self.temperature = int(seed), float(temperature)
         size = model.config.autoencoder.image_size
         image = crop_face(load_portrait(portrait), size=size, mode=crop, face=face).image
         self._start(image)
@@ -172,7 +179,7 @@ class StreamSession:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**63)
         autoencoder = self.model.config.autoencoder
         shape = (1, autoencoder.num_latent_tokens, autoencoder.latent_channels)
-        return torch.randn(shape, generator=generator).to(self._device)
+        return self.temperature * torch.randn(shape, generator=generator).to(self._device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole state of the stream (not the weights) to one safetensors file."""
@@ -182,6 +189,7 @@ class StreamSession:
         tensors["pending"] = torch.from_numpy(self._pending.copy())
         about = {
             "seed": self.seed,
+            "temperature": self.temperature,
             "samples": self._samples,
             "flushed": self._flushed,
             "controls": self._controls.given(),
@@ -215,7 +223,7 @@ class StreamSession:
             if about["config"] != to_json(model.config):
                 raise InputError(path, "saved from a model of another configuration")
             session = cls.__new__(cls)
-            session.model, session.seed = model, about["seed"]
+            session.model, session.seed, session.temperature = model, about["seed"], about["temperature"]
             session._start(tensors["portrait"].numpy())
             session._load(tensors, about)
         except InputError:

@@ -1,8 +1,10 @@
 """StreamSession on random weights: chunking, determinism, clone, save, isolation, length and controls."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from tiny_model import MASKED_AR, tiny_model
+from tiny_model import DRAWN, MASKED_AR, tiny_model
 
 from eartalking import Controls, StreamSession, TalkingHeadModel
 from eartalking.config import TINY
@@ -10,7 +12,7 @@ from eartalking.errors import InputError
 from eartalking.motion.blinks import spontaneous_blink
 
 
-@pytest.fixture(scope="module", params=[TINY, MASKED_AR], ids=["flow", "masked_ar"])
+@pytest.fixture(scope="module", params=[TINY, MASKED_AR, DRAWN], ids=["flow", "masked_ar", "drawn"])
 def model(request: pytest.FixtureRequest) -> TalkingHeadModel:
     return tiny_model(request.param)
 
@@ -67,6 +69,21 @@ def test_later_audio_never_changes_earlier_frames(model: TalkingHeadModel) -> No
     known = 9600 // 640 - TINY.audio.lookahead
     np.testing.assert_array_equal(a[:known], b[:known])
     assert (a[known:] != b[known:]).any()
+
+
+def test_temperature_is_how_far_a_frame_is_drawn(model: TalkingHeadModel, tmp_path: Path) -> None:
+    waveform = voice(0.3)
+
+    def at(temperature: float, seed: int) -> StreamSession:
+        return StreamSession(model, portrait(), seed=seed, crop="center", temperature=temperature)
+
+    np.testing.assert_array_equal(whole(at(1.0, 1), waveform), whole(start(model, 1), waveform))
+    assert (whole(at(0.5, 1), waveform) != whole(at(1.0, 1), waveform)).any()
+    np.testing.assert_array_equal(whole(at(0.0, 1), waveform), whole(at(0.0, 2), waveform))
+    at(0.5, 1).save(tmp_path / "stream")
+    assert StreamSession.restore(model, tmp_path / "stream").temperature == 0.5
+    with pytest.raises(ValueError, match="temperature"):
+        at(1.6, 1)
 
 
 def test_seed_decides(model: TalkingHeadModel) -> None:

@@ -23,7 +23,18 @@ from eartalking.synth.identity import sample_identity
 from eartalking.synth.performance import neutral_portrait
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
-from eartalking.training import audio, code, decoder, encode, encoder, prepare, refiner, surface, teacher_forcing
+from eartalking.training import (
+    audio,
+    code,
+    decoder,
+    departure,
+    encode,
+    encoder,
+    prepare,
+    refiner,
+    surface,
+    teacher_forcing,
+)
 from eartalking.training.data import LatentClips, StillPairs, find_clips
 from eartalking.training.loop import Ema, RunOptions, train
 
@@ -125,9 +136,10 @@ def test_stages_in_order_end_in_a_stream(
     _train_the_autoencoder(root, stills, portraits)
     _encode_the_latents(root, stills, talking, speech)
     training = _train_the_model(root, speech)
+    _train_the_departure(root, speech)
     _train_another_emission(root, training, capsys)
 
-    loaded = load_model(root / "final" / "checkpoint")
+    loaded = load_model(root / "drawn" / "checkpoint")
     trained = load_model(root / "decoder" / "checkpoint").autoencoder.decoder
     torch.testing.assert_close(loaded.autoencoder.decoder.conv_out.weight, trained.conv_out.weight)
     assert loaded.autoencoder.surface.basis.any(), "the surface encoder was taken over"
@@ -188,6 +200,19 @@ def _train_the_model(root: Path, speech: Path) -> list[str]:
         root / "final"
     )[-1].keys()
     return training
+
+
+def _train_the_departure(root: Path, speech: Path) -> None:
+    spans = ["--speech", str(speech), "--val", str(speech), "--seconds", "1.6", "--out", str(root / "drawn")]
+    training = ["--checkpoint", str(root / "final" / "checkpoint"), *spans, *COMMON]
+    departure.main([*training, "--steps", "2"])
+    departure.main([*training, "--steps", "4"])  # goes on where it stopped
+    assert [row["step"] for row in _log(root / "drawn")] == [2, 4]
+    assert {"eval_jaw", "eval_pose_spread", "eval_pose_seeds", "eval_blinks_a_minute"} <= _log(root / "drawn")[
+        -1
+    ].keys()
+    head = load_model(root / "drawn" / "checkpoint").departure_head
+    assert head.persistence.any() and head.at_home.sum() == 6 and head.neutral.any()
 
 
 def _train_another_emission(root: Path, training: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,12 @@ import dataclasses
 import torch
 
 from eartalking import TalkingHeadModel
-from eartalking.config import TINY, ModelConfig
+from eartalking.config import TINY, DepartureConfig, ModelConfig
 
 MASKED_AR = dataclasses.replace(TINY, emission="masked_ar")
+DRAWN = dataclasses.replace(
+    TINY, emission="regression", temperature=0.0, departure=DepartureConfig(memory=3, dim=16, depth=1, num_steps=2)
+)
 
 
 def tiny_model(config: ModelConfig = TINY) -> TalkingHeadModel:

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, resolve, weight_files
-from eartalking.config import from_json
+from eartalking.config import DepartureConfig, from_json
 from eartalking.errors import InputError
 
 INFERENCE_ONLY = "at inference only, with weights that were trained otherwise"
@@ -45,7 +45,8 @@ class Ours(Method):
         except InputError as error:
             raise NotReady(str(error)) from error
         self.model = TalkingHeadModel(dataclasses.replace(loaded.config, **self.config))
-        self.model.load_state_dict(loaded.state_dict())
+        kept = self.model.state_dict().keys()  # a part that is left out takes its weights with it
+        self.model.load_state_dict({name: value for name, value in loaded.state_dict().items() if name in kept})
         self.model.eval().requires_grad_(False)
 
     def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -95,8 +96,11 @@ def ablations(checkpoint: str = DEFAULT_CHECKPOINT) -> list[Ours]:
         changed("no_sink", "without the portrait in its memory", sink_size=0),
         changed("clean_history", "that trusts its own history fully (history_level 0)", history_level=0.0),
         changed("window_2", "with a window of 2 frames", window_size=2),
-        changed("regression", "without the flow (temperature 0)", temperature=0.0),
-        changed("flow_1_step", "with 1 flow step at temperature 1", temperature=1.0, num_steps=1),
-        changed("flow_16_steps", "with 16 flow steps at temperature 1", temperature=1.0, num_steps=16),
+        changed("averaged", "without drawing: the mean alone", departure=None, temperature=0.0),
     ]
+    head = DepartureConfig() if config is None else config.departure
+    if head is not None:
+        one, many = (dataclasses.replace(head, num_steps=steps) for steps in (1, 16))
+        methods += [changed("1_step", "with 1 step a draw", departure=one)]
+        methods += [changed("16_steps", "with 16 steps a draw", departure=many)]
     return [m for m in methods if config is None or any(getattr(config, key) != m.config[key] for key in m.config)]

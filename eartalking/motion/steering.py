@@ -47,6 +47,13 @@ def impose(latents: Tensor, controls: ControlBatch, code: MotionCode) -> Tensor:
     return latents + code.change_to_latents(change)
 
 
+def within_range(coordinates: Tensor, code: MotionCode) -> Tensor:
+    """Coordinates (..., L) with all face units in 0..1."""
+    motion = code.coordinates_to_motion(coordinates)
+    units = motion[..., :NUM_FACE_UNITS].clamp(0, MOTION_SCALES["face_units"])
+    return code.motion_to_coordinates(torch.cat([units, motion[..., NUM_FACE_UNITS:]], dim=-1))
+
+
 def articulate(latents: Tensor, controls: ControlBatch, code: MotionCode, factors: Tensor) -> Tensor:
     """Latents (..., N, C) with a mouth that opens, rounds and shuts as far as people's do, under controls (...).
 

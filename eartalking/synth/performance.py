@@ -18,6 +18,7 @@ from eartalking.synth.tracks import add_bumps, blink_pulses, drift, episodes, fi
 from eartalking.synth.visemes import PHONES, frame_phones, frame_times, speech_mouth, viseme_targets
 
 _POSE_LIMITS = np.array([CONTROL_RANGES[track][1] for track in ("yaw", "pitch", "roll")])
+CALM = 0.4  # strength of smiles and brows of whom nothing is asked
 _GAZE_LIMITS = np.array([CONTROL_RANGES[track][1] for track in ("gaze_yaw", "gaze_pitch")])
 
 
@@ -173,7 +174,9 @@ def neutral_portrait(rng: np.random.Generator) -> Performance:
     )
 
 
-def make_performance(utterance: Utterance, rng: np.random.Generator, *, control_jumps: bool) -> Performance:
+def make_performance(
+    utterance: Utterance, rng: np.random.Generator, *, control_jumps: bool, released: bool = False
+) -> Performance:
     """Animate an utterance: its mouth, and a head, eyes and expression that go with speaking and listening.
 
     Args:
@@ -181,6 +184,7 @@ def make_performance(utterance: Utterance, rng: np.random.Generator, *, control_
         rng: the only source of randomness.
         control_jumps: let some of the tracks of most clips jump to random values of their whole range at
             random times and stay there for a while.
+        released: as people move of whom nothing is asked: no emotion, no mouth scale, smiles and brows CALM as strong.
 
     Returns:
         ceil(samples / 640) frames.
@@ -193,15 +197,8 @@ def make_performance(utterance: Utterance, rng: np.random.Generator, *, control_
     raises = stresses[rng.random(len(stresses)) < rng.uniform(0.0, 0.5)]
 
     head_pose = _head_pose(times, phone > 0, nods, rng)
-    tracks = {
-        "yaw": head_pose[:, 0],
-        "pitch": head_pose[:, 1],
-        "roll": head_pose[:, 2],
-        "brow": _brow(times, raises, rng),
-        "smile": episodes(times, rng, share=rng.choice([0.0, 0.3, 0.7]), draw=lambda: rng.uniform(-0.35, 0.9)),
-        "mouth_scale": _mouth_scale(times, rng),
-    }
-    emotion, intensity = _emotion(times, rng)
+    tracks = dict(zip(("yaw", "pitch", "roll"), head_pose.T, strict=True)) | _expressions(times, raises, rng, released)
+    emotion, intensity = (_no_emotion if released else _emotion)(times, rng)
     jumping = control_jumps and rng.random() < 0.75
     chosen = {track: jumping and rng.random() < 0.45 for track in (*CONTROL_RANGES, "emotion")}
     _let_jump(tracks, chosen, rng)
@@ -259,9 +256,23 @@ def _head_pose(times: np.ndarray, speaking: np.ndarray, nods: np.ndarray, rng: n
     return np.clip(pose, -_POSE_LIMITS, _POSE_LIMITS)
 
 
-def _brow(times: np.ndarray, raises: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _expressions(
+    times: np.ndarray, raises: np.ndarray, rng: np.random.Generator, released: bool
+) -> dict[str, np.ndarray]:
+    """Brow, smile and mouth scale: (T,) each."""
+    strength = CALM if released else 1.0
+    return {
+        "brow": _brow(times, raises, rng, strength),
+        "smile": episodes(
+            times, rng, share=rng.choice([0.0, 0.3, 0.7]), draw=lambda: strength * rng.uniform(-0.35, 0.9)
+        ),
+        "mouth_scale": np.ones(len(times)) if released else _mouth_scale(times, rng),
+    }
+
+
+def _brow(times: np.ndarray, raises: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     brow = 0.06 * drift(times, rng, 0.8)
-    brow += episodes(times, rng, share=rng.choice([0.0, 0.25]), draw=lambda: rng.uniform(-0.8, 0.9))
+    brow += episodes(times, rng, share=rng.choice([0.0, 0.25]), draw=lambda: strength * rng.uniform(-0.8, 0.9))
     for time in raises:
         add_bumps(brow, times, [time], rng.uniform(0.2, 0.8), rng.uniform(0.10, 0.25))
     return brow
@@ -272,6 +283,10 @@ def _mouth_scale(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.75:
         return np.full(len(times), base)
     return steps(times, rng, every=(1.5, 4.0), draw=lambda: np.array([rng.uniform(0.2, 1.9)]))[:, 0]
+
+
+def _no_emotion(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(len(times), np.int32), np.zeros(len(times))
 
 
 def _emotion(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,168 @@
+"""Departure head: how a face departs from its conditional mean, drawn so that motion is continuous and lives.
+
+The regression says where a face is on average; a face that only does that hardly turns, nods or looks about. What is
+shown is the mean and a departure from it, y_t = mean_t + r_t, that is carried on and renewed from frame to frame:
+
+    r_t = A r_{t-1} + e_t,    A < 1 per coordinate.
+
+Only the innovation e_t is drawn, by flow matching, in units of its own spread. So the departure's spread is bounded by
+construction and its speed is the data's. Head pose and translation live around the portrait's own instead of around the
+mean, for nothing in a voice says where a head is.
+
+The network sees the backbone's features of the frame (what is said) and the last frames as they were shown (how the
+face moves). x_0 is noise, x_1 = e_t / innovation_std, t in [0, 1] goes from the one to the other; velocity = x_1 - x_0
+(rectified flow: Liu, Gong and Liu 2023).
+
+Notation: M frames (batch and time folded), L coordinates of the motion code, K frames of memory, F features of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eartalking.modules.emission import TIME_FREQUENCIES, time_features
+from eartalking.modules.transformer import zero_init
+
+# What the network is shown of a coordinate's steps and of its size, in units of their spread, and the largest
+# innovation that it learns: jumps must not decide what is learnt of everything else.
+LARGEST_STEP, LARGEST_SIZE, LARGEST_INNOVATION = 8.0, 4.0, 12.0
+MEMORY_WIDTH = 512
+
+
+@dataclass
+class DepartureState:
+    """The portrait's coordinates (B, L), those of the last K frames as shown, newest first (B, K, L), and the last
+    frame's departure (B, L)."""
+
+    home: Tensor
+    recent: Tensor
+    departure: Tensor
+
+    def clone(self) -> DepartureState:
+        return DepartureState(**{item.name: getattr(self, item.name).clone() for item in fields(self)})
+
+    def to_tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Flat copies, ready for safetensors."""
+        return {f"{prefix}{item.name}": getattr(self, item.name).clone() for item in fields(self)}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
+        """Take over what `to_tensors` gave; KeyError or ValueError if it does not fit."""
+        for item in fields(self):
+            mine, theirs = getattr(self, item.name), tensors[f"{prefix}{item.name}"]
+            if mine.shape != theirs.shape:
+                raise ValueError(f"{prefix}{item.name}: shape {tuple(theirs.shape)}, expected {tuple(mine.shape)}")
+            setattr(self, item.name, theirs.to(mine))
+
+
+class DepartureHead(nn.Module):
+    """Draws the innovation of one frame; owns its statistics, its loss and its sampler.
+
+    Buffers (L,): `persistence` A; `innovation_std` and `departure_std`, the spreads of e and r; `noise_scale`, how much
+    of the noise each coordinate gets (0: it never departs); `at_home`, which coordinates live around the portrait's
+    own; `neutral`, the coordinates of a face that rests and looks ahead.
+    """
+
+    persistence: Tensor
+    innovation_std: Tensor
+    departure_std: Tensor
+    noise_scale: Tensor
+    at_home: Tensor
+    neutral: Tensor
+
+    def __init__(self, size: int, memory: int, features: int, dim: int, depth: int) -> None:
+        """size: L. memory: K. features: F."""
+        super().__init__()
+        self.memory = memory
+        for name in ("innovation_std", "departure_std", "noise_scale"):
+            self.register_buffer(name, torch.ones(size))
+        self.register_buffer("persistence", torch.zeros(size))
+        self.register_buffer("neutral", torch.zeros(size))
+        self.register_buffer("at_home", torch.zeros(size, dtype=torch.bool))
+        self.features_norm = nn.LayerNorm(features)
+        self.from_features = nn.Linear(features, dim)
+        self.from_memory = nn.Sequential(
+            nn.Linear(size * (memory + 2), MEMORY_WIDTH), nn.SiLU(), nn.Linear(MEMORY_WIDTH, dim)
+        )
+        self.from_time = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.from_noise = nn.Linear(size, dim)
+        self.blocks = nn.ModuleList(ModulatedBlock(dim) for _ in range(depth))
+        self.to_velocity = zero_init(nn.Linear(dim, size))
+
+    def start(self, portrait: Tensor) -> DepartureState:
+        """A stream begins as its portrait (B, L) stands; what it departs by is known with the first mean."""
+        return DepartureState(portrait, portrait[:, None].repeat(1, self.memory, 1), torch.zeros_like(portrait))
+
+    def centre(self, mean: Tensor, home: Tensor) -> Tensor:
+        """What a face departs from: the mean (M, L), but for the coordinates that live around the portrait's own."""
+        return torch.where(self.at_home, home, mean)
+
+    def condition(self, features: Tensor, recent: Tensor, centre: Tensor, departure: Tensor, home: Tensor) -> Tensor:
+        """What the innovation depends on: (M, D).
+
+        features (M, F) of the backbone; recent (M, K, L), the last frames as shown, newest first; centre (M, L) of the
+        frame; departure (M, L) of the frame before; home (M, L), the portrait's coordinates.
+        """
+        turned = torch.where(self.at_home, home - self.neutral, 0.0)  # a turned portrait moves like one that is not
+        steps = ((recent[:, :-1] - recent[:, 1:]) / self.innovation_std).clamp(-LARGEST_STEP, LARGEST_STEP)
+        newest, around, away = (
+            (part / self.departure_std).clamp(-LARGEST_SIZE, LARGEST_SIZE)
+            for part in (recent[:, 0] - turned, centre - turned, departure)
+        )
+        memory = torch.cat([newest, steps.flatten(1), around, away], dim=1)
+        return self.from_features(self.features_norm(features.float())) + self.from_memory(memory)
+
+    def velocity(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """x_t (M, L), t (M,), what `condition` gave -> velocity (M, L)."""
+        condition = condition + self.from_time(time_features(t))
+        hidden = self.from_noise(x)
+        for block in self.blocks:
+            hidden = block(hidden, condition)
+        return self.to_velocity(F.layer_norm(hidden, hidden.shape[-1:]))
+
+    def loss(self, innovation: Tensor, condition: Tensor, draws: int) -> Tensor:
+        """Squared error of the velocity per coordinate (L,) for true innovations (M, L), over several noise draws."""
+        x_1 = (innovation / self.innovation_std).clamp(-LARGEST_INNOVATION, LARGEST_INNOVATION).repeat(draws, 1)
+        x_0 = torch.randn_like(x_1)
+        t = torch.sigmoid(torch.randn(len(x_1), device=x_1.device))  # logit-normal: most effort mid-way
+        velocity = self.velocity(torch.lerp(x_0, x_1, t[:, None]), t, condition.repeat(draws, 1))
+        return (velocity - (x_1 - x_0)).square().mean(0)
+
+    def sample(self, condition: Tensor, noise: Tensor, num_steps: int) -> Tensor:
+        """Innovations (M, L) out of standard normal noise (M, L), by Euler's steps along the velocity."""
+        x = self.noise_scale * noise
+        for step in range(num_steps):
+            t = torch.full((len(x),), step / num_steps, device=x.device)
+            x = x + self.velocity(x, t, condition) / num_steps
+        return torch.where(self.noise_scale > 0, x * self.innovation_std, 0.0)
+
+    def draw(self, features: Tensor, mean: Tensor, noise: Tensor, state: DepartureState, num_steps: int) -> Tensor:
+        """Coordinates (B, L) of the next frame around its mean (B, L); `remember` moves the state on."""
+        centre = self.centre(mean, state.home)
+        condition = self.condition(features, state.recent, centre, state.departure, state.home)
+        innovation = self.sample(condition, noise, num_steps)
+        return torch.where(self.noise_scale > 0, centre + self.persistence * state.departure + innovation, mean)
+
+    def remember(self, shown: Tensor, mean: Tensor, state: DepartureState) -> None:
+        """Move the state on to a frame that was shown as `shown` (B, L)."""
+        state.departure = shown - self.centre(mean, state.home)
+        state.recent = torch.cat([shown[:, None], state.recent[:, :-1]], dim=1)
+
+
+class ModulatedBlock(nn.Module):
+    """A residual MLP whose norm is scaled and shifted, and whose output is gated, by the condition (adaLN)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.modulation = zero_init(nn.Linear(dim, 3 * dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (M, D), condition (M, D) -> (M, D)."""
+        shift, scale, gate = self.modulation(F.silu(condition)).chunk(3, dim=-1)
+        hidden = F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+        return x + (1 + gate) * self.mlp(hidden)

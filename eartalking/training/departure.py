@@ -1,0 +1,248 @@
+"""Stage 9, the departure head: `python -m eartalking.training.departure --checkpoint DIR --speech DIR --val DIR
+--out RUN`.
+
+The model as the stage before left it streams long spans of speech once, all controls released; what its mean leaves
+over of the true motion is the departure that the head learns to draw. Nothing else of the model is trained, so an hour
+on one core is enough. Resumes; the spans are kept in the run's folder.
+
+A head that only sees true pasts drifts away from them when it runs by itself. So the past is moved in training: by
+errors of the innovations' own size, which the head learns to correct, and by offsets of the departure's size, which it
+learns to leave to the decay of r_t = A r_{t-1} + e_t.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from eartalking.checkpoint import load_model, save_model
+from eartalking.config import FPS, DepartureConfig
+from eartalking.model import TalkingHeadModel
+from eartalking.modules.departure_head import DepartureHead
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, TRANSLATION
+from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.motion_spans import MotionSpans, make_spans
+from eartalking.training.rollout import correlation
+
+DRAWS = 2  # noises per backbone pass
+MOVES = 1e-3  # spread in coordinates below which one counts as still
+# Largest persistence per frame: what slow tracks keep of a departure. A head that may keep 0.998 of a turn never comes
+# home, and what is seldom true (a squint) piles up.
+POSE_KEEPS, GAZE_KEEPS, FACE_KEEPS = 0.985, 0.98, 0.95
+JUMP = 8.0  # medians from which on a step counts as a jump
+JAW = UNIT_INDEX["jawOpen"]
+# How much of the noise each group gets at a stream's temperature 1: mouths listen better when they are drawn less.
+NOISE = {"pose": 1.0, "eyes": 1.0, "mouth": 0.9, "brows": 0.8}
+
+
+class Windows(NamedTuple):
+    """M frames: the past (M, K, L) newest first, the frame, its mean and its features, the mean before."""
+
+    past: Tensor
+    frame: Tensor
+    mean: Tensor
+    features: Tensor
+    mean_before: Tensor
+
+
+def groups(size: int) -> dict[str, Tensor]:
+    """The coordinates (L,) bool of each part of the face."""
+    index = torch.arange(size)
+    pose = torch.zeros(size, dtype=torch.bool)
+    pose[HEAD_POSE] = pose[TRANSLATION] = True
+    eyes = torch.zeros(size, dtype=torch.bool)
+    eyes[GAZE] = True
+    eyes |= index < UNIT_INDEX["jawForward"]  # the eyes' units come first
+    mouth = (index >= UNIT_INDEX["jawForward"]) & (index < UNIT_INDEX["browDownLeft"])
+    mouth[UNIT_INDEX["tongueOut"]] = True
+    return {"pose": pose, "eyes": eyes, "mouth": mouth, "brows": ~(pose | eyes | mouth)}
+
+
+@torch.no_grad()
+def measure(head: DepartureHead, spans: MotionSpans) -> Tensor:
+    """Set the head's statistics from spans; returns the innovations' spread without jumps (L,)."""
+    size = spans.mean.shape[-1]
+    part = groups(size)
+    head.at_home.copy_(part["pose"])
+    moves = spans.coordinates.flatten(0, 1).std(0) > MOVES
+    for name, chosen in part.items():
+        head.noise_scale[chosen] = NOISE[name]
+    head.noise_scale[~moves] = 0
+    departure = spans.coordinates - _centre(head, spans.mean)
+    persistence = (departure[:, 1:] * departure[:, :-1]).mean((0, 1)) / departure[:, :-1].square().mean((0, 1))
+    keeps = torch.full((size,), FACE_KEEPS)
+    keeps[part["pose"]], keeps[GAZE] = POSE_KEEPS, GAZE_KEEPS
+    head.persistence.copy_(torch.where(moves, torch.minimum(persistence.nan_to_num(0).clamp_min(0), keeps), 0.0))
+    innovation = (departure[:, 1:] - head.persistence * departure[:, :-1]).flatten(0, 1)
+    small = torch.stack([_without_jumps(column) for column in innovation.T]).clamp_min(5e-3)
+    spread = innovation.std(0)
+    std = torch.maximum(small, 0.5 * spread)
+    std[list(BLINK_COLUMNS)] = spread[list(BLINK_COLUMNS)]  # a blink is nothing but jumps
+    head.innovation_std.copy_(torch.where(moves, std.clamp_min(5e-3), 1.0))
+    head.departure_std.copy_(torch.where(moves, departure.flatten(0, 1).std(0).clamp_min(1e-2), 1.0))
+    return small
+
+
+def _centre(head: DepartureHead, mean: Tensor) -> Tensor:
+    return torch.where(head.at_home, head.neutral, mean)
+
+
+def _without_jumps(values: Tensor) -> Tensor:
+    """Root mean square of the values (M,) within JUMP medians."""
+    sizes = values.abs()
+    moved = sizes[sizes > 1e-4]
+    median = moved.median() if len(moved) > 0.005 * len(values) else torch.tensor(1e-2)
+    return values[sizes < JUMP * median].square().mean().sqrt()
+
+
+def draw_windows(spans: MotionSpans, memory: int, count: int, generator: torch.Generator) -> Windows:
+    """`count` frames, each with the `memory` frames before it."""
+    number, length = spans.mean.shape[:2]
+    span = torch.randint(number, (count,), generator=generator)
+    at = torch.randint(memory, length, (count,), generator=generator)
+    past = torch.stack([spans.coordinates[span, at - 1 - k] for k in range(memory)], dim=1)
+    features = spans.features[span, at].float()
+    return Windows(past, spans.coordinates[span, at], spans.mean[span, at], features, spans.mean[span, at - 1])
+
+
+def head_losses(
+    head: DepartureHead, windows: Windows, small: Tensor, emphasis: Tensor, generator: torch.Generator
+) -> Losses:
+    """The velocity's error on a moved past, weighted by `emphasis` (L,). `small` is what `measure` gave."""
+    past, frame, mean, features, mean_before = windows
+    count, size = frame.shape
+
+    def often(*shape: int, share: float) -> Tensor:
+        return (torch.rand(shape, generator=generator) < share).float()
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    spread = 2 * torch.rand(count, 1, generator=generator).square() * often(count, 1, share=0.7)
+    error = normal(count, size) * small * spread
+    far = 1.5 * torch.rand(count, 1, generator=generator) * often(count, 1, share=0.6) * often(count, size, share=0.6)
+    offset = normal(count, size) * head.departure_std * far
+    jitter = 0.15 * normal(*past.shape) * small * often(count, 1, 1, share=0.5)
+    centre = _centre(head, mean)
+    before = past[:, 0] - _centre(head, mean_before) + error + offset
+    # What is left to draw: an error is corrected at once, an offset fades by itself.
+    innovation = frame - centre + head.persistence * (offset - before)
+    moved = past + (error + offset)[:, None] + jitter
+    condition = head.condition(features, moved, centre, before, head.neutral.expand(count, -1))
+    each = head.loss(innovation, condition, DRAWS)
+    return {"loss": (each * emphasis).mean(), "velocity": each.mean()}
+
+
+@torch.no_grad()
+def evaluate(head: DepartureHead, spans: MotionSpans, model: TalkingHeadModel, num_steps: int) -> dict[str, float]:
+    """Two free-running draws of every span against the truth: spread and speed of pose and jaw, lip sync, seeds."""
+    first, second = (run(head, spans, num_steps, seed) for seed in (0, 1))
+    code = model.autoencoder.code
+    true, one, two = (code.coordinates_to_motion(each) for each in (spans.coordinates, first, second))
+    blinks, true_blinks = ((motion[..., BLINK_COLUMNS[0]] > 2).float().diff(dim=1) > 0 for motion in (one, true))
+    minutes = true.shape[0] * true.shape[1] / FPS / 60
+    pose, true_pose = one[..., HEAD_POSE], true[..., HEAD_POSE]
+    return {
+        "jaw": correlation(one[..., JAW], true[..., JAW]),
+        "jaw_shuffled": correlation(one[..., JAW], true[..., JAW].roll(1, 0)),
+        "jaw_spread": float(one[..., JAW].std(1).mean() / true[..., JAW].std(1).mean()),
+        "pose_spread": float((pose.std(1).mean(0) / true_pose.std(1).mean(0)).mean()),
+        "pose_speed": float((pose.diff(dim=1).abs().mean((0, 1)) / true_pose.diff(dim=1).abs().mean((0, 1))).mean()),
+        "pose_seeds": sum(correlation(pose[..., axis], two[..., HEAD_POSE][..., axis]) for axis in range(3)) / 3,
+        "blinks_a_minute": float(blinks.sum()) / minutes,
+        "blinks_a_minute_true": float(true_blinks.sum()) / minutes,
+        "units_error": float((one - true)[..., :NUM_FACE_UNITS].abs().mean()),
+    }
+
+
+@torch.no_grad()
+def run(head: DepartureHead, spans: MotionSpans, num_steps: int, seed: int) -> Tensor:
+    """Free-running coordinates (S, T, L), every span from the neutral face."""
+    generator = torch.Generator().manual_seed(seed)
+    state = head.start(head.neutral.expand(len(spans.mean), -1).clone())
+    shown = []
+    for index in range(spans.mean.shape[1]):
+        mean = spans.mean[:, index]
+        noise = torch.randn(mean.shape, generator=generator)
+        shown.append(head.draw(spans.features[:, index].float(), mean, noise, state, num_steps))
+        head.remember(shown[-1], mean, state)
+    return torch.stack(shown, dim=1)
+
+
+def _spans(model: TalkingHeadModel, args: argparse.Namespace, folder: Path, name: str, count: int) -> MotionSpans:
+    """Made once, then read from the run's folder."""
+    path = args.out / f"spans_{name}.safetensors"
+    if not path.is_file():
+        args.out.mkdir(parents=True, exist_ok=True)
+        make_spans(model, folder, args.seconds, count, args.seed + (name == "val")).save(path)
+    return MotionSpans.load(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m eartalking.training.departure", description=__doc__.split("\n")[0])
+    RunOptions.add_arguments(parser, steps=20000, batch_size=256, learning_rate=1e-3, precision="no")
+    parser.add_argument("--checkpoint", required=True, help="the model whose mean the head departs from")
+    parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
+    parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
+    parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
+    parser.add_argument("--spans", type=int, default=320, help="spans to train on; one takes 84 kB a second")
+    parser.add_argument("--init", help="checkpoint whose departure head to start from")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    options = RunOptions.from_arguments(args)
+    torch.manual_seed(options.seed)
+    model = with_head(load_model(args.checkpoint))
+    head, shape = model.departure_head, model.config.departure
+    assert head is not None and shape is not None
+    if args.init:
+        initial = load_model(args.init).departure_head
+        if initial is None:
+            parser.error(f"--init {args.init}: that checkpoint has no departure head")
+        head.load_state_dict(initial.state_dict())
+    head.neutral.copy_(model.autoencoder.code.motion_to_coordinates(torch.zeros(len(head.neutral))))
+    try:
+        spans = _spans(model, args, args.speech, "train", args.spans)
+        held_out = _spans(model, args, args.val, "val", 24)
+    except ValueError as error:
+        parser.error(str(error))
+    small = measure(head, spans)
+    emphasis = 1 + 0.5 * len(small) * groups(len(small))["mouth"] / groups(len(small))["mouth"].sum()
+    generator = torch.Generator().manual_seed(options.seed)
+    average = train(
+        head.requires_grad_(True),
+        lambda: draw_windows(spans, shape.memory, options.batch_size, generator),
+        lambda module, windows, step: head_losses(module, windows, small, emphasis, generator),
+        lambda module, step: evaluate(module, held_out, model, shape.num_steps),
+        options,
+        Accelerator(mixed_precision=options.precision, cpu=True),
+    )
+    head.load_state_dict(average.state_dict())
+    save_model(model, options.out / "checkpoint")
+    return 0
+
+
+def with_head(model: TalkingHeadModel) -> TalkingHeadModel:
+    """The model with a departure head, a fresh one where it has none; the weights of a flow at temperature 0, which
+    no stream runs, are left out."""
+    config = dataclasses.replace(model.config, departure=model.config.departure or DepartureConfig())
+    if config.emission == "flow" and config.temperature == 0:
+        config = dataclasses.replace(config, emission="regression")
+    grown = TalkingHeadModel(config)
+    own = grown.state_dict()
+    grown.load_state_dict(own | {name: value for name, value in model.state_dict().items() if name in own})
+    return grown.eval().requires_grad_(False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
