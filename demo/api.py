@@ -22,6 +22,7 @@ from eartalking.errors import InputError
 
 _STATUS_SECONDS = 0.2
 _STEER_WAIT_SECONDS = 1.0
+LARGEST_SEED = 2**31 - 1
 _CONSENT_NEEDED = (
     "consent must be true: you may animate this portrait and use this voice, and will say that the result is "
     "AI-generated."
@@ -46,7 +47,7 @@ class Endpoints:
             controls: {"fps": 25, "tracks": {"yaw": [[0, 0], [1.2, 15]], "emotion": [[2, ["happy", 0.8]]]}}. Tracks are
                 yaw, pitch, roll, gaze_yaw, gaze_pitch, blink, brow, smile, mouth_scale, emotion; the rest the model
                 decides.
-            seed: A whole number from 0.
+            seed: A whole number from 0 to 2147483647.
             badge: Draw a visible "AI-generated" badge into the picture. The file's metadata says so in any case.
             consent: Must be true: you may animate this portrait and use this voice, and will say that the result is
             AI-generated.
@@ -69,7 +70,7 @@ class Endpoints:
             portrait: A picture with a face.
             voice: A recording, at most two minutes.
             controls: Keyframes as for /generate.
-            seed: A whole number from 0.
+            seed: A whole number from 0 to 2147483647.
             badge: Draw a visible "AI-generated" badge into the picture.
             consent: Must be true, as for /generate.
 
@@ -145,7 +146,7 @@ def add_api(sessions: Sessions) -> None:
             PortraitInput(label="Portrait", type="filepath"),
             gr.Audio(label="Voice", type="filepath"),
             gr.JSON({}, label="Controls"),
-            gr.Number(0, label="Seed", precision=0),
+            gr.Number(0, label="Seed"),
             gr.Checkbox(False, label="Badge"),
             gr.Checkbox(False, label="Consent"),
         ]
@@ -183,11 +184,19 @@ def _visit(
         session = sessions.get(visitor)
         sessions.set_portrait(session, Path(portrait))
         sessions.set_voice(session, Path(voice))
-        yield sessions.start_take(session, controls=tracks, seed=int(seed or 0), badge=bool(badge), pace=pace)
+        yield sessions.start_take(session, controls=tracks, seed=_seed(seed), badge=bool(badge), pace=pace)
     except (UploadError, BusyError) as error:
         raise gr.Error(str(error)) from None
     finally:
         sessions.close(visitor)
+
+
+def _seed(value: float) -> int:
+    """Raises UploadError for what is no seed."""
+    number = float(value or 0)
+    if not (number.is_integer() and 0 <= number <= LARGEST_SEED):
+        raise UploadError(f"The seed must be a whole number from 0 to {LARGEST_SEED}, not {value}.")
+    return int(number)
 
 
 def _find(sessions: Sessions, token: str) -> LiveTake:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from demo.about import build_about_tab
-from demo.api import add_api
+from demo.api import LARGEST_SEED, add_api
 from demo.channel import BusyError
 from demo.compare import build_compare_tab
 from demo.examples import EXAMPLES, PORTRAITS, VOICES, example_cards
@@ -164,7 +164,7 @@ def _build_create(sessions: Sessions) -> None:
             generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
             message = gr.HTML(value={}, html_template=_MESSAGE, elem_id="message", apply_default_css=False)
             with gr.Accordion("Options", open=False):
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1,
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED,
                                  info="Same inputs, controls and seed: same video.")  # fmt: skip
                 badge = gr.Checkbox(
                     False, label="Visible AI-generated badge", info="The file's metadata says so in any case."

@@ -118,6 +118,9 @@ def test_stop_ends_a_stream_and_gives_its_log(client: Client, tmp_path: Path) ->
         ({"controls": {"tracks": {"nose": []}}}, "nose"),
         ({"portrait": None}, "portrait"),
         ({"swap": True}, "cannot be used"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": 10**20}, "seed"),
     ],
 )
 def test_bad_requests_say_why_and_leave_nothing(
@@ -125,7 +128,7 @@ def test_bad_requests_say_why_and_leave_nothing(
 ) -> None:
     portrait = None if "portrait" in change else handle_file(str(voice if "swap" in change else PHOTO))
     with pytest.raises(AppError, match=words):
-        arguments = (change.get("controls", {}), 0, False, change.get("consent", True))
+        arguments = (change.get("controls", {}), change.get("seed", 0), False, change.get("consent", True))
         client.predict(portrait, handle_file(str(voice)), *arguments, api_name="/generate")
     _until(lambda: not [key for key in page[1]._sessions if key.startswith("api-")])
 
