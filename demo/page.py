@@ -86,22 +86,30 @@ class _CreateHandlers:
             return None, shown(None), _bad(error)
         return gr.skip(), shown(found), _clear()
 
-    def take_voice(self, path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
+    def take_voice(self, path: str | None, request: gr.Request) -> tuple[Any, Any, Any, Any]:
         session = self._sessions.get(request.session_hash)
         try:
             heard = self._sessions.set_voice(session, None if path is None else Path(path))
         except UploadError as error:
-            return None, _voice_on_timeline(session), _bad(error)
-        return gr.skip(), _voice_on_timeline(session) if heard else gr.skip(), _clear()
+            return None, gr.skip(), _voice_on_timeline(session), _bad(error)
+        if not heard:
+            return gr.skip(), gr.skip(), gr.skip(), _clear()
+        session.words = ""
+        return gr.skip(), "", _voice_on_timeline(session), _clear()
 
     def type_voice(self, words: str, request: gr.Request) -> tuple[Any, Any, Any]:
         session = self._sessions.get(request.session_hash)
         try:
-            spoken = say(words, session.folder / "typed.wav")
-            self._sessions.set_voice(session, spoken)
+            return self._speak(session, words), _voice_on_timeline(session), _clear()
         except UploadError as error:
             return gr.skip(), gr.skip(), _bad(error)
-        return str(spoken), _voice_on_timeline(session), _clear()
+
+    def _speak(self, session: UserSession, words: str) -> str:
+        """Let the voice be these words; returns its file."""
+        spoken = say(words, session.folder / "typed.wav")
+        self._sessions.set_voice(session, spoken)
+        session.words = words.strip()
+        return str(spoken)
 
     def start(
         self,
@@ -110,10 +118,16 @@ class _CreateHandlers:
         seed_value: float | None,
         with_badge: bool,
         agreed: bool,
+        words: str | None,
         request: gr.Request,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, Any, Any, Any]:
+        """Words that were typed and not sent by Enter are spoken, too: what stands in the box is what is meant."""
         session = self._sessions.get(request.session_hash)
+        voice, heard = gr.skip(), gr.skip()
         try:
+            if words and words.strip() not in ("", session.words):
+                voice = self._speak(session, words)
+                heard = _voice_on_timeline(session)
             _require_consent(session, agreed)
             controls = read_controls({"fps": 25, "tracks": (timeline_value or {}).get("tracks", {})})
             crop = chosen(crop_value)
@@ -121,8 +135,8 @@ class _CreateHandlers:
                 session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge
             )
         except (UploadError, BusyError) as error:
-            return gr.skip(), _bad(error)
-        return {"token": take.token, "url": take.url}, _clear()
+            return voice, heard, gr.skip(), _bad(error)
+        return voice, heard, {"token": take.token, "url": take.url}, _clear()
 
     def speak_example(
         self, event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request
@@ -134,10 +148,11 @@ class _CreateHandlers:
             controls = read_controls({"fps": 25, "tracks": example.tracks})
             take = self._sessions.start_take(session, controls=controls, seed=int(seed_value or 0), badge=with_badge)
         except (UploadError, BusyError) as error:
-            return (*(gr.skip() for _ in range(5)), _bad(error))
+            return (*(gr.skip() for _ in range(6)), _bad(error))
+        session.words = ""
         ticket = {"token": take.token, "url": take.url}
         timeline_value = _voice_on_timeline(session) | {"tracks": example.tracks}
-        return str(example.portrait), str(example.voice), shown(session.portrait), timeline_value, ticket, _clear()
+        return str(example.portrait), str(example.voice), "", shown(session.portrait), timeline_value, ticket, _clear()
 
 
 def _build_create(sessions: Sessions) -> None:
@@ -157,7 +172,7 @@ def _build_create(sessions: Sessions) -> None:
                 label="Voice", sources=["upload", "microphone"], type="filepath", elem_id="voice", buttons=[]
             )
             text = gr.Textbox(
-                placeholder="or type what to say, and press Enter", show_label=False, label="Text to say",
+                placeholder="or type what to say, in English", show_label=False, label="Text to say",
                 max_length=LONGEST_TEXT, submit_btn=True, elem_id="typed",
             )  # fmt: skip
             consent = gr.Checkbox(False, label=CONSENT, elem_id="consent")
@@ -178,14 +193,20 @@ def _build_create(sessions: Sessions) -> None:
     handlers = _CreateHandlers(sessions)
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     portrait.input(handlers.take_portrait, portrait, [portrait, crop, message], **private)
-    voice.input(handlers.take_voice, voice, [voice, timeline, message], **private)
+    voice.input(handlers.take_voice, voice, [voice, text, timeline, message], **private)
     text.submit(handlers.type_voice, text, [voice, timeline, message], **private)
     # Not queued: a queue would only add its own delay before the first frame. How many may run is the slots' business.
-    generate.click(handlers.start, [crop, timeline, seed, badge, consent], [screen, message], queue=False, **private)
+    generate.click(
+        handlers.start,
+        [crop, timeline, seed, badge, consent, text],
+        [voice, timeline, screen, message],
+        queue=False,
+        **private,
+    )
     cards.select(
         handlers.speak_example,
         [seed, badge],
-        [portrait, voice, crop, timeline, screen, message],
+        [portrait, voice, text, crop, timeline, screen, message],
         queue=False,
         **private,
     )

@@ -33,6 +33,7 @@ class UserSession:
     folder: Path
     portrait: Portrait | None = None
     voice: Voice | None = None
+    words: str = ""  # what the voice says, where it was typed
     takes: list[LiveTake] = field(default_factory=list)
     started: int = 0
     uploads: set[Path] = field(default_factory=set)

@@ -277,6 +277,25 @@ def test_own_portrait_and_voice_need_consent_and_can_be_cropped(
     assert (take.job.portrait != session.portrait.cut(None, 64)).any()  # the crop was moved, and was taken
 
 
+def test_typed_words_are_spoken_without_enter_and_a_new_voice_takes_their_place(
+    visit: Callable[..., Page], demo: tuple[str, Sessions], tmp_path: Path
+) -> None:
+    page = visit()
+    page.set_input_files("#portrait input[type=file]", PHOTO)
+    page.set_input_files("#voice input[type=file]", write_voice(tmp_path / "voice.wav", 1.2))
+    _until(lambda: any(session.voice and session.portrait for session in demo[1]._sessions.values()))
+    session = next(iter(demo[1]._sessions.values()))
+    page.check("#consent input")
+    page.fill("#typed textarea", "Hello.")
+    page.click("#generate")
+    wait_state(page, "done")
+    assert session.words == "Hello." and session.voice.seconds != pytest.approx(1.2, abs=0.01)
+    page.click("#voice button[aria-label='Clear']")
+    page.set_input_files("#voice input[type=file]", write_voice(tmp_path / "other.wav", 1.2))
+    _until(lambda: session.words == "")
+    page.wait_for_function("document.querySelector('#typed textarea').value === ''")
+
+
 def test_bad_uploads_are_told_where_the_user_looks(
     visit: Callable[..., Page], demo: tuple[str, Sessions], tmp_path: Path
 ) -> None:
