@@ -31,6 +31,7 @@ from eartalking.modules.regression_head import RegressionHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
 from eartalking.motion.face_units import NUM_FACE_UNITS
 from eartalking.motion.steering import articulate, expression, impose, within_range
+from eartalking.motion.vector import BLINK_COLUMNS
 
 
 @dataclass
@@ -126,6 +127,11 @@ class TalkingHeadModel(nn.Module):
             head = config.departure
             size = autoencoder.motion_size
             self.departure_head = DepartureHead(size, head.memory, num_tokens * dim, head.dim, head.depth)
+
+    @property
+    def draws_blinks(self) -> bool:
+        """Whether the departure head shuts the eyes by itself."""
+        return self.departure_head is not None and bool(self.departure_head.noise_scale[list(BLINK_COLUMNS)].any())
 
     def to_tokens(self, latents: Tensor) -> Tensor:
         """(..., N, C) -> (..., P, latents_per_token · C)."""

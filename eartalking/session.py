@@ -169,7 +169,8 @@ class StreamSession:
                 return
             index = self.next_index
             applied = self._controls if controls is None else controls.at(index)
-            asked = ControlBatch.of_frame(with_blink(applied, self.seed, index), self._device)
+            blinking = applied if self.model.draws_blinks else with_blink(applied, self.seed, index)
+            asked = ControlBatch.of_frame(blinking, self._device)
             latents = self.model.step(audio, asked, self._noise(index), self._state)
             pixels = self.model.autoencoder.decode(latents, self._reference).pixels()[0].cpu().numpy()
         yield Frame(np.ascontiguousarray(pixels), index, applied)

@@ -3,11 +3,12 @@
 The regression says where a face is on average; a face that only does that hardly turns, nods or looks about. What is
 shown is the mean and a departure from it, y_t = mean_t + r_t, that is carried on and renewed from frame to frame:
 
-    r_t = A r_{t-1} + e_t,    A < 1 per coordinate.
+    r_t = A r_{t-1} + m (y_{t-1} - y_{t-2}) + e_t,    A < 1, m < 1 per coordinate.
 
 Only the innovation e_t is drawn, by flow matching, in units of its own spread. So the departure's spread is bounded by
 construction and its speed is the data's. Head pose and translation live around the portrait's own instead of around the
-mean, for nothing in a voice says where a head is.
+mean, for nothing in a voice says where a head is; they alone have a momentum m, for a head is heavy: what is new in it
+is how it speeds up, a tenth of how it moves, and a draw that is a tenth wrong would shake it.
 
 The network sees the backbone's features of the frame (what is said) and the last frames as they were shown (how the
 face moves). x_0 is noise, x_1 = e_t / innovation_std, t in [0, 1] goes from the one to the other; velocity = x_1 - x_0
@@ -62,13 +63,18 @@ class DepartureState:
 class DepartureHead(nn.Module):
     """Draws the innovation of one frame; owns its statistics, its loss and its sampler.
 
-    Buffers (L,): `persistence` A; `innovation_std` and `departure_std`, the spreads of e and r; `noise_scale`, how much
+    Buffers (L,): `persistence` A; `momentum` m; `correction`, added to every e so that a
+    stream's mean is the data's; `innovation_std`, `step_std` and `departure_std`, the spreads of e, of
+    what is shown from frame to frame, and of r; `noise_scale`, how much
     of the noise each coordinate gets (0: it never departs); `at_home`, which coordinates live around the portrait's
     own; `neutral`, the coordinates of a face that rests and looks ahead.
     """
 
     persistence: Tensor
+    momentum: Tensor
+    correction: Tensor
     innovation_std: Tensor
+    step_std: Tensor
     departure_std: Tensor
     noise_scale: Tensor
     at_home: Tensor
@@ -78,10 +84,10 @@ class DepartureHead(nn.Module):
         """size: L. memory: K. features: F."""
         super().__init__()
         self.memory = memory
-        for name in ("innovation_std", "departure_std", "noise_scale"):
+        for name in ("innovation_std", "step_std", "departure_std", "noise_scale"):
             self.register_buffer(name, torch.ones(size))
-        self.register_buffer("persistence", torch.zeros(size))
-        self.register_buffer("neutral", torch.zeros(size))
+        for name in ("persistence", "momentum", "correction", "neutral"):
+            self.register_buffer(name, torch.zeros(size))
         self.register_buffer("at_home", torch.zeros(size, dtype=torch.bool))
         self.features_norm = nn.LayerNorm(features)
         self.from_features = nn.Linear(features, dim)
@@ -108,13 +114,19 @@ class DepartureHead(nn.Module):
         frame; departure (M, L) of the frame before; home (M, L), the portrait's coordinates.
         """
         turned = torch.where(self.at_home, home - self.neutral, 0.0)  # a turned portrait moves like one that is not
-        steps = ((recent[:, :-1] - recent[:, 1:]) / self.innovation_std).clamp(-LARGEST_STEP, LARGEST_STEP)
+        steps = ((recent[:, :-1] - recent[:, 1:]) / self.step_std).clamp(-LARGEST_STEP, LARGEST_STEP)
         newest, around, away = (
             (part / self.departure_std).clamp(-LARGEST_SIZE, LARGEST_SIZE)
             for part in (recent[:, 0] - turned, centre - turned, departure)
         )
         memory = torch.cat([newest, steps.flatten(1), around, away], dim=1)
         return self.from_features(self.features_norm(features.float())) + self.from_memory(memory)
+
+    def carried_on(self, departure: Tensor, recent: Tensor) -> Tensor:
+        """The departure (M, L) of a frame that brings nothing new, after `departure` (M, L) and `recent` (M, K, L)."""
+        largest = LARGEST_STEP * self.step_std  # a head that was set elsewhere by a control has not swung there
+        step = torch.clamp(recent[:, 0] - recent[:, 1], -largest, largest)
+        return self.persistence * departure + self.momentum * step
 
     def velocity(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """x_t (M, L), t (M,), what `condition` gave -> velocity (M, L)."""
@@ -145,7 +157,8 @@ class DepartureHead(nn.Module):
         centre = self.centre(mean, state.home)
         condition = self.condition(features, state.recent, centre, state.departure, state.home)
         innovation = self.sample(condition, noise, num_steps)
-        return torch.where(self.noise_scale > 0, centre + self.persistence * state.departure + innovation, mean)
+        departure = self.carried_on(state.departure, state.recent) + innovation + self.correction
+        return torch.where(self.noise_scale > 0, centre + departure, mean)
 
     def remember(self, shown: Tensor, mean: Tensor, state: DepartureState) -> None:
         """Move the state on to a frame that was shown as `shown` (B, L)."""

@@ -1,4 +1,4 @@
-"""Blinks where none is asked for: drawn at random, since the voice does not tell when people blink."""
+"""Blinks where none is asked for, of models that draw none: at random, for no voice tells when people blink."""
 
 from __future__ import annotations
 

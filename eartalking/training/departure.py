@@ -32,10 +32,15 @@ from eartalking.training.motion_spans import MotionSpans, make_spans
 from eartalking.training.rollout import correlation
 
 DRAWS = 2  # noises per backbone pass
+SMALLEST = 1e-3  # spread that is told from none
 MOVES = 1e-3  # spread in coordinates below which one counts as still
-# Largest persistence per frame: what slow tracks keep of a departure. A head that may keep 0.998 of a turn never comes
-# home, and what is seldom true (a squint) piles up.
-POSE_KEEPS, GAZE_KEEPS, FACE_KEEPS = 0.985, 0.98, 0.95
+# Largest persistence per frame. Tracks of the face fade sooner than the data's, or what is seldom true (a squint) piles
+# up. A head must keep its turns: told to come home faster, it cannot know which of them were its own, and shakes.
+POSE_KEEPS, FACE_KEEPS = 0.998, 0.98
+MOST_MOMENTUM = 0.95
+# Share of the coordinates that are moved away in training, of the pose and of the face, and how far, in departure_std.
+AWAY_SHARE, AWAY_POSE, AWAY_FACE, AWAY = 0.6, 0.3, 0.6, 1.5
+CALIBRATION_RUNS, CALIBRATION_SPANS = 4, 32
 JUMP = 8.0  # medians from which on a step counts as a jump
 JAW = UNIT_INDEX["jawOpen"]
 # How much of the noise each group gets at a stream's temperature 1: mouths listen better when they are drawn less.
@@ -70,24 +75,31 @@ def measure(head: DepartureHead, spans: MotionSpans) -> Tensor:
     """Set the head's statistics from spans; returns the innovations' spread without jumps (L,)."""
     size = spans.mean.shape[-1]
     part = groups(size)
-    head.at_home.copy_(part["pose"])
+    pose = part["pose"]
     moves = spans.coordinates.flatten(0, 1).std(0) > MOVES
+    head.at_home.copy_(pose)
     for name, chosen in part.items():
         head.noise_scale[chosen] = NOISE[name]
     head.noise_scale[~moves] = 0
-    departure = spans.coordinates - _centre(head, spans.mean)
-    persistence = (departure[:, 1:] * departure[:, :-1]).mean((0, 1)) / departure[:, :-1].square().mean((0, 1))
-    keeps = torch.full((size,), FACE_KEEPS)
-    keeps[part["pose"]], keeps[GAZE] = POSE_KEEPS, GAZE_KEEPS
-    head.persistence.copy_(torch.where(moves, torch.minimum(persistence.nan_to_num(0).clamp_min(0), keeps), 0.0))
-    innovation = (departure[:, 1:] - head.persistence * departure[:, :-1]).flatten(0, 1)
-    small = torch.stack([_without_jumps(column) for column in innovation.T]).clamp_min(5e-3)
+    departure, steps = spans.coordinates - _centre(head, spans.mean), spans.coordinates.diff(dim=1)
+    keeps = torch.where(pose, POSE_KEEPS, FACE_KEEPS)
+    head.persistence.copy_(torch.minimum(_follows(departure), keeps) * moves)
+    head.momentum.copy_(_follows(steps).clamp_max(MOST_MOMENTUM) * (pose & moves))
+    kept = head.persistence * departure[:, 1:-1] + head.momentum * steps[:, :-1]
+    innovation = (departure[:, 2:] - kept).flatten(0, 1)
+    small = _without_jumps(innovation)
     spread = innovation.std(0)
-    std = torch.maximum(small, 0.5 * spread)
+    std = torch.where(pose, small, torch.maximum(small, 0.5 * spread))
     std[list(BLINK_COLUMNS)] = spread[list(BLINK_COLUMNS)]  # a blink is nothing but jumps
-    head.innovation_std.copy_(torch.where(moves, std.clamp_min(5e-3), 1.0))
+    head.innovation_std.copy_(torch.where(moves, std, 1.0))
+    head.step_std.copy_(torch.where(pose & moves, _without_jumps(steps.flatten(0, 1)), head.innovation_std))
     head.departure_std.copy_(torch.where(moves, departure.flatten(0, 1).std(0).clamp_min(1e-2), 1.0))
     return small
+
+
+def _follows(values: Tensor) -> Tensor:
+    """How much of a value (S, T, L) the next frame still has: the regression on the frame before, in 0..1."""
+    return ((values[:, 1:] * values[:, :-1]).mean((0, 1)) / values.square().mean((0, 1))).nan_to_num(0).clamp(0, 1)
 
 
 def _centre(head: DepartureHead, mean: Tensor) -> Tensor:
@@ -95,11 +107,14 @@ def _centre(head: DepartureHead, mean: Tensor) -> Tensor:
 
 
 def _without_jumps(values: Tensor) -> Tensor:
-    """Root mean square of the values (M,) within JUMP medians."""
-    sizes = values.abs()
-    moved = sizes[sizes > 1e-4]
-    median = moved.median() if len(moved) > 0.005 * len(values) else torch.tensor(1e-2)
-    return values[sizes < JUMP * median].square().mean().sqrt()
+    """Root mean square (L,) of values (M, L) within JUMP medians of what moves."""
+    spreads = []
+    for column in values.T:
+        sizes = column.abs()
+        moved = sizes[sizes > 1e-4]
+        median = moved.median() if len(moved) > 0.005 * len(sizes) else torch.tensor(1e-2)
+        spreads.append(column[sizes < JUMP * median].square().mean().sqrt())
+    return torch.stack(spreads).clamp_min(SMALLEST)
 
 
 def draw_windows(spans: MotionSpans, memory: int, count: int, generator: torch.Generator) -> Windows:
@@ -127,14 +142,15 @@ def head_losses(
 
     spread = 2 * torch.rand(count, 1, generator=generator).square() * often(count, 1, share=0.7)
     error = normal(count, size) * small * spread
-    far = 1.5 * torch.rand(count, 1, generator=generator) * often(count, 1, share=0.6) * often(count, size, share=0.6)
+    far = AWAY * torch.rand(count, 1, generator=generator) * often(count, 1, share=AWAY_SHARE)
+    far = far * torch.where(head.at_home, often(count, size, share=AWAY_POSE), often(count, size, share=AWAY_FACE))
     offset = normal(count, size) * head.departure_std * far
     jitter = 0.15 * normal(*past.shape) * small * often(count, 1, 1, share=0.5)
     centre = _centre(head, mean)
-    before = past[:, 0] - _centre(head, mean_before) + error + offset
-    # What is left to draw: an error is corrected at once, an offset fades by itself.
-    innovation = frame - centre + head.persistence * (offset - before)
     moved = past + (error + offset)[:, None] + jitter
+    before = moved[:, 0] - _centre(head, mean_before)
+    # What is left to draw: an error is corrected at once, an offset fades by itself.
+    innovation = frame - centre + head.persistence * offset - head.carried_on(before, moved)
     condition = head.condition(features, moved, centre, before, head.neutral.expand(count, -1))
     each = head.loss(innovation, condition, DRAWS)
     return {"loss": (each * emphasis).mean(), "velocity": each.mean()}
@@ -160,6 +176,26 @@ def evaluate(head: DepartureHead, spans: MotionSpans, model: TalkingHeadModel, n
         "blinks_a_minute_true": float(true_blinks.sum()) / minutes,
         "units_error": float((one - true)[..., :NUM_FACE_UNITS].abs().mean()),
     }
+
+
+@torch.no_grad()
+def calibrate(head: DepartureHead, spans: MotionSpans, num_steps: int) -> None:
+    """Set `head.correction` so that free-running poses have the data's mean: the secant method, per coordinate.
+
+    An innovation that is wrong by a thousandth in every frame turns a head, whose persistence is nearly 1, by degrees.
+    """
+    goal = spans.coordinates.mean((0, 1))
+    head.correction.zero_()
+    missed = goal - run(head, spans, num_steps, 0).mean((0, 1))
+    before, after = torch.zeros_like(goal), missed * (1 - head.persistence)
+    for seed in range(1, CALIBRATION_RUNS):
+        head.correction.copy_(after * head.at_home)
+        now = goal - run(head, spans, num_steps, seed).mean((0, 1))
+        change = after - before
+        slope = (now - missed) / torch.where(change.abs() > 1e-9, change, 1.0)
+        step = -now / slope.clamp(max=-1.0)  # a correction of x moves the mean by x at least
+        before, after, missed = after, after + step, now
+    head.correction.copy_(after * head.at_home)
 
 
 @torch.no_grad()
@@ -228,6 +264,8 @@ def main(argv: list[str] | None = None) -> int:
         Accelerator(mixed_precision=options.precision, cpu=True),
     )
     head.load_state_dict(average.state_dict())
+    head.eval()
+    calibrate(head, spans.first(CALIBRATION_SPANS), shape.num_steps)
     save_model(model, options.out / "checkpoint")
     return 0
 
