@@ -13,7 +13,7 @@ from eartalking.config import TINY
 from eartalking.controls import ControlBatch, ControlFrame
 from eartalking.modules.departure_head import DepartureHead
 from eartalking.motion.vector import HEAD_POSE
-from eartalking.training.departure import calibrate, groups, run, with_head
+from eartalking.training.departure import groups, run, with_head
 from eartalking.training.motion_spans import MotionSpans
 
 SIZE, FEATURES = 4, 8
@@ -68,14 +68,15 @@ def test_a_turned_portrait_moves_like_one_that_looks_ahead() -> None:
     torch.testing.assert_close(*conditions)
 
 
-def test_calibration_finds_the_correction_that_the_data_s_mean_needs() -> None:
-    head = make_head(0.9)
-    head.innovation_std.fill_(0.05)
+def test_a_head_that_is_far_away_comes_back_soon() -> None:
+    head = make_head(1.0)
     head.at_home[:2] = True
-    goal = dataclasses.replace(spans(400), coordinates=torch.full((2, 400, SIZE), 0.8))
-    calibrate(head, goal, num_steps=1)
-    assert head.correction[:2] == pytest.approx([0.08, 0.08], rel=0.2) and not head.correction[2:].any()
-    assert run(head, goal, 1, seed=9).mean((0, 1))[:2] == pytest.approx([0.8, 0.8], abs=0.1)
+    head.departure_std.fill_(0.5)
+    away = torch.full((1, SIZE), 5.0)
+    state = head.start(torch.zeros(1, SIZE))
+    for _ in range(100):
+        away = head.carried_on(away, state.recent)
+    assert away[0, :2] == pytest.approx([1.0, 1.0], abs=0.1) and (away[0, 2:] == 5).all()
 
 
 def test_it_learns_the_spread_and_the_sign_that_features_tell() -> None:

@@ -16,7 +16,6 @@ import torch
 
 from eartalking import Controls, StreamSession, TalkingHeadModel, load_model
 from eartalking.io.sound import read_audio
-from eartalking.motion.blinks import spontaneous_blink
 from eartalking.session import Frame
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -92,12 +91,10 @@ def test_a_damaged_save_is_one_clear_error(model: TalkingHeadModel, voice: np.nd
 
 
 def test_seeds_repeat_and_differ(model: TalkingHeadModel, offline: np.ndarray, voice: np.ndarray) -> None:
-    """At the shipped temperature a seed decides when the eyes blink, and nothing else: take one that blinks early."""
+    """A seed decides how the head moves; what is said, it does not."""
     np.testing.assert_array_equal(images(run(session(model), voice)), offline)
-    seed = next(seed for seed in range(1, 100) if spontaneous_blink(seed, 20) == 1)
-    assert spontaneous_blink(0, 20) == 0
-    other = images(run(session(model, seed=seed), voice))
-    assert not np.array_equal(other, offline) and np.array_equal(other[:8], offline[:8])
+    other = images(run(session(model, seed=1), voice))
+    assert all((mine != theirs).any() for mine, theirs in zip(offline[1:], other[1:], strict=True))
 
 
 def test_two_sessions_do_not_touch_each_other(model: TalkingHeadModel, voice: np.ndarray, offline: np.ndarray) -> None:

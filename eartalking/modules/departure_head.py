@@ -33,6 +33,9 @@ from eartalking.modules.transformer import zero_init
 # innovation that it learns: jumps must not decide what is learnt of everything else.
 LARGEST_STEP, LARGEST_SIZE, LARGEST_INNOVATION = 8.0, 4.0, 12.0
 MEMORY_WIDTH = 512
+# A head that has gone, or was set by a control that is released, further than WANDERS of its spread from the portrait's
+# pose loses this share of the way beyond in every frame.
+WANDERS, RETURNS = 2.0, 0.05
 
 
 @dataclass
@@ -63,8 +66,7 @@ class DepartureState:
 class DepartureHead(nn.Module):
     """Draws the innovation of one frame; owns its statistics, its loss and its sampler.
 
-    Buffers (L,): `persistence` A; `momentum` m; `correction`, added to every e so that a
-    stream's mean is the data's; `innovation_std`, `step_std` and `departure_std`, the spreads of e, of
+    Buffers (L,): `persistence` A; `momentum` m; `innovation_std`, `step_std` and `departure_std`, the spreads of e, of
     what is shown from frame to frame, and of r; `noise_scale`, how much
     of the noise each coordinate gets (0: it never departs); `at_home`, which coordinates live around the portrait's
     own; `neutral`, the coordinates of a face that rests and looks ahead.
@@ -72,7 +74,6 @@ class DepartureHead(nn.Module):
 
     persistence: Tensor
     momentum: Tensor
-    correction: Tensor
     innovation_std: Tensor
     step_std: Tensor
     departure_std: Tensor
@@ -86,7 +87,7 @@ class DepartureHead(nn.Module):
         self.memory = memory
         for name in ("innovation_std", "step_std", "departure_std", "noise_scale"):
             self.register_buffer(name, torch.ones(size))
-        for name in ("persistence", "momentum", "correction", "neutral"):
+        for name in ("persistence", "momentum", "neutral"):
             self.register_buffer(name, torch.zeros(size))
         self.register_buffer("at_home", torch.zeros(size, dtype=torch.bool))
         self.features_norm = nn.LayerNorm(features)
@@ -126,7 +127,9 @@ class DepartureHead(nn.Module):
         """The departure (M, L) of a frame that brings nothing new, after `departure` (M, L) and `recent` (M, K, L)."""
         largest = LARGEST_STEP * self.step_std  # a head that was set elsewhere by a control has not swung there
         step = torch.clamp(recent[:, 0] - recent[:, 1], -largest, largest)
-        return self.persistence * departure + self.momentum * step
+        inside = WANDERS * self.departure_std
+        beyond = torch.where(self.at_home, departure - torch.clamp(departure, -inside, inside), 0.0)
+        return self.persistence * departure + self.momentum * step - RETURNS * beyond
 
     def velocity(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """x_t (M, L), t (M,), what `condition` gave -> velocity (M, L)."""
@@ -157,7 +160,7 @@ class DepartureHead(nn.Module):
         centre = self.centre(mean, state.home)
         condition = self.condition(features, state.recent, centre, state.departure, state.home)
         innovation = self.sample(condition, noise, num_steps)
-        departure = self.carried_on(state.departure, state.recent) + innovation + self.correction
+        departure = self.carried_on(state.departure, state.recent) + innovation
         return torch.where(self.noise_scale > 0, centre + departure, mean)
 
     def remember(self, shown: Tensor, mean: Tensor, state: DepartureState) -> None:

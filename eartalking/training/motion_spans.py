@@ -37,10 +37,6 @@ class MotionSpans:
         """Raises OSError or KeyError when it is none."""
         return cls(**load_file(path))
 
-    def first(self, count: int) -> MotionSpans:
-        """The first `count` spans."""
-        return MotionSpans(**{name: value[:count] for name, value in vars(self).items()})
-
     def save(self, path: Path) -> None:
         partial = path.with_suffix(".partial")
         save_file({name: value.contiguous() for name, value in vars(self).items()}, partial)
