@@ -30,7 +30,7 @@ from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.modules.regression_head import RegressionHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
 from eartalking.motion.face_units import NUM_FACE_UNITS
-from eartalking.motion.steering import articulate, expression, impose, within_range
+from eartalking.motion.steering import articulate, decided_by_expressions, expression, impose, within_range
 from eartalking.motion.vector import BLINK_COLUMNS
 
 
@@ -236,6 +236,8 @@ class TalkingHeadModel(nn.Module):
             own.departure = own.home - head.centre(around, own.home)
         noise = noise.flatten(1)[:, : around.shape[1]]
         drawn = head.draw(cond.flatten(1), around, noise, own, self.config.departure.num_steps)
+        asked = controls.map(lambda value: value[:, 0])
+        drawn = torch.where(decided_by_expressions(asked, drawn.shape[1]), around, drawn)
         change = within_range(drawn, code) - around
         shown = impose(mean + code.change_to_latents(change), controls, code)
         head.remember(code.latents_to_coordinates(shown), around, own)

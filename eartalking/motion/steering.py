@@ -18,7 +18,7 @@ from torch import Tensor
 from eartalking.controls import BROW, MOUTH_SCALE, SCALAR_TRACKS, SMILE, ControlBatch
 from eartalking.modules.constant import constant
 from eartalking.motion.code import MotionCode
-from eartalking.motion.face_units import NUM_FACE_UNITS, expression_units
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX, expression_units
 from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
 
 
@@ -45,6 +45,17 @@ def impose(latents: Tensor, controls: ControlBatch, code: MotionCode) -> Tensor:
     chosen = given @ (columns > 0).to(latents) > 0
     change = torch.where(chosen, asked - code.latents_to_coordinates(latents), 0.0)
     return latents + code.change_to_latents(change)
+
+
+def decided_by_expressions(controls: ControlBatch, motion_size: int) -> Tensor:
+    """(B, L) bool: the columns of brows, cheeks and mouth corners, where an expression is given under controls (B,).
+
+    What is asked for decides them: a frown that the model drew would make a smile unreadable.
+    """
+    columns = torch.zeros(motion_size, dtype=torch.bool, device=controls.given.device)
+    columns[UNIT_INDEX["mouthLeft"] : UNIT_INDEX["mouthDimpleRight"] + 1] = True
+    columns[UNIT_INDEX["browDownLeft"] : UNIT_INDEX["noseSneerRight"] + 1] = True
+    return controls.given[..., (BROW, SMILE, -1)].any(-1, keepdim=True) & columns
 
 
 def within_range(coordinates: Tensor, code: MotionCode) -> Tensor:
