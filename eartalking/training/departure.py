@@ -83,7 +83,7 @@ def measure(head: DepartureHead, spans: MotionSpans) -> Tensor:
     for name, chosen in part.items():
         head.noise_scale[chosen] = NOISE[name]
     head.noise_scale[~moves] = 0
-    departure, steps = spans.coordinates - _centre(head, spans.mean), spans.coordinates.diff(dim=1)
+    departure, steps = spans.coordinates - head.centre(spans.mean, head.neutral), spans.coordinates.diff(dim=1)
     keeps = torch.where(pose, POSE_KEEPS, FACE_KEEPS)
     head.persistence.copy_(torch.minimum(_follows(departure), keeps) * moves)
     head.momentum.copy_(_follows(steps).clamp_max(MOST_MOMENTUM) * (pose & moves))
@@ -102,10 +102,6 @@ def measure(head: DepartureHead, spans: MotionSpans) -> Tensor:
 def _follows(values: Tensor) -> Tensor:
     """How much of a value (S, T, L) the next frame still has: the regression on the frame before, in 0..1."""
     return ((values[:, 1:] * values[:, :-1]).mean((0, 1)) / values.square().mean((0, 1))).nan_to_num(0).clamp(0, 1)
-
-
-def _centre(head: DepartureHead, mean: Tensor) -> Tensor:
-    return torch.where(head.at_home, head.neutral, mean)
 
 
 def _without_jumps(values: Tensor) -> Tensor:
@@ -148,9 +144,9 @@ def head_losses(
     far = far * torch.where(head.at_home, often(count, size, share=AWAY_POSE), often(count, size, share=AWAY_FACE))
     offset = normal(count, size) * head.departure_std * far
     jitter = 0.15 * normal(*past.shape) * small * often(count, 1, 1, share=0.5)
-    centre = _centre(head, mean)
+    centre = head.centre(mean, head.neutral)
     moved = past + (error + offset)[:, None] + jitter
-    before = moved[:, 0] - _centre(head, mean_before)
+    before = moved[:, 0] - head.centre(mean_before, head.neutral)
     # What is left to draw: an error is corrected at once, an offset fades by itself.
     innovation = frame - centre + head.persistence * offset - head.carried_on(before, moved)
     condition = head.condition(features, moved, centre, before, head.neutral.expand(count, -1))
