@@ -14,7 +14,6 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from benchmarks.gates.streams import Context, save_pictures
 from benchmarks.gates.table import LATENCY_TRACKS, GateRow, table
 from benchmarks.record import write_result
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from eartalking.controls import EMOTIONS, ControlFrame
+from eartalking.controls import EMOTIONS, ControlFrame, Controls
 from eartalking.motion.face_units import compose_face_units
 from eartalking.session import Frame
 from eartalking.synth.head import load_bundle
@@ -52,25 +51,19 @@ class TrueStream:
         self._renderer, self._identity = renderer, identity
         self._released = make_performance(spoken, np.random.default_rng(seed), control_jumps=False)
         self._mouth = speech_mouth(spoken.phones, spoken.waveform, len(self._released))
-        self._controls = ControlFrame()
         self._samples = 0
 
-    def set(self, **tracks: Any) -> None:
-        self._controls = self._controls.with_values(**tracks)
-
-    def release(self) -> None:
-        self._controls = ControlFrame()
-
-    def push(self, waveform: np.ndarray) -> Iterator[Frame]:
+    def push(self, waveform: np.ndarray, controls: Controls | None = None) -> Iterator[Frame]:
         self._samples += len(waveform)
-        return self._frames(self._samples // SAMPLES_PER_FRAME - LOOKAHEAD)
+        return self._frames(self._samples // SAMPLES_PER_FRAME - LOOKAHEAD, controls)
 
-    def flush(self) -> Iterator[Frame]:
-        return self._frames(-(-self._samples // SAMPLES_PER_FRAME))
+    def flush(self, controls: Controls | None = None) -> Iterator[Frame]:
+        return self._frames(-(-self._samples // SAMPLES_PER_FRAME), controls)
 
-    def _frames(self, until: int) -> Iterator[Frame]:
+    def _frames(self, until: int, controls: Controls | None) -> Iterator[Frame]:
         while self.next_index < until:
-            index, applied = self.next_index, self._controls
+            index = self.next_index
+            applied = ControlFrame() if controls is None else controls.at(index)
             if self._renderer.identity is not self._identity:
                 self._renderer.set_identity(self._identity)
             image = self._renderer.render(self.state(index, applied))[0]

@@ -12,14 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from demo.channel import SlotPool, SteeredControls
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from eartalking.io.threads import default_threads
 
 if TYPE_CHECKING:
     from eartalking import Controls, StreamSession, TalkingHeadModel
@@ -107,13 +105,8 @@ class Engine:
 
     def _session(self, portrait: np.ndarray) -> StreamSession:
         """A stream at its start. Encoding a portrait takes longer than a frame, so the last few are kept."""
-        import torch
-
         from eartalking import StreamSession
 
-        # OpenMP keeps the number of threads per thread: without this a new one would use all cores, and round
-        # differently.
-        torch.set_num_threads(torch.get_num_threads())
         key = hashlib.sha256(portrait.tobytes()).digest()
         with self._lock:
             session = self._started.pop(key, None)
@@ -147,15 +140,13 @@ class Engine:
 
 def _next(frames: Iterator[Frame]) -> Made | None:
     """The next frame, None after the last."""
-    started = perf_counter()
     frame = next(frames, None)
-    return None if frame is None else Made(frame, (perf_counter() - started) * 1000)
+    return None if frame is None else Made(frame, frame.seconds * 1000)
 
 
 def _stream(session: StreamSession, waveform: np.ndarray, controls: Controls) -> Iterator[Frame]:
-    """As the command line does it: a frame's worth of audio at a time."""
-    for start in range(0, len(waveform), SAMPLES_PER_FRAME):
-        yield from session.push(waveform[start : start + SAMPLES_PER_FRAME], controls=controls)
+    """As the command line does it."""
+    yield from session.push(waveform, controls=controls)
     yield from session.flush(controls=controls)
 
 
@@ -190,5 +181,4 @@ def _load(checkpoint: str) -> TalkingHeadModel:
 
     if torch.cuda.is_available():
         return load_model(checkpoint, device="cuda")
-    torch.set_num_threads(default_threads())  # as the command line, whose frames are the same to the last bit
     return load_model(checkpoint)

@@ -4,10 +4,11 @@
         [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N]
         [--crop auto|center] [--face largest|left|right|N]
 
-The audio goes through a `StreamSession` one frame's worth at a time, as it would arrive in a call. A progress
-bar goes to stderr; the last line on stdout is one JSON object:
+The audio goes through a `StreamSession`, as it would in a call. A progress bar goes to stderr; the last line on stdout
+is one JSON object:
 
     frames, seconds, size, fps   of the video
+    speed_fps                    frames made a second, from the first audio to the finished file
     rtf                          time from the first audio to the finished file / length of the video
     ttff_ms                      time from the first audio to the first frame
     frame_ms_p50, frame_ms_p95   time per frame after the first, encoding included
@@ -40,7 +41,6 @@ from eartalking.controls import Controls
 from eartalking.errors import InputError, printable
 from eartalking.io.portrait import load_portrait
 from eartalking.io.sound import read_audio
-from eartalking.io.threads import default_threads
 from eartalking.io.video_writer import VideoWriter, check_output
 from eartalking.level import is_silent
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face
@@ -80,7 +80,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", default="default", metavar="NAME_OR_DIR", help="the model")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores but one)")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="1: frame after frame; more: up to three at once (default: the cores)",
+    )
     parser.add_argument(
         "--crop",
         choices=("auto", "center"),
@@ -146,10 +151,15 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda", "no CUDA device here")
-    torch.set_num_threads(args.threads or default_threads())
     model = load_model(args.checkpoint, device=device)
     session = StreamSession(
-        model, inputs.portrait, seed=args.seed, crop=args.crop, face=args.face, temperature=args.temperature
+        model,
+        inputs.portrait,
+        seed=args.seed,
+        crop=args.crop,
+        face=args.face,
+        temperature=args.temperature,
+        threads=args.threads,
     )
 
     started = perf_counter()
@@ -162,6 +172,7 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         "seconds": round(seconds, 3),
         "size": session.portrait.shape[0],
         "fps": FPS,
+        "speed_fps": round(len(times) / elapsed, 2),
         "rtf": round(elapsed / seconds, 4),
         "ttff_ms": round((times[0] - started) * 1000, 2),
         "frame_ms_p50": round(float(np.percentile(frame_ms, 50)), 2),
@@ -191,8 +202,7 @@ def _write(args: argparse.Namespace, session: StreamSession, inputs: _Inputs, st
 
 
 def _frames(session: StreamSession, inputs: _Inputs) -> Iterator[Frame]:
-    for start in range(0, len(inputs.waveform), SAMPLES_PER_FRAME):
-        yield from session.push(inputs.waveform[start : start + SAMPLES_PER_FRAME], controls=inputs.controls)
+    yield from session.push(inputs.waveform, controls=inputs.controls)
     yield from session.flush(controls=inputs.controls)
 
 

@@ -2,6 +2,10 @@
 
 Audio is consumed in units of one frame (640 samples), whatever the caller's chunks, so any chunking gives the same
 frames. Frame t comes out once the audio up to the end of frame t + lookahead is known, or at `flush`.
+
+Where more audio is known, the frames that follow are computed while the caller looks at this one, in the three threads
+of `eartalking.stages`. They are computed under the controls that are in force so far; where the caller changes these,
+the frames ahead are dropped and computed again. So the frames are the same as if they were computed one by one.
 """
 
 from __future__ import annotations
@@ -10,9 +14,12 @@ import copy
 import dataclasses
 import json
 import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,26 +29,65 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eartalking.audio import AudioState
+from eartalking.autoencoder.decoder import Geometry
+from eartalking.autoencoder.reference import Reference
 from eartalking.config import SAMPLES_PER_FRAME, to_json
 from eartalking.controls import ControlBatch, ControlFrame, Controls
 from eartalking.errors import InputError
 from eartalking.io.portrait import load_portrait
+from eartalking.io.threads import granted_cores
 from eartalking.level import LevelState, normalise_level
-from eartalking.model import TalkingHeadModel
+from eartalking.model import StreamState, TalkingHeadModel
 from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
 from eartalking.perception.face_detector import crop_face
+from eartalking.stages import GEOMETRY, MOTION, PIXELS, STAGES, submit
 
 MAX_TEMPERATURE = 1.5
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of the stream: `image` (H, W, 3) uint8, `index` from 0, `applied` the controls that were in force."""
+    """One frame of the stream: `image` (H, W, 3) uint8, `index` from 0, `applied` the controls that were in force,
+    `seconds` that the stream took for it: from when it was begun, or the frame before was done, until it was done."""
 
     image: np.ndarray
     index: int
     applied: ControlFrame
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """A stream between two units of audio. It is never written to, so what follows can be computed again."""
+
+    audio: AudioState
+    level: LevelState
+    model: StreamState
+
+    @property
+    def units(self) -> int:
+        """Units of audio heard so far."""
+        return int(self.audio.frames_seen)
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """A unit of audio on its way through the stages. `index` is that of its frame, below 0 while the lookahead fills:
+    then there is no `image`."""
+
+    index: int
+    applied: ControlFrame
+    begun: float
+    moved: Future[tuple[Tensor | None, _Moment]]
+    image: Future[tuple[np.ndarray, float]] | None
+
+    def cancel(self) -> None:
+        """Compute no more of it than has been started."""
+        for future in (self.moved, self.image):
+            if future is not None:
+                future.cancel()
 
 
 class StreamSession:
@@ -53,6 +99,7 @@ class StreamSession:
         temperature: how far what is drawn may go, 0 to 1.5: 0 moves the head hardly at all, 1 as people do.
         crop: "auto" frames a face, "center" takes the picture's middle.
         face: which face, of several: "largest", "left", "right", or a number that counts from the left, 1 first.
+        threads: 1 computes one frame after the other; more computes up to three at once. Default: the number of cores.
 
     Raises:
         InputError: the portrait cannot be used.
@@ -67,6 +114,7 @@ class StreamSession:
         crop: str = "auto",
         face: str = "largest",
         temperature: float = 1.0,
+        threads: int | None = None,
     ) -> None:
         if not 0 <= temperature <= MAX_TEMPERATURE:
             raise ValueError(f"temperature must be 0 to {MAX_TEMPERATURE}, not {temperature}")
@@ -74,23 +122,26 @@ class StreamSession:
         self.seed, self.temperature = int(seed), float(temperature)
         size = model.config.autoencoder.image_size
         image = crop_face(load_portrait(portrait), size=size, mode=crop, face=face).image
-        self._start(image)
+        self._start(image, threads)
 
-    @torch.inference_mode()
-    def _start(self, portrait: np.ndarray) -> None:
+    def _start(self, portrait: np.ndarray, threads: int | None = None) -> None:
         self.portrait = portrait  # (H, W, 3) uint8, the crop that the stream animates
+        self._ahead = 0 if (threads or granted_cores()) == 1 else len(STAGES)
         self._device = next(self.model.parameters()).device
-        autoencoder = self.model.autoencoder
-        pixels = to_float(torch.from_numpy(portrait.copy()).to(self._device))[None]
-        self._reference = autoencoder.reference(pixels)
-        features = self._reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
-        self._initial = self.model.prefill(self._reference.latents, features)
+        self._reference, self._initial = submit(MOTION, self._encode, portrait).result()
         self.reset()
+
+    def _encode(self, portrait: np.ndarray) -> tuple[Reference, StreamState]:
+        """All that is computed of a portrait, once per stream."""
+        pixels = to_float(torch.from_numpy(portrait.copy()).to(self._device))[None]
+        reference = self.model.autoencoder.reference(pixels)
+        features = reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
+        return reference, self.model.prefill(reference.latents, features)
 
     @property
     def next_index(self) -> int:
         """Index of the frame that comes next."""
-        return self._state.frame_index
+        return self._moment.model.frame_index
 
     @property
     def lookahead_samples(self) -> int:
@@ -99,20 +150,15 @@ class StreamSession:
 
     def reset(self) -> None:
         """Back to the start: same portrait and seed, no audio, all controls released."""
-        self._state = self._initial.clone()
-        self._audio_state = self.model.audio_encoder.init_state(1)
-        self._level = LevelState()
-        self._pending = np.zeros(0, np.float32)
+        self._moment = _Moment(self.model.audio_encoder.init_state(1), LevelState(), self._initial)
+        self._pending = np.zeros(0, np.float32)  # pushed and not heard yet; replaced, never written to
         self._samples = 0
         self._controls = ControlFrame()
         self._flushed = False
 
     def clone(self) -> StreamSession:
         """An independent stream from here on; only the weights and the portrait's features are shared."""
-        other = copy.copy(self)
-        other._state = self._state.clone()
-        other._pending = self._pending.copy()
-        return other
+        return copy.copy(self)
 
     def set(self, **tracks: Any) -> None:
         """Set control tracks from the next frame on. Raises ValueError for an unknown track or a value out of range."""
@@ -142,38 +188,97 @@ class StreamSession:
     def flush(self, controls: Controls | None = None) -> Iterator[Frame]:
         """End the audio and yield the remaining frames, up to the one that holds the last sample."""
         self._flushed = True
-        return self._drain(controls)
+        return self._run(controls)
 
     def _run(self, controls: Controls | None) -> Iterator[Frame]:
-        while len(self._pending) >= SAMPLES_PER_FRAME:
-            chunk, self._pending = np.split(self._pending, [SAMPLES_PER_FRAME])
-            yield from self._advance(chunk, controls)
+        """The frames of what is pending, while more of them are under way."""
+        coming: deque[_Coming] = deque()
+        done_before = 0.0
+        try:
+            while True:
+                self._begin(coming, max(self._ahead, 1), controls)
+                if not coming:
+                    return
+                unit = coming.popleft()
+                moment = unit.moved.result()[1]
+                image, done = (None, 0.0) if unit.image is None else unit.image.result()
+                self._moment, self._pending = moment, self._pending[SAMPLES_PER_FRAME:]
+                if image is None:
+                    continue
+                self._begin(coming, self._ahead, controls)
+                yield Frame(image, unit.index, unit.applied, done - max(unit.begun, done_before))
+                done_before = done
+                self._drop_outdated(coming, moment, controls)
+        finally:
+            for unit in coming:
+                unit.cancel()
 
-    def _drain(self, controls: Controls | None) -> Iterator[Frame]:
-        yield from self._run(controls)
-        total = -(-self._samples // SAMPLES_PER_FRAME)
-        while self.next_index < total:
-            chunk = np.zeros(SAMPLES_PER_FRAME, np.float32)
-            chunk[: len(self._pending)] = self._pending
-            self._pending = self._pending[:0]
-            yield from self._advance(chunk, controls)
+    def _begin(self, coming: deque[_Coming], count: int, controls: Controls | None) -> None:
+        """Have units computed until `count` of them are under way, or nothing more is known of the audio."""
+        while len(coming) < count and (samples := self._unit(len(coming))) is not None:
+            before = coming[-1].moved if coming else self._moment
+            index = self._moment.units + len(coming) - self.model.config.audio.lookahead
+            applied, begun = self._applied(index, controls), perf_counter()
+            moved = submit(MOTION, self._move, samples, before, self._asked(index, applied), self._noise(index))
+            image = None
+            if index >= 0:
+                image = submit(PIXELS, self._draw, moved, submit(GEOMETRY, self._place, moved))
+            coming.append(_Coming(index, applied, begun, moved, image))
 
-    def _advance(self, samples: np.ndarray, controls: Controls | None) -> Iterator[Frame]:
-        """One frame's worth of audio; nothing comes out while the lookahead fills."""
-        samples, self._level = normalise_level(samples, self._level)
-        with torch.inference_mode():
-            audio, self._audio_state = self.model.audio_encoder.step(
-                torch.from_numpy(samples)[None].to(self._device), self._audio_state
-            )
-            if audio is None:
-                return
-            index = self.next_index
-            applied = self._controls if controls is None else controls.at(index)
-            blinking = applied if self.model.draws_blinks else with_blink(applied, self.seed, index)
-            asked = ControlBatch.of_frame(blinking, self._device)
-            latents = self.model.step(audio, asked, self._noise(index), self._state)
-            pixels = self.model.autoencoder.decode(latents, self._reference).pixels()[0].cpu().numpy()
-        yield Frame(np.ascontiguousarray(pixels), index, applied)
+    def _unit(self, ahead: int) -> np.ndarray | None:
+        """The unit of audio (640,) that is heard after `ahead` others; silence after the end; None if not known yet."""
+        samples = self._pending[ahead * SAMPLES_PER_FRAME : (ahead + 1) * SAMPLES_PER_FRAME]
+        if len(samples) == SAMPLES_PER_FRAME:
+            return samples
+        last = -(-self._samples // SAMPLES_PER_FRAME) + self.model.config.audio.lookahead
+        if not self._flushed or not self._samples or self._moment.units + ahead >= last:
+            return None
+        return np.pad(samples, (0, SAMPLES_PER_FRAME - len(samples)))
+
+    def _drop_outdated(self, coming: deque[_Coming], moment: _Moment, controls: Controls | None) -> None:
+        """Forget the units under way that would be computed otherwise by now: the caller changed the controls, or the
+        stream itself."""
+        valid = 0
+        if self._moment is moment:
+            while valid < len(coming) and coming[valid].applied == self._applied(coming[valid].index, controls):
+                valid += 1
+        while len(coming) > valid:
+            coming.pop().cancel()
+
+    def _applied(self, index: int, controls: Controls | None) -> ControlFrame:
+        return self._controls if controls is None or index < 0 else controls.at(index)
+
+    def _asked(self, index: int, applied: ControlFrame) -> ControlBatch:
+        blinking = applied if self.model.draws_blinks else with_blink(applied, self.seed, max(index, 0))
+        return ControlBatch.of_frame(blinking, self._device)
+
+    def _move(
+        self,
+        samples: np.ndarray,
+        before: _Moment | Future[tuple[Tensor | None, _Moment]],
+        asked: ControlBatch,
+        noise: Tensor,
+    ) -> tuple[Tensor | None, _Moment]:
+        """First stage: latents (1, N, C) of the frame that a unit of audio completes, if any, and the moment after."""
+        if isinstance(before, Future):
+            before = before.result()[1]
+        samples, level = normalise_level(samples, before.level)
+        waveform = torch.from_numpy(samples)[None].to(self._device)
+        audio, audio_state = self.model.audio_encoder.step(waveform, before.audio)
+        if audio is None:
+            return None, _Moment(audio_state, level, before.model)
+        state = before.model.clone()
+        latents = self.model.step(audio, asked, noise, state)
+        return latents, _Moment(audio_state, level, state)
+
+    def _place(self, moved: Future[tuple[Tensor, _Moment]]) -> Geometry:
+        """Second stage."""
+        return self.model.autoencoder.geometry(moved.result()[0], self._reference)
+
+    def _draw(self, moved: Future[tuple[Tensor, _Moment]], geometry: Future[Geometry]) -> tuple[np.ndarray, float]:
+        """Third stage: the picture (H, W, 3) uint8, and when it was done."""
+        decoded = self.model.autoencoder.draw(geometry.result(), moved.result()[0], self._reference)
+        return np.ascontiguousarray(decoded.pixels()[0].cpu().numpy()), perf_counter()
 
     def _noise(self, index: int) -> Tensor:
         """The frame's noise, a function of seed and index alone: there is no generator state to carry."""
@@ -184,8 +289,8 @@ class StreamSession:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole state of the stream (not the weights) to one safetensors file."""
-        tensors = {f"state.{name}": value for name, value in self._state.to_tensors().items()}
-        tensors |= self._audio_state.to_tensors("audio.")
+        tensors = {f"state.{name}": value for name, value in self._moment.model.to_tensors().items()}
+        tensors |= self._moment.audio.to_tensors("audio.")
         tensors["portrait"] = torch.from_numpy(self.portrait.copy())
         tensors["pending"] = torch.from_numpy(self._pending.copy())
         about = {
@@ -194,7 +299,7 @@ class StreamSession:
             "samples": self._samples,
             "flushed": self._flushed,
             "controls": self._controls.given(),
-            "level": dataclasses.asdict(self._level),
+            "level": dataclasses.asdict(self._moment.level),
             "config": to_json(self.model.config),
         }
         partial = f"{os.fspath(path)}.{os.getpid()}.partial"
@@ -210,9 +315,10 @@ class StreamSession:
             raise InputError(path, f"the stream could not be saved: {error}") from error
 
     @classmethod
-    @torch.inference_mode()
-    def restore(cls, model: TalkingHeadModel, path: str | os.PathLike[str]) -> StreamSession:
-        """A stream that goes on exactly where `save` left it.
+    def restore(
+        cls, model: TalkingHeadModel, path: str | os.PathLike[str], threads: int | None = None
+    ) -> StreamSession:
+        """A stream that goes on exactly where `save` left it; `threads` as for a new one.
 
         Raises:
             InputError: not a saved stream, or saved from a model of other sizes.
@@ -225,7 +331,7 @@ class StreamSession:
                 raise InputError(path, "saved from a model of another configuration")
             session = cls.__new__(cls)
             session.model, session.seed, session.temperature = model, about["seed"], about["temperature"]
-            session._start(tensors["portrait"].numpy())
+            session._start(tensors["portrait"].numpy(), threads)
             session._load(tensors, about)
         except InputError:
             raise
@@ -236,9 +342,10 @@ class StreamSession:
     def _load(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         """What `save` wrote, into a stream that has just been started."""
         prefix = "state."
-        self._state.load_tensors({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
-        self._audio_state = self._audio_state.from_tensors(tensors, "audio.")
+        state = self._initial.clone()
+        state.load_tensors({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
+        audio = self._moment.audio.from_tensors(tensors, "audio.")
+        self._moment = _Moment(audio, LevelState(**about["level"]), state)
         self._pending = tensors["pending"].numpy()
         self._samples, self._flushed = about["samples"], about["flushed"]
         self._controls = ControlFrame(about["controls"])
-        self._level = LevelState(**about["level"])

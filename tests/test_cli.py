@@ -59,6 +59,7 @@ def test_a_video_as_long_as_the_voice_and_one_line_of_json(
             "seconds",
             "size",
             "fps",
+            "speed_fps",
             "rtf",
             "ttff_ms",
             "frame_ms_p50",
@@ -68,6 +69,7 @@ def test_a_video_as_long_as_the_voice_and_one_line_of_json(
         *("device", "checkpoint", "seed"),
     ]
     assert (result["frames"], result["seconds"], result["size"], result["fps"]) == (26, 1.04, 64, 25)
+    assert result["speed_fps"] == pytest.approx(25 / result["rtf"], rel=1e-2)
     assert (result["device"], result["checkpoint"], result["seed"]) == ("cpu", "default", 3)
     assert 0 < result["frame_ms_p50"] <= result["frame_ms_p95"] and result["ttff_ms"] > 0 and result["rtf"] > 0
     with av.open(str(out)) as container:
@@ -191,9 +193,10 @@ def test_a_stop_in_the_middle_leaves_nothing(
     push = StreamSession.push
 
     def stop(session: StreamSession, *args: object, **kwargs: object) -> Iterator:
-        if session.next_index == 5:
-            raise error
-        return push(session, *args, **kwargs)
+        for frame in push(session, *args, **kwargs):
+            if frame.index == 5:
+                raise error
+            yield frame
 
     monkeypatch.setattr(StreamSession, "push", stop)
     assert main([str(PHOTO), str(voice), "-o", str(tmp_path / "out.mp4")]) == code

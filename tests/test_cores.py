@@ -1,4 +1,4 @@
-"""Threads: one core is left, and a container's share counts."""
+"""Cores: a container's share counts."""
 
 from pathlib import Path
 
@@ -14,7 +14,6 @@ def test_a_container_is_granted_its_share(limit: str, expected: int, monkeypatch
     monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: limit)
     assert cores.granted_cores() == expected
-    assert cores.default_threads() == max(expected - 1, 1)
 
 
 def test_without_control_groups_the_affinity_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,23 @@ ALLOWED = {
         f"eartalking.{name}" for name in ("audio", "autoencoder", "config", "controls", "modules", "motion")
     },
     "eartalking.checkpoint": {f"eartalking.{name}" for name in ("config", "errors", "model")},
+    "eartalking.stages": set(),
     "eartalking.session": {
         f"eartalking.{name}"
-        for name in ("config", "controls", "errors", "io", "level", "model", "modules", "motion", "perception")
+        for name in (
+            "audio",
+            "autoencoder",
+            "config",
+            "controls",
+            "errors",
+            "io",
+            "level",
+            "model",
+            "modules",
+            "motion",
+            "perception",
+            "stages",
+        )
     },
     "eartalking.generate": {"eartalking"}
     | {

@@ -89,7 +89,7 @@ def test_ours_is_a_stream_session(checkpoint: str, request_: Request, voice: np.
 
 
 def test_ours_needs_no_more_sound_than_its_lookahead(checkpoint: str, request_: Request, voice: np.ndarray) -> None:
-    method, sound = Ours(checkpoint=checkpoint), Sound(voice)
+    method, sound = Ours(checkpoint=checkpoint), Sound(voice, live=True)
     method.prepare()
     next(method.generate(request_, sound))
     assert sound.taken == 1 + TINY.audio.lookahead

@@ -16,6 +16,7 @@ from benchmarks.gates.material import Material, Suite
 from benchmarks.gates.table import Unavailable
 from eartalking import StreamSession, TalkingHeadModel
 from eartalking.config import SAMPLES_PER_FRAME
+from eartalking.controls import ControlFrame, Controls
 from eartalking.errors import InputError
 from eartalking.perception.face_reader import FaceReader, FaceReading
 from eartalking.perception.identity import FaceIdentity
@@ -142,22 +143,22 @@ class Context:
 def drive(
     session: StreamSession, waveform: np.ndarray, schedule: Schedule | None, look: Callable[[np.ndarray], object]
 ) -> None:
-    """Push 40 ms at a time as a live stream would, setting the controls of the frame that comes next."""
-
-    def controls() -> None:
-        if schedule is not None:
-            session.release()
-            session.set(**schedule[min(session.next_index, len(schedule) - 1)])
-
-    for start in range(0, len(waveform), SAMPLES_PER_FRAME):
-        controls()
-        for frame in session.push(waveform[start : start + SAMPLES_PER_FRAME]):
+    """Run the stream to its end, each frame under the controls that the schedule has for it."""
+    controls = None if schedule is None else ScheduledControls(schedule)
+    for frames in (session.push(waveform, controls), session.flush(controls)):
+        for frame in frames:
             look(frame.image)
-    # The tail comes as one iterator; the controls change between its frames.
-    controls()
-    for frame in session.flush():
-        look(frame.image)
-        controls()
+
+
+class ScheduledControls(Controls):
+    """The controls of a schedule; the last entry holds for all frames after it."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self._frames = [ControlFrame(asked) for asked in schedule]
+
+    def at(self, frame: int) -> ControlFrame:
+        return self._frames[min(frame, len(self._frames) - 1)]
 
 
 def strip(rows: list[list[np.ndarray]]) -> Image.Image:

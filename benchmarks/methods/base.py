@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Method(ABC):
         """Load what is needed. Raises NotReady with what to do when something is missing."""
 
     @abstractmethod
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 at 25 fps, `request.num_frames` of them, each as soon as it can be shown."""
 
     def version(self) -> str:

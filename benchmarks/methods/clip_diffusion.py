@@ -16,7 +16,7 @@ samples were further from the truth than the mean frame). For the same reason a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.methods.base import Request
+from benchmarks.methods.base import Request, Sound
 from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_features
 from eartalking.modules.emission import TIME_FREQUENCIES, time_features
 from eartalking.modules.transformer import MODULATION_PARTS, Block, zero_init
@@ -136,7 +136,7 @@ class ClipDiffusion(LatentBaseline):
         return ClipDenoiser(ClipSizes(**config))
 
     @torch.inference_mode()
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         portrait = Portrait.of(self.model, request.portrait)
         features = stream_audio_features(self.audio_trunk, sound, request.num_frames)
         audio_rows: list[Tensor] = []

@@ -18,12 +18,12 @@ import json
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.methods.base import Method, NotReady, Request, content
+from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking.config import FPS
 from eartalking.errors import InputError
 from eartalking.io.video_reader import read_video
@@ -63,7 +63,7 @@ class External(Method):
         if self.videos is not None and not self.videos.is_dir():
             raise NotReady(f"{self.videos}: no such folder")
 
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         if self.videos is not None:
             yield from read_video(self.videos / f"{request.name}.mp4", FPS).frames
             return

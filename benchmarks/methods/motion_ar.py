@@ -11,14 +11,14 @@ Notation: B batch, T frames, L = 60 columns of the motion vector, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.methods.base import Request
+from benchmarks.methods.base import Request, Sound
 from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_features
 from eartalking.controls import ControlFrame
 from eartalking.modules.emission import EmissionLoss
@@ -128,7 +128,7 @@ class MotionAr(LatentBaseline):
         return MotionModel(MotionSizes(**config))
 
     @torch.inference_mode()
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         portrait = Portrait.of(self.model, request.portrait)
         state = self.net.start(self.model.autoencoder.code.latents_to_motion(portrait.latents))
         for index, audio in enumerate(stream_audio_features(self.audio_trunk, sound, request.num_frames)):

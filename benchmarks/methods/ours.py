@@ -8,7 +8,7 @@ any other: `benchmarks.compare --methods NAME=CHECKPOINT`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, resolve, weight_files
-from eartalking.config import DepartureConfig, from_json
+from eartalking.config import SAMPLES_PER_FRAME, DepartureConfig, from_json
 from eartalking.errors import InputError
 
 INFERENCE_ONLY = "at inference only, with weights that were trained otherwise"
@@ -49,9 +49,10 @@ class Ours(Method):
         self.model.load_state_dict({name: value for name, value in loaded.state_dict().items() if name in kept})
         self.model.eval().requires_grad_(False)
 
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         session = StreamSession(self.model, request.portrait, seed=request.seed, crop="center")
-        for piece in sound:
+        # Sound that is all there goes in at once, as from the command line: frames can then be computed side by side.
+        for piece in sound if sound.live else [np.concatenate(list(sound))]:
             for frame in session.push(piece, request.controls):
                 yield frame.image
         for frame in session.flush(request.controls):
@@ -74,12 +75,12 @@ class ShuffledAudio(Ours):
         about = "ours, driven by another clip's voice: what sync is worth by chance"
         super().__init__("shuffled_audio", about, checkpoint, kind="reference")
 
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         if request.other_voice is None:
             raise NotReady("shuffled audio needs a second clip in the set")
-        # The other voice is repeated where it is shorter, and handed out at the pace of the true one.
-        other = np.resize(request.other_voice, request.num_frames * len(next(iter(Sound(request.other_voice)))))
-        yield from super().generate(request, (piece for piece, _ in zip(Sound(other), sound, strict=False)))
+        # The other voice is repeated where it is shorter.
+        other = np.resize(request.other_voice, request.num_frames * SAMPLES_PER_FRAME)
+        yield from super().generate(request, Sound(other, live=sound.live))
 
 
 def ablations(checkpoint: str = DEFAULT_CHECKPOINT) -> list[Ours]:

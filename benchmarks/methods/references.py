@@ -4,11 +4,11 @@ scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.methods.base import Method, NotReady, Request
+from benchmarks.methods.base import Method, NotReady, Request, Sound
 from eartalking.io.video_reader import read_video
 
 
@@ -18,7 +18,7 @@ class GroundTruth(Method):
     name, kind, measurable = "ground_truth", "reference", False
     about = "the true video: the best that any column can say"
 
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         yield from _true_frames(request)
 
 
@@ -28,7 +28,7 @@ class CopyPrevious(Method):
     name, kind, measurable = "copy_previous", "reference", False
     about = "the previous true frame: what a teacher-forced model that only copies would show"
 
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         previous = request.portrait
         for frame in _true_frames(request):
             yield previous
@@ -41,7 +41,7 @@ class StaticPortrait(Method):
     name, kind = "static_portrait", "reference"
     about = "the portrait, unmoved: the floor of everything that moves"
 
-    def generate(self, request: Request, sound: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
         for index, _ in enumerate(sound):
             if index == request.num_frames:
                 return

@@ -89,7 +89,11 @@ class FrameAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:
         """Normalised latents (B, N, C) on portraits -> Decoded, eyes and mouth refined."""
-        decoded = self.decoder.paint(self.geometry(latents, reference), reference)
+        return self.draw(self.geometry(latents, reference), latents, reference)
+
+    def draw(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
+        """The part of `decode` that makes the pixels."""
+        decoded = self.decoder.paint(geometry, reference)
         motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
         return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
 

@@ -1,18 +1,9 @@
-"""How many threads PyTorch gets by default."""
+"""How many cores there are to use."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-
-
-def default_threads() -> int:
-    """All granted cores but one, at least one.
-
-    The one is for what runs beside the model: the video's encoder, the page, the player. On two cores a second thread
-    makes a stream no faster (39 ms a frame with one, 35 to 41 with two, measured), and what runs beside it waits.
-    """
-    return max(granted_cores() - 1, 1)
 
 
 def granted_cores() -> int:

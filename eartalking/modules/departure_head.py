@@ -133,10 +133,17 @@ class DepartureHead(nn.Module):
 
     def velocity(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """x_t (M, L), t (M,), what `condition` gave -> velocity (M, L)."""
-        condition = condition + self.from_time(time_features(t))
+        return self._velocity(x, self._modulations(t, condition))
+
+    def _modulations(self, t: Tensor, condition: Tensor) -> list[Tensor]:
+        """t (...,), condition (..., D) -> each block's modulation (..., 3 D)."""
+        known = F.silu(condition + self.from_time(time_features(t)))
+        return [block.modulation(known) for block in self.blocks]
+
+    def _velocity(self, x: Tensor, modulations: list[Tensor]) -> Tensor:
         hidden = self.from_noise(x)
-        for block in self.blocks:
-            hidden = block(hidden, condition)
+        for block, modulation in zip(self.blocks, modulations, strict=True):
+            hidden = block(hidden, modulation)
         return self.to_velocity(F.layer_norm(hidden, hidden.shape[-1:]))
 
     def loss(self, innovation: Tensor, condition: Tensor, draws: int) -> Tensor:
@@ -150,9 +157,10 @@ class DepartureHead(nn.Module):
     def sample(self, condition: Tensor, noise: Tensor, num_steps: int) -> Tensor:
         """Innovations (M, L) out of standard normal noise (M, L), by Euler's steps along the velocity."""
         x = self.noise_scale * noise
-        for step in range(num_steps):
-            t = torch.full((len(x),), step / num_steps, device=x.device)
-            x = x + self.velocity(x, t, condition) / num_steps
+        # All steps' modulations at once: for single frames, reading the weights is what takes the time.
+        times = torch.arange(num_steps, device=x.device)[:, None].expand(-1, len(x)) / num_steps
+        for modulations in zip(*self._modulations(times, condition), strict=True):
+            x = x + self._velocity(x, list(modulations)) / num_steps
         return torch.where(self.noise_scale > 0, x * self.innovation_std, 0.0)
 
     def draw(self, features: Tensor, mean: Tensor, noise: Tensor, state: DepartureState, num_steps: int) -> Tensor:
@@ -170,15 +178,16 @@ class DepartureHead(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """A residual MLP whose norm is scaled and shifted, and whose output is gated, by the condition (adaLN)."""
+    """A residual MLP whose norm is scaled and shifted, and whose output is gated (adaLN); `modulation` makes these
+    numbers of a condition (M, D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.modulation = zero_init(nn.Linear(dim, 3 * dim))
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.SiLU(), nn.Linear(2 * dim, dim))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (M, D), condition (M, D) -> (M, D)."""
-        shift, scale, gate = self.modulation(F.silu(condition)).chunk(3, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """x (M, D), modulation (M, 3 D) -> (M, D)."""
+        shift, scale, gate = modulation.chunk(3, dim=-1)
         hidden = F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
         return x + (1 + gate) * self.mlp(hidden)

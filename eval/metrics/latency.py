@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep, thread_time
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,11 @@ from eartalking import StreamSession, TalkingHeadModel
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 
 FRAME_SECONDS = 1 / FPS
-STAGES = ("audio_encoder", "backbone", "emission_head", "decoder")
+STAGES = ("audio_encoder", "backbone", "emission_head", "departure_head", "geometry", "pixels")
 _COLD_START = """
 import json, sys
 from eartalking import StreamSession, load_model
-import torch
-torch.set_num_threads(int(sys.argv[3]))
-StreamSession(load_model(sys.argv[1]), sys.argv[2], crop=sys.argv[4])
+StreamSession(load_model(sys.argv[1]), sys.argv[2], crop=sys.argv[3])
 print(json.dumps("ready"), flush=True)
 """
 
@@ -40,7 +38,8 @@ print(json.dumps("ready"), flush=True)
 @dataclass(frozen=True)
 class StreamTiming:
     """A stream of F frames driven flat out. frame_ms (F,): the time each frame took, from the one before it;
-    stage_ms: mean per frame, summing to the mean of frame_ms; rss_mb: one value per second of wall time."""
+    stage_ms: processor time per frame, summing to all that the process used (stages run side by side, so it may be more
+    than the mean of frame_ms); rss_mb: one value per second of wall time."""
 
     frame_ms: np.ndarray
     wall_seconds: float
@@ -62,14 +61,18 @@ class StreamTiming:
 
 @contextmanager
 def stage_clock(model: TalkingHeadModel) -> Iterator[dict[str, float]]:
-    """Seconds spent in each of STAGES while the context is open, by wrapping the model's own methods."""
-    spent = dict.fromkeys(STAGES, 0.0)
-    wrapped = {
+    """Seconds of processor time spent in each of STAGES that the model has while the context is open, by wrapping its
+    own methods."""
+    wrapped: dict[str, tuple[Any, str]] = {
         "audio_encoder": (model.audio_encoder, "step"),
         "backbone": (model.backbone, "forward"),
         "emission_head": (model.emission_head, "sample"),
-        "decoder": (model.autoencoder, "decode"),
+        "geometry": (model.autoencoder, "geometry"),
+        "pixels": (model.autoencoder, "draw"),
     }
+    if model.departure_head is not None:
+        wrapped["departure_head"] = (model.departure_head, "draw")
+    spent = dict.fromkeys(wrapped, 0.0)
     for stage, (module, name) in wrapped.items():
         setattr(module, name, _clocked(getattr(module, name), stage, spent))
     try:
@@ -81,11 +84,11 @@ def stage_clock(model: TalkingHeadModel) -> Iterator[dict[str, float]]:
 
 def _clocked(method: Callable[..., Any], stage: str, spent: dict[str, float]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        started = perf_counter()
+        started = thread_time()
         try:
             return method(*args, **kwargs)
         finally:
-            spent[stage] += perf_counter() - started
+            spent[stage] += thread_time() - started
 
     return run
 
@@ -96,32 +99,32 @@ def run_flat_out(
     write: Callable[[np.ndarray], None] | None = None,
     progress: bool = True,
 ) -> StreamTiming:
-    """Drive the stream as fast as it goes, 40 ms of audio at a time; `write` takes each image (the encoder)."""
+    """Drive the stream as fast as it goes, all whole frames of the audio at hand; `write` takes each image (the
+    encoder)."""
     process = psutil.Process()
     times, memory, writing = [], [], 0.0
     frames = len(waveform) // SAMPLES_PER_FRAME
     bar = tqdm(total=frames, unit="frame", disable=not progress, mininterval=2, leave=False)
     with stage_clock(session.model) as spent, bar:
-        started = perf_counter()
+        started, computing = perf_counter(), process_time()
         memory.append(process.memory_info().rss / 2**20)
-        for chunk in chunks(waveform):
-            for frame in session.push(chunk):
-                if write is not None:
-                    before = perf_counter()
-                    write(frame.image)
-                    writing += perf_counter() - before
-                times.append(perf_counter())
-                bar.update()
-            if perf_counter() - started >= len(memory):
+        for frame in session.push(waveform[: frames * SAMPLES_PER_FRAME]):
+            if write is not None:
+                before = thread_time()
+                write(frame.image)
+                writing += thread_time() - before
+            times.append(perf_counter())
+            bar.update()
+            if times[-1] - started >= len(memory):
                 memory.append(process.memory_info().rss / 2**20)
-        wall = perf_counter() - started
+        wall, computing = perf_counter() - started, process_time() - computing
     if not times:
         raise ValueError("the audio is too short: no frame came out")
     frame_ms = np.diff([started, *times]) * 1000
     stages = {stage: 1000 * seconds / len(times) for stage, seconds in spent.items()}
     if write is not None:
         stages["video_encoder"] = 1000 * writing / len(times)
-    stages["rest"] = float(frame_ms.mean()) - sum(stages.values())
+    stages["rest"] = 1000 * computing / len(times) - sum(stages.values())
     return StreamTiming(frame_ms, wall, stages, memory)
 
 
@@ -159,13 +162,13 @@ def deadline_misses(frame_ms: np.ndarray) -> int:
     return int(late)
 
 
-def cold_start_seconds(checkpoint: str, portrait: Path, threads: int, crop: str = "auto") -> float:
+def cold_start_seconds(checkpoint: str, portrait: Path, crop: str = "auto") -> float:
     """From starting a fresh Python to a session that waits for audio: imports, weights, portrait.
 
     Raises:
         RuntimeError: the process failed; its last line of complaint is in the message.
     """
-    command = [sys.executable, "-c", _COLD_START, checkpoint, str(portrait), str(threads), crop]
+    command = [sys.executable, "-c", _COLD_START, checkpoint, str(portrait), crop]
     started = perf_counter()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_root(), env=os.environ

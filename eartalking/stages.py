@@ -1,0 +1,48 @@
+"""The three stages that every frame passes. Each has a thread of its own, so three frames can be computed at once.
+
+    motion     voice and controls -> latents; needs the state that the frame before left
+    geometry   latents -> where every pixel of the portrait goes
+    pixels     -> the picture
+
+All streams of a process share these three threads, and nothing else in it needs to compute with PyTorch while they do.
+PyTorch uses one thread inside each operator there: a second one makes a stream hardly faster (39.4 instead of 39.5 ms a
+frame, measured on two cores), while three stages side by side do; and frames do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+MOTION, GEOMETRY, PIXELS = STAGES = ("motion", "geometry", "pixels")
+Result = TypeVar("Result")
+
+
+def submit(stage: str, function: Callable[..., Result], *arguments: object) -> Future[Result]:
+    """Have `function` computed by the thread of a stage, without gradients, after what was submitted there before.
+
+    Work may wait for the futures of earlier stages, and of its own stage's earlier work: those threads never wait for
+    later ones.
+    """
+    return _thread(stage).submit(_compute, function, *arguments)
+
+
+@torch.inference_mode()
+def _compute(function: Callable[..., Result], *arguments: object) -> Result:
+    return function(*arguments)
+
+
+@functools.cache
+def _thread(stage: str) -> ThreadPoolExecutor:
+    # Of PyTorch's threads, this also sets what threads get that have not used PyTorch yet: it keeps one number for all
+    # of those.
+    return ThreadPoolExecutor(1, stage, initializer=torch.set_num_threads, initargs=(1,))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_thread.cache_clear)  # threads do not live on in a forked process

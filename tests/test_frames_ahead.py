@@ -1,0 +1,149 @@
+"""Frames computed ahead are those that would have come one after the other, whatever the caller does meanwhile."""
+
+import os
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from test_session import images, portrait, voice
+from tiny_model import DRAWN, tiny_model
+
+from eartalking import Controls, StreamSession, TalkingHeadModel
+from eartalking.controls import ControlFrame
+from eartalking.session import Frame
+from eartalking.stages import MOTION, STAGES, submit
+
+Change = Callable[[StreamSession, int], None]
+
+
+@pytest.fixture(scope="module")
+def model() -> TalkingHeadModel:
+    return tiny_model(DRAWN)
+
+
+def start(model: TalkingHeadModel, threads: int) -> StreamSession:
+    return StreamSession(model, portrait(), seed=3, crop="center", threads=threads)
+
+
+def run(session: StreamSession, change: Change, controls: Controls | None = None) -> list[Frame]:
+    """A second of speech, with `change(session, index)` after each frame."""
+    frames = []
+    for part in (session.push(voice(1.0), controls), session.flush(controls)):
+        for frame in part:
+            frames.append(frame)
+            change(session, frame.index)
+    return frames
+
+
+def never(session: StreamSession, index: int) -> None:
+    pass
+
+
+def jump(session: StreamSession, index: int) -> None:
+    if index in (3, 4, 9):
+        session.set(yaw=float(index), smile=0.5)
+    if index == 14:
+        session.release()
+
+
+def drag(session: StreamSession, index: int) -> None:
+    session.set(yaw=float(index))
+
+
+@pytest.mark.parametrize("change", [never, jump, drag])
+def test_controls_that_change_act_as_if_nothing_had_been_computed_ahead(
+    model: TalkingHeadModel, change: Change
+) -> None:
+    expected, frames = run(start(model, 1), change), run(start(model, 2), change)
+    np.testing.assert_array_equal(images(frames), images(expected))
+    assert [frame.applied for frame in frames] == [frame.applied for frame in expected]
+    assert [frame.index for frame in frames] == list(range(25))
+
+
+class Steered(Controls):
+    """Controls that change while frames are computed, as the demo's do."""
+
+    asked = ControlFrame()
+
+    def at(self, frame: int) -> ControlFrame:
+        return self.asked
+
+
+def test_controls_are_read_when_a_frame_is_due(model: TalkingHeadModel) -> None:
+    controls = Steered()
+
+    def steer(session: StreamSession, index: int) -> None:
+        controls.asked = ControlFrame(pitch=index / 2)
+
+    for frame in run(start(model, 2), steer, controls)[1:]:
+        assert frame.applied["pitch"] == (frame.index - 1) / 2
+
+
+def test_frames_that_nobody_takes_leave_no_trace(model: TalkingHeadModel) -> None:
+    expected = images(run(start(model, 1), never))
+    session = start(model, 2)
+    given_up = session.push(voice(1.0))
+    head = [next(given_up) for _ in range(4)]
+    given_up.close()
+    twin = session.clone()
+    for stream in (session, twin):
+        np.testing.assert_array_equal(images(head + list(stream.flush())), expected)
+
+
+def test_two_iterators_of_one_stream_take_turns(model: TalkingHeadModel) -> None:
+    expected = images(run(start(model, 1), never))
+    session = start(model, 2)
+    first, second = session.push(voice(1.0)[:9000]), session.push(voice(1.0)[9000:])
+    frames = [next(iterator) for _ in range(8) for iterator in (first, second)]
+    frames += [*session.flush()]
+    np.testing.assert_array_equal(images(frames), expected)
+    assert not list(first) and not list(second)
+
+
+def test_a_reset_forgets_what_is_under_way(model: TalkingHeadModel) -> None:
+    session = start(model, 2)
+    frames = session.push(voice(1.0))
+    next(frames)
+    session.reset()
+    assert not list(frames)
+    np.testing.assert_array_equal(images(run(session, never)), images(run(start(model, 1), never)))
+
+
+def test_a_failure_reaches_the_caller_and_the_next_stream_runs(
+    model: TalkingHeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = start(model, 2)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(model.autoencoder), "geometry", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(session.push(voice(1.0)))
+    session.reset()
+    np.testing.assert_array_equal(images(run(session, never)), images(run(start(model, 1), never)))
+
+
+def test_each_stage_computes_in_one_thread_without_gradients() -> None:
+    def here() -> tuple[int, bool, int]:
+        return torch.get_num_threads(), torch.is_inference_mode_enabled(), threading.get_ident()
+
+    found = [submit(stage, here).result() for stage in STAGES for _ in range(2)]
+    assert {(threads, inference) for threads, inference, _ in found} == {(1, True)}
+    assert len({ident for *_, ident in found}) == len(STAGES)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert submit(MOTION, lambda: 1).result() == 1
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b"%d" % submit(MOTION, lambda: 2).result(timeout=20))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 1) == b"2"
+
+
+def test_a_frame_says_what_it_took(model: TalkingHeadModel) -> None:
+    frames = run(start(model, 2), never)
+    assert all(0 < frame.seconds < 60 for frame in frames)
