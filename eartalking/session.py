@@ -190,6 +190,17 @@ class StreamSession:
         self._flushed = True
         return self._run(controls)
 
+    def interrupt(self) -> None:
+        """Forget the audio that was pushed and not heard yet, as when somebody speaks over a voice; any time, any
+        number of times, after `flush` too. The stream goes on with what is pushed next: silence, or another utterance.
+
+        What has been heard ahead of the next frame (the look-ahead, two frames) still moves the lips.
+        """
+        self._moment = dataclasses.replace(self._moment)  # frames under way came after another one: they are dropped
+        self._pending = np.zeros(0, np.float32)
+        self._samples = self._moment.units * SAMPLES_PER_FRAME
+        self._flushed = False
+
     def _run(self, controls: Controls | None) -> Iterator[Frame]:
         """The frames of what is pending, while more of them are under way."""
         coming: deque[_Coming] = deque()

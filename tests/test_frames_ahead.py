@@ -147,3 +147,28 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 def test_a_frame_says_what_it_took(model: TalkingHeadModel) -> None:
     frames = run(start(model, 2), never)
     assert all(0 < frame.seconds < 60 for frame in frames)
+
+
+def test_an_interruption_is_as_if_the_rest_had_never_been_pushed(model: TalkingHeadModel) -> None:
+    session, other = start(model, 2), voice(0.5, seed=1)
+    frames = session.push(voice(1.0))
+    head = [next(frames) for _ in range(6)]
+    session.interrupt()
+    session.interrupt()
+    assert not list(frames)
+    spoken = [*head, *session.push(other), *session.flush()]
+    heard = voice(1.0)[: (6 + model.config.audio.lookahead) * 640]
+    plain = start(model, 1)
+    expected = [*plain.push(np.concatenate([heard, other])), *plain.flush()]
+    np.testing.assert_array_equal(images(spoken), images(expected))
+
+
+def test_a_stream_can_be_interrupted_before_it_speaks_and_after_its_end(model: TalkingHeadModel) -> None:
+    session, plain = start(model, 2), start(model, 1)
+    session.interrupt()
+    expected = [*plain.push(voice(0.4)), *plain.flush()]
+    spoken = [*session.push(voice(0.4)), *session.flush()]
+    np.testing.assert_array_equal(images(spoken), images(expected))
+    session.interrupt()
+    more = [*session.push(voice(0.4)), *session.flush()]
+    assert [frame.index for frame in more] == list(range(10, 22))  # the two that the look-ahead had heard, and ten
