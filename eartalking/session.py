@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ class _Moment:
 @dataclass(frozen=True)
 class _Coming:
     """A unit of audio on its way through the stages. `index` is that of its frame, below 0 while the lookahead fills:
-    then there is no `image`."""
+    then there is no `image`, as where the frame is not to be shown."""
 
     index: int
     applied: ControlFrame
@@ -144,6 +144,11 @@ class StreamSession:
         return self._moment.model.frame_index
 
     @property
+    def samples_heard(self) -> int:
+        """How much audio the model has heard, whole frames of it; `lookahead_samples` more than has been shown."""
+        return self._moment.units * SAMPLES_PER_FRAME
+
+    @property
     def lookahead_samples(self) -> int:
         """Samples beyond a frame's own end that must be known before it can come out."""
         return self.model.config.audio.lookahead * SAMPLES_PER_FRAME
@@ -168,10 +173,14 @@ class StreamSession:
         """Give tracks back to the model; without names, all of them."""
         self._controls = self._controls.with_values(**{track: None for track in tracks}) if tracks else ControlFrame()
 
-    def push(self, waveform: np.ndarray, controls: Controls | None = None) -> Iterator[Frame]:
+    def push(
+        self, waveform: np.ndarray, controls: Controls | None = None, show: Callable[[int], bool] | None = None
+    ) -> Iterator[Frame]:
         """Feed float mono 16 kHz audio of any length and yield the frames that it completes, one by one.
 
         `controls` gives every frame its values by frame index; without it, what `set` and `release` left in force.
+        `show` says of a frame index whether it is wanted: of other frames only the motion is computed, a quarter of the
+        work, and they are not yielded.
 
         Raises:
             ValueError: not one-dimensional, not finite, or the stream was flushed.
@@ -183,7 +192,7 @@ class StreamSession:
             raise ValueError(f"push takes a finite mono waveform (samples,), got shape {waveform.shape}")
         self._samples += len(waveform)
         self._pending = np.concatenate([self._pending, waveform])
-        return self._run(controls)
+        return self._run(controls, show)
 
     def flush(self, controls: Controls | None = None) -> Iterator[Frame]:
         """End the audio and yield the remaining frames, up to the one that holds the last sample."""
@@ -198,16 +207,16 @@ class StreamSession:
         """
         self._moment = dataclasses.replace(self._moment)  # frames under way came after another one: they are dropped
         self._pending = np.zeros(0, np.float32)
-        self._samples = self._moment.units * SAMPLES_PER_FRAME
+        self._samples = self.samples_heard
         self._flushed = False
 
-    def _run(self, controls: Controls | None) -> Iterator[Frame]:
+    def _run(self, controls: Controls | None, show: Callable[[int], bool] | None = None) -> Iterator[Frame]:
         """The frames of what is pending, while more of them are under way."""
         coming: deque[_Coming] = deque()
         done_before = 0.0
         try:
             while True:
-                self._begin(coming, max(self._ahead, 1), controls)
+                self._begin(coming, max(self._ahead, 1), controls, show)
                 if not coming:
                     return
                 unit = coming.popleft()
@@ -216,7 +225,7 @@ class StreamSession:
                 self._moment, self._pending = moment, self._pending[SAMPLES_PER_FRAME:]
                 if image is None:
                     continue
-                self._begin(coming, self._ahead, controls)
+                self._begin(coming, self._ahead, controls, show)
                 yield Frame(image, unit.index, unit.applied, done - max(unit.begun, done_before))
                 done_before = done
                 self._drop_outdated(coming, moment, controls)
@@ -224,7 +233,13 @@ class StreamSession:
             for unit in coming:
                 unit.cancel()
 
-    def _begin(self, coming: deque[_Coming], count: int, controls: Controls | None) -> None:
+    def _begin(
+        self,
+        coming: deque[_Coming],
+        count: int,
+        controls: Controls | None,
+        show: Callable[[int], bool] | None,
+    ) -> None:
         """Have units computed until `count` of them are under way, or nothing more is known of the audio."""
         while len(coming) < count and (samples := self._unit(len(coming))) is not None:
             before = coming[-1].moved if coming else self._moment
@@ -232,7 +247,7 @@ class StreamSession:
             applied, begun = self._applied(index, controls), perf_counter()
             moved = submit(MOTION, self._move, samples, before, self._asked(index, applied), self._noise(index))
             image = None
-            if index >= 0:
+            if index >= 0 and (show is None or show(index)):
                 image = submit(PIXELS, self._draw, moved, submit(GEOMETRY, self._place, moved))
             coming.append(_Coming(index, applied, begun, moved, image))
 

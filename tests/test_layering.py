@@ -49,6 +49,7 @@ ALLOWED = {
             "stages",
         )
     },
+    "eartalking.live": {f"eartalking.{name}" for name in ("config", "session", "stages")},
     "eartalking.generate": {"eartalking"}
     | {
         f"eartalking.{name}"
