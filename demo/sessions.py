@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 import threading
@@ -79,17 +80,33 @@ class Sessions:
                         return take
         return None
 
-    def set_portrait(self, session: UserSession, upload: Path | None) -> Portrait | None:
-        """Check and keep a portrait.
+    def set_portrait(self, session: UserSession, upload: Path | None, face: str = "largest") -> Portrait | None:
+        """Check and keep a portrait; `face` as for `open_portrait`.
 
         Raises:
             UploadError: it cannot be used; the upload is deleted.
         """
         session.portrait = None
         if upload is not None:
-            session.portrait = self._checked(session, upload, "portrait", open_portrait)
-            self.engine.prepare(session.portrait.cut(None, self.engine.image_size))
+            check = functools.partial(open_portrait, face=face)
+            self._keep(session, self._checked(session, upload, "portrait", check))
         return session.portrait
+
+    def choose_face(self, session: UserSession, number: int) -> Portrait:
+        """Let another face of the session's portrait speak, counted from the left from 1.
+
+        Raises:
+            UploadError: there is no portrait, or no such face in it.
+        """
+        if session.portrait is None:
+            raise UploadError("Please choose a portrait first.")
+        return self._keep(session, session.portrait.with_face(number))
+
+    def _keep(self, session: UserSession, portrait: Portrait) -> Portrait:
+        session.portrait = portrait
+        if portrait.face is not None:  # without one, where the face is will be asked for
+            self.engine.prepare(portrait.cut(None, self.engine.image_size))
+        return portrait
 
     def set_voice(self, session: UserSession, upload: Path | None) -> Voice | None:
         """Check and keep a voice.
@@ -145,11 +162,13 @@ class Sessions:
         """Start a stream from the session's portrait and voice; one that still runs in this session is stopped first.
 
         Raises:
-            UploadError: something is missing.
+            UploadError: something is missing: a portrait, a voice, or in a picture without a face a crop.
             BusyError: all places are taken.
         """
         if session.portrait is None:
             raise UploadError("Please choose a portrait first.")
+        if session.portrait.face is None and crop is None:
+            raise UploadError("No face was found in this picture. Please frame one with the crop, from chin to crown.")
         if session.voice is None:
             raise UploadError("Please choose a voice first.")
         if session.running is not None:

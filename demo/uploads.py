@@ -6,7 +6,8 @@ import json
 import tempfile
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,19 @@ from demo.settings import PREVIEW_RATE, Limits
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError
-from eartalking.io.portrait import HEAD_ABOVE_BOX, HEAD_BELOW_BOX, HEAD_CENTRE, HEAD_IN_CROP, crop_around, load_portrait
+from eartalking.io.portrait import (
+    HEAD_ABOVE_BOX,
+    HEAD_BELOW_BOX,
+    HEAD_CENTRE,
+    HEAD_IN_CROP,
+    MIN_SIDE,
+    Box,
+    FaceCrop,
+    crop_around,
+    load_portrait,
+)
 from eartalking.io.sound import read_audio, seconds_of_sound
-from eartalking.perception.face_detector import crop_face, find_face
+from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face, crop_face
 
 _PEAKS_PER_SECOND = 50
 _SILENT = 1e-3  # of full scale; below it there is nothing that could move a mouth
@@ -34,7 +45,8 @@ class UploadError(ValueError):
 
 @dataclass(frozen=True)
 class CropBox:
-    """A square in the portrait's pixels; may lie partly outside, where the edge is repeated."""
+    """A square in the portrait's pixels. The automatic one of a face near the edge reaches beyond the picture, where
+    the edge is repeated; see `Portrait.room`."""
 
     left: float
     top: float
@@ -43,22 +55,90 @@ class CropBox:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A loaded portrait: `image` (H, W, 3) uint8, the detected `face` (None without one), and the `box` that frames the
-    head.
+    """A loaded portrait.
+
+    Attributes:
+        path: its file.
+        image: (H, W, 3) uint8, upright, reduced where it is large.
+        faces: the upright faces that were found, from left to right: boxes (left, top, right, bottom) from brows to
+            chin, in pixels of `image`.
+        number: which of them speaks, counted from 1; None where no face was found.
+        scale: pixels of `image` per pixel of the file's picture.
     """
 
     path: Path
     image: np.ndarray
-    face: tuple[float, float, float, float] | None
-    box: CropBox
+    faces: tuple[Box, ...] = ()
+    number: int | None = None
+    scale: float = 1.0
+
+    @property
+    def face(self) -> Box | None:
+        """The face that speaks."""
+        return None if self.number is None else self.faces[self.number - 1]
+
+    @cached_property
+    def box(self) -> CropBox:
+        """The square that is cut where no other is asked for: around the face, else the largest one in the middle."""
+        left, top, right, _ = self._automatic(_SMALL).box
+        return CropBox(left, top, right - left)
+
+    @property
+    def file_size(self) -> tuple[int, int]:
+        """Width and height of the file's picture, upright, in pixels; to within one where it was reduced."""
+        height, width = self.image.shape[:2]
+        return round(width / self.scale), round(height / self.scale)
+
+    @property
+    def room(self) -> Box:
+        """Where a crop may lie (left, top, right, bottom): the picture, and as far beyond it as the automatic crop."""
+        height, width = self.image.shape[:2]
+        box = self.box
+        left, top = min(box.left, 0.0), min(box.top, 0.0)
+        return left, top, max(box.left + box.side, float(width)), max(box.top + box.side, float(height))
+
+    def with_face(self, number: int) -> Portrait:
+        """The same picture with another of its faces, counted from the left from 1.
+
+        Raises:
+            UploadError: there is no such face.
+        """
+        if not 1 <= number <= len(self.faces):
+            raise UploadError(f"There is no face number {number}: {len(self.faces)} were found in this picture.")
+        return replace(self, number=number)
+
+    def fitted(self, box: CropBox) -> CropBox:
+        """The square that is taken when `box` is asked for: no larger than the room for it, and moved into it.
+
+        Raises:
+            UploadError: it shows nothing of the picture, or is too small for a face.
+        """
+        if box == self.box:
+            return box
+        height, width = self.image.shape[:2]
+        if not (0 < box.left + box.side and box.left < width and 0 < box.top + box.side and box.top < height):
+            raise UploadError("This crop lies outside the picture, which has {} x {} pixels.".format(*self.file_size))
+        if box.side < MIN_SIDE:
+            raise UploadError(f"This crop is too small for a face: it needs {MIN_SIDE} pixels a side.")
+        left, top, right, bottom = self.room
+        side = min(box.side, right - left, bottom - top)
+        x, y = (start + (box.side - side) / 2 for start in (box.left, box.top))
+        return CropBox(max(min(x, right - side), left), max(min(y, bottom - side), top), side)
 
     def cut(self, box: CropBox | None, size: int) -> np.ndarray:
-        """The crop (size, size, 3) uint8; without a box, to the pixel the one that the command line takes."""
-        if box is not None and box != self.box:
-            return crop_around(self.image, _face_in(box), size).image
+        """The crop (size, size, 3) uint8; without a box, to the pixel the one that the command line takes.
+
+        Raises:
+            UploadError: as `fitted`.
+        """
+        if box is not None and self.fitted(box) != self.box:
+            return crop_around(self.image, _face_in(self.fitted(box)), size).image
+        return self._automatic(size).image
+
+    def _automatic(self, size: int) -> FaceCrop:
         if self.face is None:
-            return crop_face(self.image, size, mode="center").image
-        return crop_around(self.image, self.face, size).image
+            return crop_face(self.image, size, mode="center")
+        return crop_around(self.image, self.face, size)
 
 
 @dataclass(frozen=True)
@@ -91,14 +171,18 @@ class Voice:
         return np.pad(piece, (0, _PREVIEW_SAMPLES - len(piece))).astype("<i2").tobytes()
 
 
-def open_portrait(path: Path, limits: Limits) -> Portrait:
-    """Load a picture and find the face in it; without a face the box is the largest square in the middle.
+def open_portrait(path: Path, limits: Limits, face: str = "largest") -> Portrait:
+    """Load a picture and find the faces in it; without one the box is the largest square in the middle.
+
+    Args:
+        face: which of several speaks: "largest", "left", "right", or a number that counts from the left, 1 first.
 
     Raises:
-        UploadError: too large, or not a picture that can be read.
+        UploadError: too large, not a picture that can be read, or without the face that is asked for.
     """
     _check_not_empty(path, "picture")
-    pixels = _pixels(path)
+    wide, high = _size(path)
+    pixels = wide * high
     if pixels > limits.portrait_pixels:
         raise UploadError(
             f"This picture has {pixels / 1e6:.0f} megapixels; up to {limits.portrait_pixels / 1e6:.0f} can be used. "
@@ -108,11 +192,15 @@ def open_portrait(path: Path, limits: Limits) -> Portrait:
         image = load_portrait(path)
     except InputError as error:
         raise UploadError(f"This picture cannot be used: {error.cause}.") from None
-    with _DETECTING:
-        face = find_face(image)
-    crop = crop_face(image, _SMALL, mode="center") if face is None else crop_around(image, face, _SMALL)
-    left, top, right, _ = crop.box
-    return Portrait(path, image, face, CropBox(left, top, right - left))
+    scale = max(image.shape) / (max(wide, high) or max(image.shape))  # a picture on its side was set upright, too
+    try:
+        with _DETECTING:
+            found = chosen_face(image, face)
+    except NoFaceError:
+        return Portrait(path, image, scale=scale)
+    except FaceChoiceError as error:
+        raise UploadError(f"This face cannot be used: {error}.") from None
+    return Portrait(path, image, found.boxes, found.number, scale)
 
 
 def open_voice(path: Path, limits: Limits) -> Voice:
@@ -157,7 +245,7 @@ def read_controls(source: Any) -> Controls:
         raise UploadError(f"These controls cannot be used: {error}.") from None
 
 
-def _face_in(box: CropBox) -> tuple[float, float, float, float]:
+def _face_in(box: CropBox) -> Box:
     """The detector's box for which `crop_around` cuts exactly `box`."""
     height = box.side * HEAD_IN_CROP / (1 + HEAD_ABOVE_BOX + HEAD_BELOW_BOX)
     middle = box.top + HEAD_CENTRE * box.side  # between chin and crown
@@ -171,18 +259,17 @@ def _check_not_empty(path: Path, what: str) -> None:
         raise UploadError(f"This {what} is empty.")
 
 
-def _pixels(path: Path) -> int:
-    """Width times height from the file's header; 0 where it cannot be told, and the loader will say why."""
-    limit = Image.MAX_IMAGE_PIXELS
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height from the file's header; 0 where they cannot be told, and the loader will say why."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with Image.open(path) as image:
-                return image.width * image.height
+                return image.size
         except Image.DecompressionBombError:
-            return 2 * (limit or 0)
+            return 2 * (Image.MAX_IMAGE_PIXELS or 0), 1
         except Exception:  # Pillow's decoders raise anything on damaged data
-            return 0
+            return 0, 0
 
 
 def _peaks(waveform: np.ndarray) -> list[float]:

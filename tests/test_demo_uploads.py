@@ -9,7 +9,7 @@ import wave
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -163,10 +163,60 @@ def test_good_controls_come_as_text_document_or_file(tmp_path: Path) -> None:
 def test_the_automatic_crop_is_the_command_line_s_and_can_be_moved(path: Path) -> None:
     portrait = open_portrait(path, LIMITS)
     np.testing.assert_array_equal(portrait.cut(None, 256), crop_face(portrait.image).image)
-    moved = CropBox(portrait.box.left + 40, portrait.box.top, portrait.box.side)
-    shift = round(40 / portrait.box.side * 256)
-    a, b = portrait.cut(None, 256).astype(int)[:, shift : shift + 128], portrait.cut(moved, 256).astype(int)[:, :128]
-    assert np.abs(a - b).mean() < 12 < np.abs(portrait.cut(None, 256).astype(int)[:, :128] - b).mean()
+    still = CropBox(portrait.box.left, portrait.box.top, 0.8 * portrait.box.side)
+    moved = replace(still, left=still.left + 40)
+    shift = round(40 / still.side * 256)
+    a, b = portrait.cut(still, 256).astype(int)[:, shift : shift + 128], portrait.cut(moved, 256).astype(int)[:, :128]
+    assert np.abs(a - b).mean() < 12 < np.abs(portrait.cut(still, 256).astype(int)[:, :128] - b).mean()
+
+
+def test_a_crop_stays_in_the_picture_or_as_far_beyond_it_as_the_automatic_one(tmp_path: Path) -> None:
+    photo, tight = open_portrait(PHOTO, LIMITS), open_portrait(PORTRAIT, LIMITS)  # 340 and 512 pixels a side
+    assert photo.fitted(CropBox(10, 20, 100)) == CropBox(10, 20, 100)
+    assert photo.fitted(CropBox(300, -50, 100)) == CropBox(240, 0, 100)
+    assert photo.fitted(CropBox(-30, 0, 400)) == CropBox(0, 0, 340)
+    assert tight.box.top < 0 and tight.fitted(tight.box) == tight.box
+    np.testing.assert_allclose(
+        astuple(tight.fitted(replace(tight.box, top=tight.box.top - 40))), astuple(tight.box), atol=1e-6
+    )
+    np.testing.assert_array_equal(photo.cut(CropBox(300, -50, 100), 64), photo.cut(CropBox(240, 0, 100), 64))
+    for outside in (CropBox(340, 0, 50), CropBox(0, -60, 50), CropBox(1e9, 1e9, 50)):
+        with pytest.raises(UploadError, match="outside the picture, which has 340 x 340 pixels"):
+            photo.cut(outside, 64)
+    with pytest.raises(UploadError, match="too small"):
+        photo.cut(CropBox(10, 10, 3), 64)
+    Image.open(PHOTO).resize((2500, 2500)).crop((0, 0, 2500, 1900)).save(tmp_path / "large.jpg", exif=_on_its_side())
+    large = open_portrait(tmp_path / "large.jpg", LIMITS)
+    assert large.scale == 2048 / 2500 and large.file_size == pytest.approx((1900, 2500), abs=1)
+
+
+def _on_its_side() -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = 6  # orientation: to be turned by a quarter
+    return tags
+
+
+def test_of_several_faces_one_is_chosen(sessions: Sessions, tmp_path: Path) -> None:
+    scene = Image.new("RGB", (1100, 520), "grey")
+    photo = Image.open(PHOTO).convert("RGB")
+    scene.paste(photo, (20, 100))
+    scene.paste(photo.resize((480, 480)), (500, 20))
+    scene.save(tmp_path / "two.png")
+    session = sessions.get("tab")
+    two = sessions.set_portrait(session, tmp_path / "two.png")
+    assert two.number == 2 and len(two.faces) == 2 and two.faces[0][2] < two.faces[1][0] and two.face == two.faces[1]
+    left = sessions.choose_face(session, 1)
+    assert session.portrait is left and left.face == two.faces[0] and left.box != two.box and two.number == 2
+    np.testing.assert_array_equal(left.cut(None, 64), crop_face(left.image, 64, face="left").image)
+    for choice, number in (("left", 1), ("right", 2), ("2", 2)):
+        assert sessions.set_portrait(session, tmp_path / "two.png", choice).number == number
+    with pytest.raises(UploadError, match="shows 2 faces, not 3"):
+        sessions.set_portrait(session, tmp_path / "two.png", "3")
+    with pytest.raises(UploadError, match="choose a portrait"):
+        sessions.choose_face(session, 1)
+    sessions.set_portrait(session, PHOTO)
+    with pytest.raises(UploadError, match="no face number 2"):
+        sessions.choose_face(session, 2)
 
 
 def test_faces_are_found_by_several_threads_at_once() -> None:
@@ -176,12 +226,23 @@ def test_faces_are_found_by_several_threads_at_once() -> None:
     assert all(face == alone[path] for path, face in together)
 
 
-def test_without_a_face_the_middle_is_taken(tmp_path: Path) -> None:
+def test_without_a_face_the_middle_is_offered(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     portrait = open_portrait(tmp_path / "noise.png", LIMITS)
     assert portrait.face is None and portrait.box == CropBox(0, 50, 200)
     np.testing.assert_array_equal(portrait.cut(None, 64), crop_face(noise, 64, mode="center").image)
+
+
+def test_without_a_face_nothing_speaks_until_a_crop_says_where_it_is(sessions: Sessions, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "grey.png")
+    session = sessions.get("tab")
+    sessions.set_portrait(session, tmp_path / "grey.png")
+    sessions.set_voice(session, write_voice(tmp_path / "voice.wav", 0.2))
+    with pytest.raises(UploadError, match="No face was found"):
+        sessions.start_take(session, controls=Controls(), seed=0)
+    take = sessions.start_take(session, controls=Controls(), seed=0, crop=CropBox(40, 20, 160), pace="free")
+    assert take.wait(60) and take.state == "finished"
 
 
 def test_a_voice_is_what_the_command_line_hears() -> None:

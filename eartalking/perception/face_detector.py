@@ -30,12 +30,19 @@ class FaceChoiceError(ValueError):
 
 @dataclass(frozen=True)
 class ChosenFace:
-    """`box` from brows to chin; the face's `number`, counted from the left from 1, among the `count` upright faces of
-    the picture."""
+    """One of a picture's upright faces: the `number`th, from 1, of `boxes` (brows to chin, pixels), which stand from
+    left to right."""
 
-    box: Box
+    boxes: tuple[Box, ...]
     number: int
-    count: int
+
+    @property
+    def box(self) -> Box:
+        return self.boxes[self.number - 1]
+
+    @property
+    def count(self) -> int:
+        return len(self.boxes)
 
 
 def crop_face(image: np.ndarray, size: int = 256, mode: str = "auto", face: str = "largest") -> FaceCrop:
@@ -70,8 +77,9 @@ def chosen_face(image: np.ndarray, choice: str = "largest") -> ChosenFace:
         face = choose_face(upright, choice)
     except ValueError as error:
         raise FaceChoiceError(str(error)) from None
-    number = next(number for number, other in enumerate(from_left(upright), 1) if other is face)
-    return ChosenFace(face_box(face), number, len(upright))
+    across = from_left(upright)
+    number = next(number for number, other in enumerate(across, 1) if other is face)
+    return ChosenFace(tuple(map(face_box, across)), number)
 
 
 def find_face(image: np.ndarray) -> Box | None:
