@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from demo.about import build_about_tab
-from demo.api import LARGEST_SEED, add_api
+from demo.api import add_api
+from demo.api_schema import LARGEST_SEED
 from demo.channel import BusyError
 from demo.compare import build_compare_tab
 from demo.examples import EXAMPLES, PORTRAITS, VOICES, example_cards

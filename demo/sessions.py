@@ -7,7 +7,7 @@ import functools
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,7 @@ from eartalking.controls import Controls
 
 T = TypeVar("T")
 _SWEEP_SECONDS = 30.0
+_LONGEST_HOLD_SECONDS = 90.0
 
 
 @dataclass
@@ -39,6 +40,7 @@ class UserSession:
     started: int = 0
     uploads: set[Path] = field(default_factory=set)
     seen: float = field(default_factory=monotonic)
+    holds: int = 0  # how many callers still need its files
 
     @property
     def running(self) -> LiveTake | None:
@@ -53,6 +55,7 @@ class Sessions:
         self.root = Path(tempfile.mkdtemp(prefix="eartalking-demo-"))
         self._sessions: dict[str, UserSession] = {}
         self._lock = threading.Lock()
+        self._let_go = threading.Condition(self._lock)
         self._closed = threading.Event()
         self._portraits: dict[Path, Portrait] = {}
         self._voices: dict[Path, Voice] = {}
@@ -79,6 +82,22 @@ class Sessions:
                         session.seen = monotonic()
                         return take
         return None
+
+    @contextlib.contextmanager
+    def held(self, token: str) -> Iterator[LiveTake | None]:
+        """The take with this token, as `find_take`; until the block ends, its visitor's files are not deleted."""
+        take = self.find_take(token)
+        with self._lock:
+            session = next((one for one in self._sessions.values() if take in one.takes), None)
+            if session is not None:
+                session.holds += 1
+        try:
+            yield None if session is None else take
+        finally:
+            if session is not None:
+                with self._let_go:
+                    session.holds -= 1
+                    self._let_go.notify_all()
 
     def set_portrait(self, session: UserSession, upload: Path | None, face: str = "largest") -> Portrait | None:
         """Check and keep a portrait; `face` as for `open_portrait`.
@@ -184,9 +203,11 @@ class Sessions:
         return take
 
     def close(self, key: str | None) -> None:
-        """The visitor left: stop their streams and delete all that is theirs."""
-        with self._lock:
+        """The visitor left: stop their streams and delete all that is theirs, as soon as nobody holds it."""
+        with self._let_go:
             session = self._sessions.pop(key or "anonymous", None)
+            if session is not None:
+                self._let_go.wait_for(lambda: not session.holds, _LONGEST_HOLD_SECONDS)
         if session is not None:
             self._delete(session)
 

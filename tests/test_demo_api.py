@@ -18,6 +18,7 @@ import pytest
 from demo_app import LIMITS, PHOTO, served, tiny_engine, write_voice
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 from demo.sessions import Sessions
 from eartalking import Controls
@@ -26,7 +27,7 @@ from eartalking.io.video_writer import VideoWriter
 
 TRACKS = {"yaw": [[0.0, -5], [0.6, 12]], "emotion": [[0.2, ["happy", 0.5]]], "blink": [[0.1, 1], [0.3, None]]}
 CONTROLS = {"fps": 25, "tracks": TRACKS}
-ENDPOINTS = {"/generate", "/stream", "/steer", "/status", "/stop", "/leaderboard"}
+ENDPOINTS = {"/generate", "/stream", "/begin", "/steer", "/status", "/stop", "/leaderboard"}
 
 
 @pytest.fixture(scope="module")
@@ -99,16 +100,53 @@ def test_stream_is_steered_watched_and_finished(client: Client, tmp_path: Path) 
         assert container.streams.video[0].frames == 250
 
 
-def test_stop_ends_a_stream_and_gives_its_log(client: Client, tmp_path: Path) -> None:
+def test_stop_ends_a_stream_and_gives_its_log_and_what_was_made(client: Client, tmp_path: Path) -> None:
     voice = write_voice(tmp_path / "long.wav", 15.0)
     controls = {"tracks": {"roll": [[0, 3]]}}
     job = client.submit(handle_file(str(PHOTO)), handle_file(str(voice)), controls, 0, False, True, api_name="/stream")
     _until(lambda: bool(job.outputs()))
-    stopped = client.predict(job.outputs()[0][0]["take"], api_name="/stop")
+    _until(lambda: job.outputs()[-1][0]["frames"] > 0)
+    stopped, kept = client.predict(job.outputs()[0][0]["take"], api_name="/stop")
     assert stopped["state"] == "stopped" and stopped["frames"] < 375
     assert stopped["controls"]["tracks"]["roll"][0] == [0.0, 3.0]
     status, video = job.result(timeout=30)
-    assert status["state"] == "stopped" and video is None
+    assert status["state"] == "stopped"
+    for path in (kept, video):
+        with av.open(path) as container:
+            assert container.streams.video[0].frames == stopped["frames"]
+
+
+def test_a_started_stream_stays_until_its_video_is_fetched_or_nobody_asks(
+    client: Client, page: tuple[str, Sessions], voice: Path
+) -> None:
+    begun = client.predict(handle_file(str(PHOTO)), handle_file(str(voice)), {}, 0, False, True, api_name="/begin")
+    _until(lambda: client.predict(begun["take"], api_name="/status")["state"] == "finished")
+    for _ in range(2):  # as often as one likes
+        status, video = client.predict(begun["take"], api_name="/stop")
+        with av.open(video) as container:
+            assert status["state"] == "finished" and container.streams.video[0].frames == 25
+    (session,) = (session for key, session in page[1]._sessions.items() if key.startswith("api-"))
+    session.seen -= LIMITS.idle_seconds + 1
+    page[1].sweep()
+    with pytest.raises(AppError, match="no such take"):
+        client.predict(begun["take"], api_name="/stop")
+
+
+def test_without_a_face_a_crop_is_asked_for_and_taken(client: Client, voice: Path, tmp_path: Path) -> None:
+    photo = Image.open(PHOTO)
+    grey = Image.new("RGB", (photo.width, photo.height), "grey")
+    grey.save(tmp_path / "grey.png")
+    arguments = (handle_file(str(tmp_path / "grey.png")), handle_file(str(voice)), {}, 0, False, True)
+    with pytest.raises(AppError, match="No face was found in this picture: pass crop .* which has 340 x 340, chin"):
+        client.predict(*arguments, api_name="/generate")
+    box = {"left": 20, "top": 10, "side": 300}
+    about = client.predict(*arguments, crop=box, api_name="/generate")[2]
+    # A corner beyond the picture is moved inside.
+    moved = client.predict(*arguments, crop=box | {"left": 40, "top": 40}, api_name="/generate")[2]
+    outside = client.predict(*arguments, crop=box | {"left": 90, "top": 99}, api_name="/generate")[2]
+    assert about["frames"] == 25 and moved["fingerprint"] == outside["fingerprint"]
+    with pytest.raises(AppError, match="outside"):
+        client.predict(*arguments, crop=box | {"left": 340}, api_name="/generate")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +159,9 @@ def test_stop_ends_a_stream_and_gives_its_log(client: Client, tmp_path: Path) ->
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
         ({"seed": 10**20}, "seed"),
+        ({"face": "2"}, "shows 1 face, not 2"),
+        ({"face": "middle"}, "the face must be largest, left, right"),
+        ({"crop": {"left": 1}}, "pass crop as"),
     ],
 )
 def test_bad_requests_say_why_and_leave_nothing(
@@ -129,7 +170,8 @@ def test_bad_requests_say_why_and_leave_nothing(
     portrait = None if "portrait" in change else handle_file(str(voice if "swap" in change else PHOTO))
     with pytest.raises(AppError, match=words):
         arguments = (change.get("controls", {}), change.get("seed", 0), False, change.get("consent", True))
-        client.predict(portrait, handle_file(str(voice)), *arguments, api_name="/generate")
+        more = {key: change[key] for key in ("face", "crop") if key in change}
+        client.predict(portrait, handle_file(str(voice)), *arguments, **more, api_name="/generate")
     _until(lambda: not [key for key in page[1]._sessions if key.startswith("api-")])
 
 
@@ -148,7 +190,7 @@ def test_endpoints_are_documented_and_nothing_else_is_public(client: Client) -> 
     described = client.view_api(return_format="dict")["named_endpoints"]
     assert set(described) == ENDPOINTS
     names = [parameter["parameter_name"] for parameter in described["/generate"]["parameters"]]
-    assert names == ["portrait", "voice", "controls", "seed", "badge", "consent"]
+    assert names == ["portrait", "voice", "controls", "seed", "badge", "consent", "face", "crop"]
 
 
 def test_every_endpoint_is_an_mcp_tool(page: tuple[str, Sessions]) -> None:
