@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from demo.conversation import LARGEST_MESSAGE
 from demo.engine import Engine, load_engine
 from demo.examples import ROOT
 from demo.page import build_page
@@ -52,6 +53,7 @@ def launch(page: gr.Blocks, sessions: Sessions, **kwargs: Any) -> tuple[Any, str
     )
     # Frames are JPEG: compressing them once more would cost more time than encoding them did.
     page.server.config.ws_per_message_deflate = False
+    page.server.config.ws_max_size = 4 * LARGEST_MESSAGE  # bytes; a larger message never gets as far as to be refused
     if block:
         page.block_thread()
     return served
