@@ -109,10 +109,10 @@ class Conversation:
         """Do what one message asks, or say why not."""
         number: Any = None
         try:
-            message = _read(text)
+            message = read_message(text)
             number = _short(message.get("id"))
             if message["type"] == "set":
-                self._tracks |= _values(message["tracks"])
+                self._tracks |= track_values(message["tracks"])
                 self._ids.append(number)
                 self._asked.set()
             else:
@@ -128,7 +128,7 @@ class Conversation:
             self._answer("refused", id=number, message=why)
 
 
-def _read(text: str | None) -> dict[str, Any]:
+def read_message(text: str | None) -> dict[str, Any]:
     """Raises ValueError, RecursionError: it is no message."""
     if text is None:
         raise ValueError("Messages are JSON text, not bytes.")
@@ -140,7 +140,7 @@ def _read(text: str | None) -> dict[str, Any]:
     return message
 
 
-def _values(tracks: Any) -> dict[str, Any]:
+def track_values(tracks: Any) -> dict[str, Any]:
     """Tracks as `LiveTake.set` takes them. Raises ValueError, TypeError: they are none."""
     if not isinstance(tracks, dict):
         raise ValueError("tracks must be an object of track names and values")

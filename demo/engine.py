@@ -88,6 +88,12 @@ class Engine:
         self.frames: Callable[[int, Job], Iterator[Made]] = _on_gpu(self._frames)
 
     @property
+    def talks(self) -> bool:
+        """Whether visitors may talk live. On ZeroGPU they may not: the model runs in another process, seconds at a
+        time."""
+        return not _HAS_SPACES
+
+    @property
     def image_size(self) -> int:
         """Pixels a side of portrait crops and frames."""
         return self.model.config.autoencoder.image_size
@@ -95,16 +101,17 @@ class Engine:
     def prepare(self, portrait: np.ndarray) -> None:
         """Encode a crop (size, size, 3) uint8 ahead of its first stream, where that can be done (not on ZeroGPU)."""
         if not _HAS_SPACES:
-            computed(self._session, portrait).result()
+            computed(self.start, portrait).result()
 
     def warm_up(self) -> None:
         """The first frames of a process pay for choosing kernels; better now than at the first visitor's click."""
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
         silence = np.zeros(4 * SAMPLES_PER_FRAME, np.float32)
-        computed(lambda: list(self._session(grey).push(silence))).result()
+        computed(lambda: list(self.start(grey).push(silence))).result()
 
-    def _session(self, portrait: np.ndarray) -> StreamSession:
-        """A stream at its start. Encoding a portrait takes longer than a frame, so the last few are kept."""
+    def start(self, portrait: np.ndarray) -> StreamSession:
+        """A stream at its start, of a crop (size, size, 3) uint8. Encoding a portrait takes longer than a frame, so the
+        last few are kept."""
         from eartalking import StreamSession
 
         key = hashlib.sha256(portrait.tobytes()).digest()
@@ -125,7 +132,7 @@ class Engine:
         no time.
         """
         slot = self.slots.slots[slot_number]
-        session = computed(self._session, job.portrait).result()
+        session = computed(self.start, job.portrait).result()
         session.seed = job.seed
         frames = _stream(session, job.waveform, SteeredControls(slot))
         index, coming = 0, None

@@ -15,6 +15,7 @@ from demo.channel import BusyError
 from demo.compare import build_compare_tab
 from demo.examples import EXAMPLES, PORTRAITS, VOICES, example_cards
 from demo.leaderboard import build_leaderboard_tab
+from demo.live_tab import build_live_tab
 from demo.portrait import PortraitInput, chosen, portrait_crop, shown
 from demo.sessions import Sessions, UserSession
 from demo.settings import LEADERBOARD
@@ -47,7 +48,9 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         gr.HTML(value=None, html_template=_HEADER, js_on_load=_SWITCH_THEME, apply_default_css=False)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create", id="create"):
-                _build_create(sessions)
+                crop = _build_create(sessions)
+            with gr.Tab("Live", id="live"):
+                build_live_tab(sessions, crop)
             with gr.Tab("Compare", id="compare"):
                 build_compare_tab(_finished_takes(sessions))
             with gr.Tab("Leaderboard", id="leaderboard"):
@@ -156,7 +159,8 @@ class _CreateHandlers:
         return str(example.portrait), str(example.voice), "", shown(session.portrait), timeline_value, ticket, _clear()
 
 
-def _build_create(sessions: Sessions) -> None:
+def _build_create(sessions: Sessions) -> gr.HTML:
+    """The tab; returns the crop of the portrait."""
     with gr.Row(elem_id="create"):
         with gr.Column(scale=3, min_width=290, elem_id="inputs"):
             cards = example_cards()
@@ -211,6 +215,7 @@ def _build_create(sessions: Sessions) -> None:
         queue=False,
         **private,
     )
+    return crop
 
 
 def _require_consent(session: UserSession, agreed: bool) -> None:

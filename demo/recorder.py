@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from eartalking.io.sound import SpokenSound
 from eartalking.io.video_writer import VideoWriter
 
 BACKLOG = (
@@ -42,7 +43,7 @@ class Recorder:
     where the model waits for the viewer.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], audio: Path) -> None:
+    def __init__(self, path: Path, size: tuple[int, int], audio: Path | SpokenSound) -> None:
         self.path, self._size, self._audio = path, size, audio
         self.num_frames = 0
         self.written = 0
@@ -65,8 +66,8 @@ class Recorder:
         """No more frames; `wait` until the file is there. If `early`, its sound ends with its last frame."""
         self._frames.put(_EARLY if early else _WHOLE)
 
-    def wait(self, seconds: float) -> bool:
-        """After `finish`: whether the file is complete, waiting at most so long.
+    def wait(self, seconds: float | None) -> bool:
+        """After `finish`: whether the file is complete, waiting at most so long (None: as long as it takes).
 
         Raises:
             InputError: as `add`.

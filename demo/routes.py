@@ -23,6 +23,7 @@ from demo.conversation import Conversation
 from demo.live import FINISHED, FREE
 from demo.sessions import Sessions
 from demo.settings import STREAM_PATH
+from demo.talk_socket import hold_talk
 
 
 def live_routes(sessions: Sessions) -> list[BaseRoute]:
@@ -37,6 +38,21 @@ def live_routes(sessions: Sessions) -> list[BaseRoute]:
             return
         await socket.accept()
         await Conversation(socket, take).hold()
+
+    async def talk(socket: WebSocket) -> None:
+        found = sessions.find_talk(socket.path_params["token"])
+        if found is None or found.attached:
+            await socket.close(code=4404)
+            return
+        await socket.accept()
+        await hold_talk(socket, found)
+
+    async def recording(request: Request) -> Response:
+        found, number = sessions.find_talk(request.path_params["token"]), request.path_params["number"]
+        path = None if found is None else found.recording(number)
+        if path is None:
+            return PlainTextResponse("There is no such recording (any more).", status_code=404)
+        return FileResponse(path, media_type="video/mp4", filename=path.name, content_disposition_type="inline")
 
     async def video(request: Request) -> Response:
         take = sessions.find_take(request.path_params["token"])
@@ -55,6 +71,8 @@ def live_routes(sessions: Sessions) -> list[BaseRoute]:
 
     return [
         WebSocketRoute(f"/{STREAM_PATH}/{{token}}/stream", stream),
+        WebSocketRoute(f"/{STREAM_PATH}/{{token}}/talk", talk),
+        Route(f"/{STREAM_PATH}/{{token}}/recording-{{number:int}}.mp4", recording),
         Route(f"/{STREAM_PATH}/{{token}}/talking.mp4", video),
         Route(f"/{STREAM_PATH}/{{token}}/controls.{{form:str}}", _only_known_forms(controls)),
     ]

@@ -18,6 +18,8 @@ from gradio.utils import get_upload_folder
 from demo.engine import Engine, Job
 from demo.live import RUNNING, VIEWER, LiveTake
 from demo.settings import Limits
+from demo.talk import RUNNING as TALKING
+from demo.talk import Talk
 from demo.uploads import CropBox, Portrait, UploadError, Voice, open_portrait, open_voice
 from eartalking.controls import Controls
 
@@ -38,9 +40,14 @@ class UserSession:
     words: str = ""  # what the voice says, where it was typed
     takes: list[LiveTake] = field(default_factory=list)
     started: int = 0
+    talk: Talk | None = None
     uploads: set[Path] = field(default_factory=set)
     seen: float = field(default_factory=monotonic)
     holds: int = 0  # how many callers still need its files
+
+    @property
+    def talking(self) -> bool:
+        return self.talk is not None and self.talk.state == TALKING
 
     @property
     def running(self) -> LiveTake | None:
@@ -82,6 +89,36 @@ class Sessions:
                         session.seen = monotonic()
                         return take
         return None
+
+    def find_talk(self, token: str) -> Talk | None:
+        """The live talk with this token, of any visitor: the token is the permission."""
+        with self._lock:
+            for session in self._sessions.values():
+                if session.talk is not None and session.talk.token == token:
+                    session.seen = monotonic()
+                    return session.talk
+        return None
+
+    def start_talk(self, session: UserSession, seed: int, crop: CropBox | None = None) -> Talk:
+        """Let the session's portrait speak with the visitor's own voice, from now on; it ends if no microphone
+        comes. What runs in this session is stopped first.
+
+        Raises:
+            UploadError: there is no portrait, or live talks are not offered here.
+            BusyError: all places are taken.
+        """
+        if not self.engine.talks:
+            raise UploadError("Live talks are not offered here: this machine computes a few seconds at a time.")
+        if session.portrait is None:
+            raise UploadError("Please choose a portrait first.")
+        for running in (session.running, session.talk):
+            if running is not None:
+                running.stop()
+                running.wait(5.0)
+        portrait = session.portrait.cut(crop, self.engine.image_size)
+        session.talk = Talk(self.engine, portrait, seed, session.folder, self.limits)
+        session.talk.start()
+        return session.talk
 
     @contextlib.contextmanager
     def held(self, token: str) -> Iterator[LiveTake | None]:
@@ -260,9 +297,10 @@ class Sessions:
                 shutil.rmtree(take.folder, ignore_errors=True)
 
     def _delete(self, session: UserSession) -> None:
-        for take in session.takes:
+        ending: list[LiveTake | Talk] = [*session.takes, *([session.talk] if session.talk else [])]
+        for take in ending:
             take.stop()
-        for take in session.takes:
+        for take in ending:
             take.wait(5.0)
         for upload in list(session.uploads):
             self._forget(session, upload)
@@ -276,5 +314,5 @@ class Sessions:
         """Close every session that has shown no sign of life for `Limits.idle_seconds`."""
         oldest = monotonic() - self.limits.idle_seconds
         for key, session in list(self._sessions.items()):
-            if session.seen < oldest and session.running is None:
+            if session.seen < oldest and session.running is None and not session.talking:
                 self.close(key)

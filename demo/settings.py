@@ -23,6 +23,7 @@ class Limits:
         portrait_pixels: largest picture that is decoded.
         lead_frames: how far generation may run ahead of what the viewer sees. It is the delay of live steering, so it
         is small.
+        recording_seconds: longest recording of a live talk.
         kept_takes: finished videos a user keeps on the server, for comparing and downloading.
         idle_seconds: after this long without any sign of life a user's files are deleted.
         client_wait_seconds: how long a paced stream waits for its viewer before it gives up.
@@ -33,6 +34,7 @@ class Limits:
     upload_bytes: int = 40 * 2**20
     portrait_pixels: int = 50_000_000
     lead_frames: int = 5
+    recording_seconds: float = 300.0
     kept_takes: int = 4
     idle_seconds: float = 1800.0
     client_wait_seconds: float = 20.0

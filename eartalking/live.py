@@ -2,7 +2,7 @@
 
 A `StreamSession` waits for its caller; a conversation does not. Here sound is given whenever it comes, from any thread,
 and frames come out as soon as they can be made. Where no sound comes, silence is heard, so the face goes on living.
-Where the machine is slower than the voice, frames are left out, and the delay stays what it is.
+Where the machine is slower than the voice, frames are left out, then sound too, and the delay stays what it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -22,14 +22,15 @@ from eartalking.stages import STAGES
 
 # Sound that is later than this is taken for silence: more than a network's usual jitter, less than a syllable.
 PATIENCE_SECONDS = 0.2
-# Sound that waits longer than this is forgotten: what comes late enough is not worth a lasting delay.
-BACKLOG_SECONDS = 1.0
+# Of sound that waits, this much is heard, the newest: what is older is late, and a face that is late stays late.
+BACKLOG_SECONDS = 0.24
 
 
 @dataclass(frozen=True)
 class LiveFrame:
-    """A frame and the sound that belongs to it (640,), float at 16 kHz; `delay` in seconds, from when the last of that
-    sound came until the frame was made, the look-ahead of two frames included."""
+    """A frame and the sound (samples,), float at 16 kHz, that belongs to it and to what was left out before it; `delay`
+    is the seconds from when the last of that sound came until the frame was made, the look-ahead of two frames
+    included."""
 
     frame: Frame
     sound: np.ndarray
@@ -38,8 +39,11 @@ class LiveFrame:
 
 @dataclass(frozen=True)
 class _Unit:
+    """A frame's worth of sound, when it came, and the sound before it that was left out."""
+
     sound: np.ndarray
     came: float
+    missed: tuple[np.ndarray, ...] = ()
 
 
 class LiveFace:
@@ -50,7 +54,7 @@ class LiveFace:
         self._session = session
         self._lookahead = session.lookahead_samples // SAMPLES_PER_FRAME
         self._rest = np.zeros(0, np.float32)  # sound that is not a whole frame yet
-        self._waiting: deque[_Unit] = deque(maxlen=round(BACKLOG_SECONDS * FPS))
+        self._waiting: deque[_Unit] = deque()
         self._came = threading.Condition()
         self._silent_from = perf_counter()  # when silence is heard unless sound comes
         self._interrupted = self._closed = False
@@ -58,7 +62,7 @@ class LiveFace:
         self._next = 0
 
     def hear(self, waveform: np.ndarray) -> None:
-        """Float mono 16 kHz sound (samples,) that has just come. Of more than a second, the end is taken.
+        """Float mono 16 kHz sound (samples,) that has just come. Of more than `BACKLOG_SECONDS`, the end counts.
 
         Raises:
             ValueError: not one-dimensional, or not finite.
@@ -72,6 +76,12 @@ class LiveFace:
             whole = len(sound) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
             self._waiting.extend(_Unit(unit, now) for unit in sound[:whole].reshape(-1, SAMPLES_PER_FRAME))
             self._rest = sound[whole:]
+            missed: list[np.ndarray] = []
+            while len(self._waiting) > round(BACKLOG_SECONDS * FPS):
+                late = self._waiting.popleft()
+                missed += [*late.missed, late.sound]
+            if missed:
+                self._waiting[0] = replace(self._waiting[0], missed=(*missed, *self._waiting[0].missed))
             self._came.notify()
 
     def set(self, **tracks: Any) -> None:
@@ -101,11 +111,10 @@ class LiveFace:
             self._heard.extend(units)
             waveform = np.concatenate([unit.sound for unit in units])
             for frame in self._session.push(waveform, show=self._wanted(len(units))):
-                while self._next < frame.index:  # frames that were left out
-                    self._heard.popleft()
-                    self._next += 1
-                unit = self._heard[0]
-                yield LiveFrame(frame, unit.sound, perf_counter() - unit.came)
+                past = [self._heard.popleft() for _ in range(frame.index + 1 - self._next)]
+                self._next = frame.index + 1
+                sound = np.concatenate([piece for unit in past for piece in (*unit.missed, unit.sound)])
+                yield LiveFrame(frame, sound, perf_counter() - past[-1].came)
                 if self._closed or self._interrupted:
                     break
             if self._interrupted:

@@ -98,7 +98,8 @@ ALLOWED = {
     "benchmarks.methods.train_motion_ar": {"benchmarks", "eval", "eartalking"},
     "demo": {"demo", "benchmarks.leaderboard", "eartalking"}
     | {
-        f"eartalking.{name}" for name in ("config", "controls", "errors", "io", "perception", "session", "synth.voices")
+        f"eartalking.{name}"
+        for name in ("config", "controls", "errors", "io", "live", "perception", "session", "synth.voices")
     },
     "app": {"demo"},
 }

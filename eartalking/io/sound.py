@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import queue
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -161,6 +162,51 @@ class Soundtrack:
             frame.pts, frame.time_base = self._position, Fraction(1, SOUNDTRACK_RATE)
             self._position += frame.samples
             yield frame
+
+
+class SpokenSound:
+    """Sound that is still being spoken, as a `Soundtrack`. `add` and `frames` may be called from two threads."""
+
+    layout = "mono"
+
+    def __init__(self, rate: int) -> None:
+        self._resampler = Resampler(rate, SOUNDTRACK_RATE)
+        self._spoken: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self._position = 0  # samples handed out
+
+    def add(self, waveform: np.ndarray) -> None:
+        """What has been said since: (samples,) float32, at the rate."""
+        self._spoken.put(waveform)
+
+    def frames(self, until: float) -> Iterator[av.AudioFrame]:
+        """All that was added and not handed out yet: it is never more than is seen."""
+        while not self._spoken.empty():
+            waveform = self._resampler(self._spoken.get())
+            if len(waveform):
+                frame = _mono_frame(waveform, SOUNDTRACK_RATE)
+                frame.pts, frame.time_base = self._position, Fraction(1, SOUNDTRACK_RATE)
+                self._position += frame.samples
+                yield frame
+
+
+class Resampler:
+    """A stream of mono sound at `source_rate`, brought to `rate`; what it holds back is less than 2 ms."""
+
+    def __init__(self, source_rate: int, rate: int) -> None:
+        self._source_rate = source_rate
+        self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """The next piece (samples,) float32 -> what can be said of it, (samples,) float32."""
+        frame = _mono_frame(waveform, self._source_rate)
+        pieces = [piece.to_ndarray()[0] for piece in self._resampler.resample(frame)]
+        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+
+def _mono_frame(waveform: np.ndarray, rate: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format="fltp", layout="mono")
+    frame.sample_rate = rate
+    return frame
 
 
 def _resample(frames: Iterable[av.AudioFrame], layout: str, rate: int) -> Iterator[av.AudioFrame]:
