@@ -89,7 +89,8 @@ class Endpoints:
         with self._visit(_Wish(portrait, voice, controls, seed, badge, consent, face, crop), FREE) as take:
             take.wait()
             _raise_if_failed(take)
-            yield str(take.video), take.log_document(), take.stats() | {"fingerprint": take.fingerprint}
+            about = take.stats() | {"fingerprint": take.fingerprint} | _note(take)
+            yield str(take.video), take.log_document(), about
 
     @told_whole
     def stream(
@@ -358,4 +359,9 @@ def _status(take: LiveTake) -> dict[str, Any]:
         "websocket": f"{take.url}/stream",
         "applied": in_force,
         **take.stats(),
+        **_note(take),
     }
+
+
+def _note(take: LiveTake) -> dict[str, str]:
+    return {"note": take.voice.note} if take.voice.note else {}

@@ -16,6 +16,7 @@ from demo.sessions import Sessions
 from demo.settings import Limits
 from demo.stage import player_script
 from demo.theme import build_theme, frame_style, style_sheet
+from demo.voice import voice_script
 
 # How often Gradio looks for work. Its own 1 ms takes the interpreter's lock from the model 1000 times a second.
 _QUEUE_SECONDS = 0.02
@@ -41,8 +42,8 @@ def launch(page: gr.Blocks, sessions: Sessions, **kwargs: Any) -> tuple[Any, str
         app_kwargs={"routes": live_routes(sessions), "exception_handlers": gone_file_handlers()},
         theme=build_theme(),
         css=style_sheet(),
-        head=frame_style() + player_script(),
-        max_file_size=sessions.limits.upload_bytes,
+        head=frame_style() + player_script() + voice_script(),
+        max_file_size=max(sessions.limits.upload_bytes, sessions.limits.voice_bytes),
         mcp_server=True,
         ssr_mode=False,  # its Node process would stand between the browser and the live stream
         footer_links=["api", "gradio", "settings"],

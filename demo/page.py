@@ -99,7 +99,7 @@ class _CreateHandlers:
         if not heard:
             return gr.skip(), gr.skip(), gr.skip(), _clear()
         session.words = ""
-        return gr.skip(), "", _voice_on_timeline(session), _clear()
+        return gr.skip(), "", _voice_on_timeline(session), _note(heard.note)
 
     def type_voice(self, words: str, request: gr.Request) -> tuple[Any, Any, Any]:
         session = self._sessions.get(request.session_hash)
@@ -239,5 +239,9 @@ def _bad(error: Exception) -> dict[str, str]:
     return {"text": str(error).replace("`", "'").replace("${", "$ {").replace("\\", "/"), "mood": "bad"}
 
 
+def _note(text: str) -> dict[str, str]:
+    return {"text": text, "mood": ""}
+
+
 def _clear() -> dict[str, str]:
-    return {"text": "", "mood": ""}
+    return _note("")

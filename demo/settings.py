@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 PREVIEW_RATE = (
@@ -18,8 +19,12 @@ class Limits:
 
     Attributes:
         takes: streams that may run at the same time in the whole process.
-        voice_seconds: longest voice that is taken.
-        upload_bytes: largest file that is taken.
+        voice_seconds: how much of a voice is used; of a longer one the beginning. ZeroGPU lends its device for two
+            minutes. Elsewhere a second costs 0.65 MB while it is read, one voice at a time, and a recorded timeline of
+            five minutes still fits into one message.
+        upload_bytes: largest picture or control file that is taken.
+        voice_bytes: largest recording or video with a voice that is taken.
+        visitors: sessions that are kept; one more, and the one that was idle for the longest goes.
         portrait_pixels: largest picture that is decoded.
         lead_frames: how far generation may run ahead of what the viewer sees. It is the delay of live steering, so it
         is small.
@@ -30,11 +35,13 @@ class Limits:
     """
 
     takes: int = 2
-    voice_seconds: float = 120.0
+    voice_seconds: float = 120.0 if find_spec("spaces") else 300.0
     upload_bytes: int = 40 * 2**20
+    voice_bytes: int = 200 * 2**20
     portrait_pixels: int = 50_000_000
     lead_frames: int = 5
     recording_seconds: float = 300.0
     kept_takes: int = 4
+    visitors: int = 64
     idle_seconds: float = 1800.0
     client_wait_seconds: float = 20.0

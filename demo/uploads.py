@@ -29,13 +29,15 @@ from eartalking.io.portrait import (
     crop_around,
     load_portrait,
 )
-from eartalking.io.sound import read_audio, seconds_of_sound
+from eartalking.io.sound import read_audio, seconds_of_sound, write_beginning
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face, crop_face
 
 _PEAKS_PER_SECOND = 50
 _SILENT = 1e-3  # of full scale; below it there is nothing that could move a mouth
 _PREVIEW_SAMPLES = PREVIEW_RATE // FPS
 _DETECTING = threading.Lock()  # the detector keeps its work in itself: two threads at once would get wrong boxes
+_DECODING = threading.Lock()  # reading a voice takes five times the memory that it keeps: one at a time
+_TOLERANCE_SECONDS = 0.5  # a voice may be longer by this; the padding of some formats counts as sound
 _SMALL = 16  # pixels; where only the box of a crop is wanted
 
 
@@ -150,12 +152,14 @@ class Voice:
         waveform: (samples,) float32 mono 16 kHz, what the model hears.
         preview: (samples,) int16 mono at PREVIEW_RATE, what the browser plays.
         peaks: loudness 0..1, 50 a second, for drawing.
+        note: a sentence for the user where only the beginning is used, else "".
     """
 
     path: Path
     waveform: np.ndarray
     preview: np.ndarray
     peaks: list[float]
+    note: str = ""
 
     @property
     def seconds(self) -> float:
@@ -204,23 +208,52 @@ def open_portrait(path: Path, limits: Limits, face: str = "largest") -> Portrait
 
 
 def open_voice(path: Path, limits: Limits) -> Voice:
-    """Decode a voice.
+    """Decode the sound of a recording or a video. Of one that is too long the beginning is used: it is written beside
+    the file, which is deleted.
 
     Raises:
-        UploadError: too large, too long, silent, or not sound that can be read.
+        UploadError: silent, or not sound that can be read.
     """
     _check_not_empty(path, "recording")
+    note = ""
     try:
-        seconds = seconds_of_sound(path, limits.voice_seconds)
-        if seconds > limits.voice_seconds + 0.5:
-            raise UploadError(f"This recording is longer than {limits.voice_seconds:.0f} seconds. Please trim it.")
-        waveform = read_audio(path)
-        preview = read_audio(path, PREVIEW_RATE)
+        with _DECODING:
+            seconds = seconds_of_sound(path)
+            if seconds > limits.voice_seconds + _TOLERANCE_SECONDS:
+                path, note = _beginning(path, limits.voice_seconds), _cut_note(seconds, limits.voice_seconds)
+            waveform = read_audio(path)
+            preview = np.rint(read_audio(path, PREVIEW_RATE) * 32767).astype(np.int16)
     except InputError as error:
         raise UploadError(f"This recording cannot be used: {error.cause}.") from None
     if np.abs(waveform).max() < _SILENT:
         raise UploadError("This recording is silent. Please check the microphone or choose another file.")
-    return Voice(path, waveform, np.rint(preview * 32767).astype(np.int16), _peaks(waveform))
+    return Voice(path, _on_disk(waveform), _on_disk(preview), _peaks(waveform), note)
+
+
+def _beginning(path: Path, seconds: float) -> Path:
+    """The file that takes the place of one that is too long. Raises InputError: it has no sound that can be read."""
+    beginning = path.with_name(f"{path.stem}.beginning.flac")
+    write_beginning(path, beginning, seconds)
+    path.unlink()
+    return beginning
+
+
+def _cut_note(seconds: float, used: float) -> str:
+    return f"This recording is {_minutes(seconds)} long: its first {_minutes(used)} are used. Trim it to choose others."
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d} minutes" if whole >= 60 else f"{whole} seconds"
+
+
+def _on_disk(values: np.ndarray) -> np.ndarray:
+    """The same numbers in a file without a name, which goes with them: the system may drop them from memory whenever it
+    needs room, and a visitor's voices take 160 kB a second."""
+    with tempfile.TemporaryFile() as file:
+        values.tofile(file)
+        file.flush()
+        return np.asarray(np.memmap(file, values.dtype, "r+", shape=values.shape))
 
 
 def read_controls(source: Any) -> Controls:

@@ -19,6 +19,7 @@ from demo.engine import Engine
 from demo.sessions import Sessions
 from demo.settings import Limits
 from eartalking.config import FPS
+from eartalking.io.video_writer import VideoWriter
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PHOTO, PORTRAIT, SPEECH = EXAMPLES / "photo.jpg", EXAMPLES / "portrait.png", EXAMPLES / "speech.wav"
@@ -29,7 +30,7 @@ FLAGS = (
     "--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
 ).split()
 SLOW = 60_000  # ms a page may take; the machine that runs the tests may have other things to do
-LIMITS = Limits(takes=2, voice_seconds=20, upload_bytes=4 * 2**20, portrait_pixels=5_000_000)
+LIMITS = Limits(takes=2, voice_seconds=20, upload_bytes=4 * 2**20, voice_bytes=5 * 2**20, portrait_pixels=5_000_000)
 
 
 def tiny_engine(limits: Limits = LIMITS) -> Engine:
@@ -42,6 +43,14 @@ def write_voice(path: Path, seconds: float, seed: int = 0, loudness: float = 0.2
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1), file.setsampwidth(2), file.setframerate(16000)
         file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def film(path: Path, voice: Path | None) -> Path:
+    """An mp4 of a second, with the sound of `voice`."""
+    with VideoWriter(path, (64, 64), audio=voice) as writer:
+        for _ in range(FPS):
+            writer.write(np.full((64, 64, 3), 99, np.uint8))
     return path
 
 

@@ -16,8 +16,8 @@ import av
 import numpy as np
 
 from eartalking.config import SAMPLE_RATE
-from eartalking.errors import InputError
-from eartalking.io.container import FilePath, open_media
+from eartalking.errors import InputError, os_cause
+from eartalking.io.container import FilePath, media_url, open_media
 
 MIN_SECONDS = 0.1  # below this there is nothing to say, and some codecs carry padding only
 SOUNDTRACK_RATE = 48_000
@@ -207,6 +207,29 @@ def _mono_frame(waveform: np.ndarray, rate: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform, np.float32)[None], format="fltp", layout="mono")
     frame.sample_rate = rate
     return frame
+
+
+def write_beginning(source: FilePath, target: FilePath, seconds: float) -> None:
+    """The first `seconds` of a file's sound into a new FLAC file, 48 kHz 16 bit, mono or stereo.
+
+    Raises:
+        InputError: `source` has no sound that can be read, or `target` cannot be written.
+    """
+    track = Soundtrack(source)
+    left = round(seconds * SOUNDTRACK_RATE)
+    try:
+        with av.open(media_url(target), "w", format="flac") as container:
+            stream = container.add_stream("flac", rate=SOUNDTRACK_RATE, layout=track.layout)
+            stream.format = "s16"
+            for frame in track.frames(seconds):
+                samples = frame.to_ndarray()[:, :left]
+                left -= samples.shape[1]
+                piece = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=track.layout)
+                piece.sample_rate, piece.pts, piece.time_base = SOUNDTRACK_RATE, frame.pts, frame.time_base
+                container.mux(stream.encode(piece))
+            container.mux(stream.encode(None))
+    except (OSError, av.FFmpegError) as error:
+        raise InputError(target, os_cause(error)) from None
 
 
 def _resample(frames: Iterable[av.AudioFrame], layout: str, rate: int) -> Iterator[av.AudioFrame]:
