@@ -1,5 +1,7 @@
 """The leaderboard reads any results table, and never ranks measured rows with copied ones."""
 
+import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,8 @@ from benchmarks.leaderboard.table import (
     read_table,
     suites,
 )
-from demo.leaderboard import build_leaderboard_tab, plot_table, provenance, ranking
+from demo.leaderboard import _axes, _start, build_leaderboard_tab, plot, points, provenance, ranking
+from demo.settings import LEADERBOARD
 from eartalking.errors import InputError
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -69,8 +72,8 @@ def test_copied_rows_are_never_ranked_with_measured_ones(path: Path) -> None:
     copied = ranking(rows, Choice(measured=False, metric="fid_lite0", best=SMALLEST))
     assert list(copied["method"]) == ["theirs"] and list(copied["rank"]) == [1]
     assert list(ranking(rows, Choice(True, metric="sync_c", best=LARGEST))["method"]) == ["ours", "slow", "nameless"]
-    assert list(plot_table(rows, Choice(True), "ttff_ms", "fid_lite0")["method"]) == ["slow", "ours"]
-    assert not len(plot_table(rows, Choice(False), "ttff_ms", "fid_lite0"))
+    assert [point.name for point in points(rows, Choice(True), "ttff_ms", "fid_lite0")] == ["slow", "ours"]
+    assert not points(rows, Choice(False), "ttff_ms", "fid_lite0")
 
 
 def test_only_metrics_with_values_are_offered(path: Path) -> None:
@@ -96,9 +99,74 @@ def test_direction_is_the_file_s_word_before_the_name_s(path: Path) -> None:
 def test_suites_are_never_ranked_together() -> None:
     cells = (("a", "quick", 1.0), ("b", "full", 9.0), ("c", "quick", 2.0))
     rows = [{"method": name, "suite": suite, "psnr": value} for name, suite, value in cells]
-    assert suites(rows, True) == ["quick", "full"]
+    assert list(suites(rows, True)) == ["quick", "full"]
     assert list(ranking(rows, Choice(True, "quick", "psnr", LARGEST))["method"]) == ["c", "a"]
-    assert list(plot_table(rows, Choice(True, "full"), "psnr", "psnr")["method"]) == ["b"]
+    assert [point.name for point in points(rows, Choice(True, "full"), "psnr", "psnr")] == ["b"]
+
+
+def test_the_fullest_suite_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "suites.csv"
+    path.write_text("method,suite,clips,psnr\na,quick,8,1\na,full,64,2\na,controls,16,3\n")
+    assert suites(read_table(path), True) == {"full": 64, "controls": 16, "quick": 8}
+
+
+def scored(name: str, value: float | None, low: float | None = None, high: float | None = None, **more: Any) -> dict:
+    return {"method": name, "kind": "baseline", "psnr": value, "psnr_ci_low": low, "psnr_ci_high": high} | more
+
+
+def test_ties_share_a_rank_and_references_have_none() -> None:
+    rows = [
+        scored("second", 8.0, 7.0, 8.5),
+        scored("truth", 40.0, 39.0, 41.0, kind="reference"),
+        scored("first", 9.0, 8.4, 9.5),
+        scored("last", 5.0, 4.0, 6.0),
+        scored("unmeasured", None),
+        scored("still", 1.0, kind="reference"),
+        scored("equal", 5.0),
+    ]
+    table = ranking(rows, Choice(True, metric="psnr", best=LARGEST))
+    assert list(table["method"]) == ["first", "second", "last", "equal", "truth", "still", "unmeasured"]
+    assert list(table["rank"]) == [1, 1, 3, 3, None, None, None]
+    errors = [{"method": name, "off": value} for name, value in (("a", -2.0), ("b", 1.0), ("c", 2.0))]
+    assert list(ranking(errors, Choice(True, metric="off", best=ZERO))["rank"]) == [1, 2, 2]
+    assert list(ranking(errors, Choice(True, metric="off", best=SMALLEST))["rank"]) == [1, 2, 3]
+
+
+def test_the_shipped_table_opens_on_main_results_with_names_and_intervals() -> None:
+    rows = read_table(LEADERBOARD)
+    choice = Choice(True, next(iter(suites(rows, True))), "sync_c_synthtalk", LARGEST)
+    assert choice.suite == "full"
+    table = ranking(rows, choice)
+    assert len(table.columns) <= 14 and not [column for column in table.columns if "_" in column]
+    ours = table[table["method"] == "ours"].iloc[0]
+    assert ours["rank"] == 1 and "0.206 [0.194, 0.217]" in list(ours)
+    assert {"the truth, re-encoded", "the portrait, still"} <= set(table["method"])
+    assert any(column.endswith("dB ↑") for column in table) and any(column.endswith("frames/s ↑") for column in table)
+    every = ranking(rows, choice, every=True)
+    assert len(every.columns) > len(table.columns) and "Steadiness from frame to frame ↑" in every
+    assert not [row for row in rows if row["kind"] == "ours" and row["method"] != "ours"]
+
+
+def test_points_have_names_that_do_not_cover_each_other_and_papers_have_a_plot() -> None:
+    rows = read_table(LEADERBOARD)
+    choice = Choice(True, "quick", "sync_c_synthtalk", LARGEST)
+    picture = plot(rows, choice, "ttff_ms", "sync_c_synthtalk")
+    drawn = points(rows, choice, "ttff_ms", "sync_c_synthtalk")
+    assert len(drawn) > 4 and all(f">{point.name}</text>" in picture for point in drawn)
+    names = re.findall(r"<text x='([\d.]+)' y='([\d.]+)'>", picture)
+    places = [(float(x), float(y)) for x, y in names]
+    assert len(places) == len(drawn)
+    assert all(abs(a[1] - b[1]) >= 14 or abs(a[0] - b[0]) > 60 for a, b in itertools.combinations(places, 2))
+    papers = _start(rows, False)
+    axes = _axes(rows, papers)
+    assert len(points(rows, papers, *axes)) >= 3 and "<svg" in plot(rows, papers, *axes)
+    assert "choose others" in plot(rows, papers, "ttff_ms", "fid")
+
+
+def test_names_in_the_plot_are_no_markup() -> None:
+    rows = [{"method": "<b>bold</b>", "psnr": 1.0, "fps": 2.0}]
+    assert "&lt;b&gt;bold" in plot(rows, Choice(True), "fps", "psnr")
+    assert "<b>" not in plot(rows, Choice(True), "fps", "psnr")
 
 
 def test_any_columns_will_do(tmp_path: Path) -> None:
@@ -167,6 +235,12 @@ def test_in_the_browser(page: Any, path: Path) -> None:
     assert not table.get_by_text("theirs").locator("visible=true").count()
     table.get_by_text("ours").locator("visible=true").first.click()
     detail.get_by_text("with a comma").wait_for()
+    picture = page.locator("#leaderboard-plot")
+    assert (
+        picture.locator("text", has_text="ours").is_visible() and picture.locator("text", has_text="slow").count() == 1
+    )
+    page.get_by_label("Everything").check()
+    table.get_by_text("First frame, live, ms ↓").locator("visible=true").first.wait_for()
     with page.expect_download() as download:
         page.locator("#leaderboard-download").click()
     assert Path(download.value.path()).read_text() == TABLE

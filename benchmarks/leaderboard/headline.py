@@ -1,4 +1,6 @@
-"""What people read of the leaderboard: the columns that come first, and what metrics are called in words."""
+"""What people read of the leaderboard: the columns that come first, and what metrics, methods and kinds of rows are
+called in words.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ class Title(NamedTuple):
     unit: str = ""
 
 
-_LITE0, _SYNTHTALK, _DLIB = "EfficientNet-Lite0", "SynthTalk's network", "dlib"
+_LITE0, _SYNTHTALK, _DLIB = "Lite0", "SynthTalk", "dlib"  # the embedded networks
+EMBEDDED = (
+    "A column that names Lite0 (EfficientNet-Lite0), dlib or SynthTalk (a sync network trained on it) is measured by "
+    "this network in place of the field's own: it is not comparable with published FID, FVD, CSIM or SyncNet scores."
+)
 TITLES: dict[str, Title] = {
-    "fid": Title("Fréchet distance of frames (FID)"),
-    "fid_lite0": Title(f"Fréchet distance of frames ({_LITE0})"),
-    "fvd": Title("Fréchet distance of 16 frames (FVD)"),
-    "fvd128": Title("Fréchet distance of 128 frames (FVD)"),
-    "fvd_lite0": Title(f"Fréchet distance of 16 frames ({_LITE0})"),
+    "fid": Title("Fréchet distance, frames (FID)"),
+    "fid_lite0": Title(f"Fréchet distance, frames ({_LITE0})"),
+    "fvd": Title("Fréchet distance, 16 frames (FVD)"),
+    "fvd128": Title("Fréchet distance, 128 frames (FVD)"),
+    "fvd_lite0": Title(f"Fréchet distance, 16 frames ({_LITE0})"),
     "sync_c": Title("Lip sync, confidence (SyncNet)"),
     "sync_c_synthtalk": Title(f"Lip sync, confidence ({_SYNTHTALK})"),
     "sync_d": Title("Lip sync, distance (SyncNet)"),
@@ -54,6 +60,32 @@ TITLES: dict[str, Title] = {
     "peak_mem_mb": Title("Most memory", "MB"),
     "cold_start_s": Title("Start of the program", "s"),
 }
+METHODS: dict[str, str] = {
+    "ground_truth": "the truth, re-encoded",
+    "static_portrait": "the portrait, still",
+    "shuffled_audio": "ours, with another voice",
+    "copy_previous": "the true frame before",
+    "clip_diffusion": "clip diffusion, 16-frame windows",
+    "motion_ar": "face units, autoregressive",
+    "ours_no_sink": "ours without the sink",
+    "ours_clean_history": "ours, trusting its history",
+    "ours_window_2": "ours, window of 2 frames",
+    "ours_averaged": "ours, the mean",
+    "ours_1_step": "ours, 1 step",
+    "ours_16_steps": "ours, 16 steps",
+    "trained_full": "retrained, nothing changed",
+    "trained_no_sink": "retrained without the sink",
+    "trained_clean_history": "retrained on clean history",
+    "trained_masked_ar": "retrained, masked tokens",
+}
+KINDS: dict[str, str] = {
+    "ours": "this project",
+    "reference": "reference, no place",
+    "ablation": "changed at inference",
+    "retrained": "retrained for comparison",
+    "external": "another system",
+    "paper": "from a paper",
+}
 # In the order in which they are shown. Of several networks for one question, the first that has values.
 HEADLINE: tuple[tuple[str, ...], ...] = (
     ("sync_c", "sync_c_synthtalk"),
@@ -78,3 +110,13 @@ def title(metric: str) -> str:
     """A metric in words, with its unit; a column that is not ours keeps its name."""
     name, unit = TITLES.get(metric, Title(metric))
     return f"{name}, {unit}" if unit else name
+
+
+def method_name(method: object) -> str:
+    """A method in words; one that is not ours keeps its name."""
+    return METHODS.get(str(method), str(method))
+
+
+def kind_name(kind: object) -> str:
+    """What sort of row it is, in words."""
+    return KINDS.get(str(kind), str(kind or ""))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.leaderboard.headline import method_name, title
 from benchmarks.leaderboard.rows import RANKED_BY, in_order
 from benchmarks.leaderboard.table import Row
 
@@ -20,7 +21,7 @@ CURVE_METRICS = ("sync_d_synthtalk", "sync_d")
 BETTER = {"higher": "higher is better", "lower": "lower is better", "zero": "0 is best"}
 GREY = "0.45"
 DASHES = ((0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (1, 3)))  # one for each reference
-MARKERS = {"ours": "*", "ablation": "^", "baseline": "s", "external": "D"}
+MARKERS = {"ours": "*", "ablation": "^", "retrained": "v", "baseline": "s", "external": "D"}
 
 
 def draw(
@@ -115,7 +116,11 @@ def _quality_latency(pyplot: Any, rows: list[Row], clips: Any, bin_seconds: floa
     handles = {name: handle for axis in axes[0] for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     ordered = [row["method"] for row in rows if row["method"] in handles]  # best in time with the voice first
     axes[0][-1].legend(
-        [handles[name] for name in ordered], ordered, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5)
+        [handles[name] for name in ordered],
+        list(map(method_name, ordered)),
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
     )
     figure.suptitle(
         "Quality against latency; bars: 95 % over videos; lines: references that have no latency", fontsize=10
@@ -124,7 +129,7 @@ def _quality_latency(pyplot: Any, rows: list[Row], clips: Any, bin_seconds: floa
 
 
 def _label(metric: str, direction: str) -> str:
-    return f"{metric} ({BETTER[direction]})" if direction in BETTER else metric
+    return f"{title(metric)} ({BETTER[direction]})" if direction in BETTER else title(metric)
 
 
 def _sync_offsets(
@@ -136,7 +141,7 @@ def _sync_offsets(
     figure, axis = pyplot.subplots(figsize=(8.5, 5))
     for method, curve in sorted(curves.items(), key=lambda item: item[1].min()):
         shifts = np.arange(len(curve)) - len(curve) // 2
-        axis.plot(shifts, curve, label=method, **{"linewidth": 1.3, **styles[method]})
+        axis.plot(shifts, curve, label=method_name(method), **{"linewidth": 1.3, **styles[method]})
     axis.axvline(0, color="0.8", linewidth=1, zorder=0)
     axis.set(
         xlabel="sound moved by so many frames (positive: the sound comes late)",
@@ -166,8 +171,8 @@ def _drift(
             if name == metric:
                 values = [np.nan if value is None else value for value in bins]  # a bin without a face
                 look = {"linewidth": 1.3, "marker": ".", **styles[method]}
-                axis.plot((np.arange(len(bins)) + 0.5) * bin_seconds, values, label=method, **look)
-        axis.set(xlabel="seconds", ylabel=f"{metric}, against the first {bin_seconds:g} s")
+                axis.plot((np.arange(len(bins)) + 0.5) * bin_seconds, values, label=method_name(method), **look)
+        axis.set(xlabel="seconds", ylabel=f"{title(metric)}, against the first {bin_seconds:g} s")
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     axes[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.leaderboard.headline import EMBEDDED, kind_name, method_name, title
 from benchmarks.leaderboard.method_latency import HIGHER_IS_BETTER
 from benchmarks.leaderboard.method_latency import KEYS as LATENCY_KEYS
-from benchmarks.leaderboard.table import LARGEST, MEASURED, Choice, Row, ranked, read_table
+from benchmarks.leaderboard.table import LARGEST, MEASURED, Choice, Row, cell, heading, ranked, read_table
 from eartalking.errors import InputError, os_cause
 from eval.suite import NAMES
 
@@ -62,7 +63,6 @@ SHOWN = (
     "blink_f1",
 )
 SHOWN_LATENCY = ("ttff_ms", "ttff_compute_ms", "sound_needed_ms", "fps", "frame_ms_p95", "peak_mem_mb", "cold_start_s")
-ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0", "": ""}
 RANKED_BY = "sync_c_synthtalk"
 
 
@@ -166,7 +166,8 @@ def merged(old: list[Row], new: list[Row]) -> list[Row]:
 
 
 def in_order(rows: list[Row], suite: str) -> list[Row]:
-    """The measured rows of a suite, the best in time with the voice first, those without a number last."""
+    """The measured rows of a suite, the best in time with the voice first, then references, then those without a
+    number."""
     full = [{**dict.fromkeys(columns()), **row} for row in rows]
     return [row for _, _, row in ranked(full, Choice(True, suite, RANKED_BY, LARGEST))]
 
@@ -177,26 +178,24 @@ def markdown(rows: list[Row]) -> str:
         "# Leaderboard",
         "",
         "Written by `python -m benchmarks.compare`; all columns are in `leaderboard.csv`, explained in "
-        "[LEADERBOARD.md](../LEADERBOARD.md). Names that end in `_lite0` (EfficientNet-Lite0), `_dlib` (dlib's face "
-        "recognition) or `_synthtalk` (a sync network trained on SynthTalk) are measured by these embedded networks: "
-        "`fid_lite0` is not FID, and is not comparable with it.",
+        f"[LEADERBOARD.md](../LEADERBOARD.md). {EMBEDDED} Methods whose 95 % intervals overlap are not told apart.",
     ]
     for suite in dict.fromkeys(row["suite"] for row in rows if row["source"] == MEASURED):
         own = in_order(rows, suite)
         about = next((row for row in own if row.get("protocol")), own[0])
         parts += ["", f"## Suite {suite}", "", f"{about.get('hardware', '')}; protocol {about.get('protocol', '')}; "
-                  f"ranked by `{RANKED_BY}`. [95 % interval over videos]", ""]  # fmt: skip
+                  f"ranked by: {title(RANKED_BY)}. [95 % interval over videos]", ""]  # fmt: skip
         shown = [metric for metric in (*METRICS[:8], *SHOWN) if any(row.get(metric) is not None for row in own)]
-        parts += _table(own, ["method", "kind"], list(dict.fromkeys(shown)), with_interval=True)
+        parts += _table(own, ["method", "kind"], list(dict.fromkeys(shown)))
         timed = [row for row in own if row.get("fps") is not None]
         if timed:
             parts += ["", "Speed, everything included, each method in a process of its own:", ""]
-            parts += _table(timed, ["method"], list(SHOWN_LATENCY), with_interval=False)
+            parts += _table(timed, ["method"], list(SHOWN_LATENCY))
         parts += [
             "",
             "What the rows are:",
             "",
-            *(f"- `{row['method']}`: {row['about']}" for row in own if row.get("about")),
+            *(f"- {method_name(row['method'])} (`{row['method']}`): {row['about']}" for row in own if row.get("about")),
         ]
         notes = [f"- `{row['method']}`: {row['note']}" for row in own if row.get("note")]
         parts += ["", "Notes:", "", *notes] if notes else []
@@ -205,32 +204,20 @@ def markdown(rows: list[Row]) -> str:
         parts += ["", "## Figures from papers (not measured here, not comparable with the above)", ""]
         parts += ["| method | figures | hardware | source |", "|---|---|---|---|"]
         for row in papers:
-            figures = ", ".join(f"{key} {row[key]:g}" for key in (*METRICS, *LATENCY_KEYS) if row.get(key) is not None)
+            figures = ", ".join(
+                f"{title(key)} {row[key]:g}" for key in (*METRICS, *LATENCY_KEYS) if row.get(key) is not None
+            )
             parts.append(f"| {row['method']} | {figures} | {row.get('hardware') or '-'} | {row['citation']} |")
     return "\n".join(parts) + "\n"
 
 
-def _table(rows: list[Row], about: list[str], metrics: list[str], with_interval: bool) -> list[str]:
-    directions = {
-        metric: next((row[f"{metric}_direction"] for row in rows if row.get(f"{metric}_direction")), "")
-        for metric in metrics
-    }
-    header = [*about, *(f"{metric} {ARROWS[directions[metric]]}".strip() for metric in metrics)]
+def _table(rows: list[Row], about: list[str], metrics: list[str]) -> list[str]:
+    header = [*about, *(heading(rows, metric) for metric in metrics)]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for row in rows:
-        cells = [_shown(row, metric, with_interval) for metric in metrics]
-        lines.append(f"| {' | '.join([*(str(row[key]) for key in about), *cells])} |")
+        names = [method_name(row[key]) if key == "method" else kind_name(row[key]) for key in about]
+        lines.append(f"| {' | '.join([*names, *(cell(row, metric) for metric in metrics)])} |")
     return lines
-
-
-def _shown(row: Row, metric: str, with_interval: bool) -> str:
-    value = row.get(metric)
-    if value is None:
-        return "-"
-    low, high, coverage = (row.get(f"{metric}_{part}") for part in ("ci_low", "ci_high", "coverage"))
-    interval = f" [{low:.3g}, {high:.3g}]" if with_interval and low is not None and high is not None else ""
-    partly = f" ({coverage:.0%} covered)" if coverage is not None and coverage < 0.9995 else ""
-    return f"{value:.4g}{interval}{partly}"
 
 
 def _cell(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 A row is a dict from column to a number, where every filled cell of the column is one, else to text; None where empty.
 Rows with `source` measured (run by this repository's own commands) and rows copied from papers are never ranked
-together, nor are rows of different test sets.
+together, nor are rows of different test sets. Rows of the kind `reference` (the truth, a still portrait ...) have no
+place: they are ends of the scale.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from benchmarks.leaderboard.headline import title
 from eartalking.errors import InputError, os_cause
 
 Row = dict[str, Any]
-MEASURED = "measured"
+MEASURED, REFERENCE = "measured", "reference"
 # What stands beside a metric, as METRIC_SUFFIX; and columns about the run. Both are shown with the row, not ranked by.
 COMPANY = ("ci_low", "ci_high", "n_videos", "n_frames", "coverage", "direction", "network", "tier", "unit", "note")
 BOOKKEEPING = (
@@ -139,6 +141,11 @@ def is_measured(row: Row) -> bool:
     return str(row.get("source") or MEASURED).strip().lower() == MEASURED
 
 
+def is_reference(row: Row) -> bool:
+    """Whether a row is an end of the scale and no contestant."""
+    return str(row.get("kind") or "").strip().lower() == REFERENCE
+
+
 def name_column(rows: Sequence[Row]) -> str:
     """The column that says what a row is about."""
     return next((column for column in NAMES if column in rows[0]), next(iter(rows[0])))
@@ -183,11 +190,17 @@ class Choice(NamedTuple):
     best: str = SMALLEST
 
 
-def suites(rows: Sequence[Row], measured: bool) -> list[str]:
-    """The test sets that rows of one kind of source were scored on, in the file's order; empty if the file does not
-    say.
+def suites(rows: Sequence[Row], measured: bool) -> dict[str, int]:
+    """The test sets that rows of one kind of source were scored on and their numbers of clips, the largest first; 0
+    where the file does not say how many.
     """
-    return list(dict.fromkeys(str(row["suite"]) for row in rows if row.get("suite") and is_measured(row) == measured))
+    found: dict[str, int] = {}
+    for row in rows:
+        if row.get("suite") and is_measured(row) == measured:
+            clips = row.get("clips")
+            size = int(clips) if isinstance(clips, float) else 0
+            found[str(row["suite"])] = max(found.get(str(row["suite"]), 0), size)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def chosen(rows: Sequence[Row], choice: Choice) -> list[tuple[int, Row]]:
@@ -205,21 +218,68 @@ def offered(rows: Sequence[Row], choice: Choice) -> list[str]:
 
 
 def ranked(rows: Sequence[Row], choice: Choice) -> list[tuple[int | None, int, Row]]:
-    """The chosen rows, best first, each with its place and its number in the file (both from 1).
+    """The chosen rows, each with its place and its number in the file (both from 1): contestants, the best first, then
+    references in the same order, then rows without the metric; these two without a place.
 
-    Rows without the metric come last, without a place; equal values share one.
+    A place says how many contestants are better for certain, plus one. Where 95 % intervals overlap, nothing is
+    certain: such rows share a place, and so do equal values without an interval.
     """
     numbered = chosen(rows, choice)
-    if not numbered or not choice.metric:
+    metric = choice.metric
+    if not metric:
         return [(None, number, row) for number, row in numbered]
-    values = pd.Series([row[choice.metric] for _, row in numbered], dtype=float)
-    key = {SMALLEST: values, LARGEST: -values, ZERO: values.abs()}[choice.best]
-    places = key.rank(method="min")
-    order = key.sort_values(kind="stable", na_position="last").index
-    return [(None if pd.isna(places[i]) else int(places[i]), *numbered[i]) for i in order]
+    measured = [(number, row) for number, row in numbered if row[metric] is not None]
+    spans = {number: _span(row, metric, choice.best) for number, row in measured}
+    contestants = [number for number, row in measured if not is_reference(row)]
+    places = {
+        number: 1 + sum(spans[other].worst < spans[number].best for other in contestants) for number in contestants
+    }
+    last = len(rows) + 1
+
+    def order(item: tuple[int, Row]) -> tuple[int, float]:
+        return places.get(item[0], last), spans[item[0]].value
+
+    inside = [(places.get(number), number, row) for number, row in sorted(measured, key=order)]
+    return inside + [(None, number, row) for number, row in numbered if row[metric] is None]
+
+
+class _Span(NamedTuple):
+    """A value and its interval, turned so that less is better."""
+
+    value: float
+    best: float
+    worst: float
+
+
+def _span(row: Row, metric: str, better: str) -> _Span:
+    value, interval = row[metric], interval_of(row, metric)
+    low, high = interval or (value, value)
+    if better == LARGEST:
+        return _Span(-value, -high, -low)
+    if better == SMALLEST:
+        return _Span(value, low, high)
+    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    return _Span(abs(value), nearest, max(abs(low), abs(high)))
+
+
+def interval_of(row: Row, metric: str) -> tuple[float, float] | None:
+    """The 95 % interval beside a value; None where it has none."""
+    low, high = (row.get(f"{metric}_{part}") for part in ("ci_low", "ci_high"))
+    return (low, high) if isinstance(low, float) and isinstance(high, float) else None
+
+
+def cell(row: Row, metric: str) -> str:
+    """A value as it is read: with its interval, and the share of the set that it covers where it is not all of it."""
+    value = row.get(metric)
+    if value is None:
+        return "-"
+    interval, coverage = interval_of(row, metric), row.get(f"{metric}_coverage")
+    span = f" [{interval[0]:.3g}, {interval[1]:.3g}]" if interval else ""
+    partly = f" ({coverage:.0%} covered)" if isinstance(coverage, float) and coverage < 0.9995 else ""
+    return f"{value:.4g}{span}{partly}"
 
 
 def heading(rows: Sequence[Row], column: str) -> str:
-    """A column's name with an arrow for what is better."""
+    """A column in words, with an arrow for what is better."""
     arrow = {LARGEST: " ↑", SMALLEST: " ↓", ZERO: " →0", None: ""}[best(rows, column)]
-    return column if any(mark in column for mark in "↑↓") else column + arrow
+    return column if any(mark in column for mark in "↑↓") else title(column) + arrow

@@ -45,7 +45,8 @@ def choose(names: list[str], externals: list[Path], checkpoint: str = DEFAULT_CH
         if name == "all":
             chosen += known.values()
         elif equals and own and folder:
-            chosen.append(Ours(own, f"this project's model, checkpoint {'/'.join(Path(folder).parts[-2:])}", folder))
+            about = f"this project's model, checkpoint {'/'.join(Path(folder).parts[-2:])}"
+            chosen.append(Ours(own, about, folder, kind="retrained"))
         elif name in known:
             chosen.append(known[name])
         else:

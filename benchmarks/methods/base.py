@@ -18,7 +18,7 @@ import numpy as np
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 
-KINDS = ("reference", "ours", "ablation", "baseline", "external", "paper")
+KINDS = ("reference", "ours", "ablation", "retrained", "baseline", "external", "paper")
 
 
 class NotReady(Exception):
