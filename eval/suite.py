@@ -15,6 +15,7 @@ from eartalking.errors import InputError, os_cause
 from eartalking.perception.identity import FaceIdentity
 from eval.metrics.control import Reader, reader_metrics
 from eval.metrics.distribution import embedded_distances, fid, fvd
+from eval.metrics.head_motion import head_motion_metrics
 from eval.metrics.identity import IdentityMetric, identity_metrics
 from eval.metrics.metric import Metric
 from eval.metrics.paired import PairedMetric, pixel_metrics
@@ -128,6 +129,10 @@ class Suite:
         reader, missing = self._embedded(load_reader)
         return reader_metrics(reader, missing, protocol=self.protocol)
 
+    def _head_motion(self) -> list[Metric]:
+        reader, missing = self._embedded(load_reader)
+        return head_motion_metrics(reader, missing, protocol=self.protocol)
+
     def _common(self, missing: str) -> dict[str, Any]:
         return {"missing": missing, "protocol": self.protocol}
 
@@ -170,6 +175,8 @@ NAMES = {
     "drift_identity": "drift", "drift_sharpness": "drift", "drift_colour": "drift",
     "silence_motion": "reader", "pose_err": "reader", "gaze_err": "reader", "blink_f1": "reader",
     "emotion_acc": "reader", "control_latency_frames": "reader",
+    "head_spread_gap": "head_motion", "head_speed_gap": "head_motion", "head_shake_gap": "head_motion",
+    "blink_rate_gap": "head_motion", "beat_alignment": "head_motion",
 }  # fmt: skip
 
 
