@@ -10,9 +10,8 @@ import importlib.util
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,26 +25,6 @@ if TYPE_CHECKING:
 _HAS_SPACES = importlib.util.find_spec("spaces") is not None
 _KEPT_PORTRAITS = 8
 _LONGEST_GPU_SECONDS = 120
-
-_COMPUTE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
-Result = TypeVar("Result")
-
-
-def computed(function: Callable[..., Result], *arguments: object) -> Future[Result]:
-    """What `function` gives, computed by the one thread of this process in which PyTorch computes; streams take turns
-    there, frame by frame.
-
-    OpenMP keeps helpers for every thread that ever used it, and when there are more of them than cores, they no longer
-    wait awake for
-    their next piece of work, but asleep: weights loaded by one thread and frames made by another are 19 frames a second
-    on two cores instead of 25. In ZeroGPU's forked process, which has no such thread, the function has run when this
-    returns.
-    """
-    if not _HAS_SPACES:
-        return _COMPUTE.submit(function, *arguments)
-    future: Future[Result] = Future()
-    future.set_result(function(*arguments))
-    return future
 
 
 @dataclass(frozen=True)
@@ -67,16 +46,6 @@ class Job:
         return -(-len(self.waveform) // SAMPLES_PER_FRAME)
 
 
-@dataclass(frozen=True)
-class Made:
-    """A frame, and the milliseconds that computing it took (waiting for the viewer, or for another stream's turn, not
-    included).
-    """
-
-    frame: Frame
-    milliseconds: float
-
-
 class Engine:
     """The shared weights and the pool of slots; one per process."""
 
@@ -85,7 +54,7 @@ class Engine:
         self.slots = slots
         self._started: OrderedDict[bytes, StreamSession] = OrderedDict()  # by portrait, least recently used first
         self._lock = threading.Lock()
-        self.frames: Callable[[int, Job], Iterator[Made]] = _on_gpu(self._frames)
+        self.frames: Callable[[int, Job], Iterator[Frame]] = _on_gpu(self._frames)
 
     @property
     def talks(self) -> bool:
@@ -101,13 +70,13 @@ class Engine:
     def prepare(self, portrait: np.ndarray) -> None:
         """Encode a crop (size, size, 3) uint8 ahead of its first stream, where that can be done (not on ZeroGPU)."""
         if not _HAS_SPACES:
-            computed(self.start, portrait).result()
+            self.start(portrait)
 
     def warm_up(self) -> None:
         """The first frames of a process pay for choosing kernels; better now than at the first visitor's click."""
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
         silence = np.zeros(4 * SAMPLES_PER_FRAME, np.float32)
-        computed(lambda: list(self.start(grey).push(silence))).result()
+        list(self.start(grey).push(silence))
 
     def start(self, portrait: np.ndarray) -> StreamSession:
         """A stream at its start, of a crop (size, size, 3) uint8. Encoding a portrait takes longer than a frame, so the
@@ -125,30 +94,14 @@ class Engine:
                 self._started.popitem(last=False)
         return session.clone()
 
-    def _frames(self, slot_number: int, job: Job) -> Iterator[Made]:
-        """The frames of `job` as the slot allows them; ends early if the slot is stopped.
-
-        While a frame is being shown, the next is already computed, if it may be: the viewer's picture costs the stream
-        no time.
-        """
+    def _frames(self, slot_number: int, job: Job) -> Iterator[Frame]:
+        """The frames of `job` as the slot allows them; ends early if the slot is stopped."""
         slot = self.slots.slots[slot_number]
-        session = computed(self.start, job.portrait).result()
+        session = self.start(job.portrait)
         session.seed = job.seed
         frames = _stream(session, job.waveform, SteeredControls(slot))
-        index, coming = 0, None
-        while coming is not None or slot.wait_for(index):
-            made = (coming or computed(_next, frames)).result()
-            if made is None:
-                return
-            index = made.frame.index + 1
-            coming = computed(_next, frames) if not _HAS_SPACES and slot.allows(index) else None
-            yield made
-
-
-def _next(frames: Iterator[Frame]) -> Made | None:
-    """The next frame, None after the last."""
-    frame = next(frames, None)
-    return None if frame is None else Made(frame, frame.seconds * 1000)
+        while slot.wait_for(session.next_index) and (frame := next(frames, None)) is not None:
+            yield frame
 
 
 def _stream(session: StreamSession, waveform: np.ndarray, controls: Controls) -> Iterator[Frame]:
@@ -157,7 +110,7 @@ def _stream(session: StreamSession, waveform: np.ndarray, controls: Controls) ->
     yield from session.flush(controls=controls)
 
 
-def _on_gpu(function: Callable[[int, Job], Iterator[Made]]) -> Callable[[int, Job], Iterator[Made]]:
+def _on_gpu(function: Callable[[int, Job], Iterator[Frame]]) -> Callable[[int, Job], Iterator[Frame]]:
     if not _HAS_SPACES:
         return function
     import spaces
@@ -175,7 +128,7 @@ def load_engine(checkpoint: str, takes: int, voice_seconds: float) -> Engine:
     if _HAS_SPACES:
         import spaces  # noqa: F401  before torch: it makes ZeroGPU's device visible
 
-    engine = Engine(computed(_load, checkpoint).result(), slots)
+    engine = Engine(_load(checkpoint), slots)
     if next(engine.model.parameters()).device.type == "cpu":
         engine.warm_up()
     return engine

@@ -23,7 +23,7 @@ from PIL import Image
 
 from demo.badge import draw_badge
 from demo.channel import controls_of
-from demo.engine import Engine, Job, Made
+from demo.engine import Engine, Job
 from demo.recorder import Recorder
 from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
 from demo.timeline.files import as_json
@@ -32,6 +32,7 @@ from eartalking.config import FPS
 from eartalking.controls import ControlFrame, Controls, ControlValue
 from eartalking.errors import InputError
 from eartalking.io.video_writer import cut_short
+from eartalking.session import Frame
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 VIEWER, CLOCK, FREE = "viewer", "clock", "free"  # who sets the pace
@@ -266,8 +267,8 @@ class LiveTake:
             )
             recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
             try:
-                for made in self._engine.frames(self._slot_number, self.job):
-                    self._take_in(made, recorder)
+                for frame in self._engine.frames(self._slot_number, self.job):
+                    self._take_in(frame, recorder)
                 whole = len(self.applied) == self.job.num_frames
                 if whole or (self._keep_stopped and self.applied):
                     self._write_down(recorder, whole)
@@ -291,8 +292,8 @@ class LiveTake:
                 f"stopped early, after {recorder.num_frames} of {self.job.num_frames} frames",
             )
 
-    def _take_in(self, made: Made, recorder: Recorder) -> None:
-        frame = made.frame
+    def _take_in(self, frame: Frame, recorder: Recorder) -> None:
+        milliseconds = 1000 * frame.seconds
         self._hash.update(frame.image.data)
         with self._lock:
             self.applied.append(frame.applied)
@@ -303,15 +304,15 @@ class LiveTake:
         if frame.index == 0:
             self._first_frame_ms = (monotonic() - self._started) * 1000
         if self.pace == VIEWER or self._listener is not None:
-            self._publish(self._packet(image, frame.index, frame.applied, made.milliseconds))
+            self._publish(self._packet(image, frame.index, frame.applied, milliseconds))
         for change in seen:
             waited = (monotonic() - change.asked) * 1000
             self._publish_json(
                 "applied", change=change.number, frame=frame.index, tracks=change.tracks, ms=round(waited, 1)
             )
         recorder.add(image)
-        self._milliseconds.append(made.milliseconds)
-        self._misses += made.milliseconds > _FRAME_MS and frame.index > 0
+        self._milliseconds.append(milliseconds)
+        self._misses += milliseconds > _FRAME_MS and frame.index > 0
         if frame.index % _STATS_EVERY == 0:
             self._publish_json("stats", **self.stats())
 

@@ -36,7 +36,7 @@ def build_live_tab(sessions: Sessions, crop: gr.HTML) -> None:
         message = gr.Markdown("", elem_id="talk-message")
         screen = live_stage()
 
-    def begin(crop_value: Any, agreed: bool, request: gr.Request) -> tuple[Any, str]:
+    def talk_live(crop_value: Any, agreed: bool, request: gr.Request) -> tuple[Any, str]:
         session = sessions.get(request.session_hash)
         try:
             if not agreed:
@@ -49,5 +49,5 @@ def build_live_tab(sessions: Sessions, crop: gr.HTML) -> None:
         return {"token": talk.token, "url": talk.url}, ""
 
     start.click(
-        begin, [crop, consent], [screen, message], queue=False, api_visibility="private", show_progress="hidden"
+        talk_live, [crop, consent], [screen, message], queue=False, api_visibility="private", show_progress="hidden"
     )

@@ -354,25 +354,6 @@ def test_on_zero_gpu_changes_reach_the_forked_worker(
     assert stopped.wait(20) and stopped.state == STOPPED and engine.slots.free == 1
 
 
-def test_all_takes_compute_in_one_thread(take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[str] = []
-    next_frame = demo.engine._next
-
-    def noted(frames: Iterator) -> object:
-        threads.append(threading.current_thread().name)
-        return next_frame(frames)
-
-    monkeypatch.setattr(demo.engine, "_next", noted)
-    takes = [take(), take()]
-    for each in takes:
-        each.follow(10**6, False)
-        each.start()
-    for each in takes:
-        assert each.wait(60) and each.state == FINISHED
-    assert len(threads) >= sum(each.job.num_frames for each in takes)
-    assert len(set(threads)) == 1 and threads[0].startswith("compute")
-
-
 def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition():

@@ -135,12 +135,14 @@ def read_csv(path: Path) -> list[Row]:
         InputError: not such a file: a column missing or unknown, a cell that is no number, no method or a wrong source.
     """
     rows = read_table(path, finite=True)
-    if set(rows[0]) != set(columns()):
-        missing, unknown = set(columns()) - set(rows[0]), set(rows[0]) - set(columns())
+    # A metric that came after the file was written has no columns in it: it was not measured then.
+    missing, unknown = set(ABOUT) - set(rows[0]), set(rows[0]) - set(columns())
+    if missing or unknown:
         raise InputError(
             path, f"not a leaderboard: {len(missing)} columns missing, unknown: {', '.join(sorted(unknown)) or 'none'}"
         )
-    return [_checked(path, number, row) for number, row in enumerate(rows, start=2)]
+    empty: Row = dict.fromkeys(columns())
+    return [_checked(path, number, {**empty, **row}) for number, row in enumerate(rows, start=2)]
 
 
 def _checked(path: Path, number: int, row: Row) -> Row:
