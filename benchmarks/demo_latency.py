@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     run = _Run()
     with tempfile.TemporaryDirectory() as folder:
         voice = _long_voice(Path(folder) / "voice.wav", args.seconds)
-        with run.step("start the app", _STARTUP_LIMIT), _served(Path(folder) / "server") as server:
+        with run.step("start the app", _STARTUP_LIMIT), served(Path(folder) / "server") as server:
             run.result |= {"startup_s": server.startup_s}
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=args.chromium, args=FLAGS)
@@ -296,7 +296,7 @@ class _Server:
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[_Server]:
+def served(folder: Path) -> Iterator[_Server]:
     """`python app.py` on a free port, with a temporary folder of its own."""
     folder.mkdir()
     port = _free_port()

@@ -116,6 +116,7 @@ function show(buffer) {
       root.classList.add("has-picture");
       delays.push(made + performance.now() - arrived);
       if (delays.length > 50) delays.shift();
+      root.dispatchEvent(new CustomEvent("ear-shown", { detail: { index, ms: delays[delays.length - 1] } }));
       root.dataset.painted = ++painted;
     }
     bitmap.close();
