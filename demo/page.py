@@ -45,6 +45,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
     """The whole app as `gr.Blocks`; `Blocks.unload` frees what a visitor leaves behind."""
     sessions.preload(PORTRAITS, VOICES)
     with gr.Blocks(title="EARTalking", fill_width=True, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        add_api(sessions)  # first: of two events that are called alike the later one gets another name
         gr.HTML(value=None, html_template=_HEADER, js_on_load=_SWITCH_THEME, apply_default_css=False)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create", id="create"):
@@ -57,7 +58,6 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 build_leaderboard_tab(LEADERBOARD)
             with gr.Tab("About", id="about"):
                 build_about_tab()
-        add_api(sessions)
 
         def leave(request: gr.Request) -> None:
             sessions.close(request.session_hash)

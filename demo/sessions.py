@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
+import numpy as np
 from gradio.utils import get_upload_folder
 
 from demo.engine import Engine, Job
@@ -108,19 +109,17 @@ class Sessions:
         comes. What runs in this session is stopped first.
 
         Raises:
-            UploadError: there is no portrait, or live talks are not offered here.
+            UploadError: there is no portrait, or no face in it and no crop, or live talks are not offered here.
             BusyError: all places are taken.
         """
         if not self.engine.talks:
             raise UploadError("Live talks are not offered here: this machine computes a few seconds at a time.")
-        if session.portrait is None:
-            raise UploadError("Please choose a portrait first.")
+        cut = _cut(session, crop, self.engine.image_size)
         for running in (session.running, session.talk):
             if running is not None:
                 running.stop()
                 running.wait(5.0)
-        portrait = session.portrait.cut(crop, self.engine.image_size)
-        session.talk = Talk(self.engine, portrait, seed, session.folder, self.limits)
+        session.talk = Talk(self.engine, cut, seed, session.folder, self.limits)
         session.talk.start()
         return session.talk
 
@@ -225,16 +224,13 @@ class Sessions:
             UploadError: something is missing: a portrait, a voice, or in a picture without a face a crop.
             BusyError: all places are taken.
         """
-        if session.portrait is None:
-            raise UploadError("Please choose a portrait first.")
-        if session.portrait.face is None and crop is None:
-            raise UploadError("No face was found in this picture. Please frame one with the crop, from chin to crown.")
+        cut = _cut(session, crop, self.engine.image_size)
         if session.voice is None:
             raise UploadError("Please choose a voice first.")
         if session.running is not None:
             session.running.stop()
             session.running.wait(5.0)
-        job = Job(session.portrait.cut(crop, self.engine.image_size), session.voice.waveform, seed)
+        job = Job(cut, session.voice.waveform, seed)
         take = LiveTake(self.engine, job, session.voice, session.folder, self.limits, controls, badge=badge, pace=pace)
         session.started += 1
         take.number = session.started
@@ -312,7 +308,7 @@ class Sessions:
     def _close_one_of_many(self) -> None:
         """More visitors than there is room for: the one that was idle for the longest goes, but nobody who watches."""
         with self._lock:
-            idle = [(session.seen, key) for key, session in self._sessions.items() if session.running is None]
+            idle = [(one.seen, key) for key, one in self._sessions.items() if one.running is None and not one.talking]
         if len(idle) > 1:  # the newest of them has just come
             self.close(min(idle)[1])
 
@@ -327,6 +323,15 @@ class Sessions:
             if session.seen < oldest and session.running is None and not session.talking:
                 self.close(key)
         _give_back_memory()
+
+
+def _cut(session: UserSession, crop: CropBox | None, size: int) -> np.ndarray:
+    """The crop that is to speak. Raises UploadError: there is no portrait, or nothing says where the face is."""
+    if session.portrait is None:
+        raise UploadError("Please choose a portrait first.")
+    if session.portrait.face is None and crop is None:
+        raise UploadError("No face was found in this picture. Please frame one with the crop, from chin to crown.")
+    return session.portrait.cut(crop, size)
 
 
 def _clear(session: UserSession, kind: str) -> None:

@@ -246,6 +246,8 @@ def test_without_a_face_nothing_speaks_until_a_crop_says_where_it_is(sessions: S
     sessions.set_voice(session, write_voice(tmp_path / "voice.wav", 0.2))
     with pytest.raises(UploadError, match="No face was found"):
         sessions.start_take(session, controls=Controls(), seed=0)
+    with pytest.raises(UploadError, match="No face was found"):
+        sessions.start_talk(session, seed=0)
     take = sessions.start_take(session, controls=Controls(), seed=0, crop=CropBox(40, 20, 160), pace="free")
     assert take.wait(60) and take.state == "finished"
 
