@@ -10,6 +10,9 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from benchmarks.leaderboard.headline import TITLES, title
+from benchmarks.leaderboard.method_latency import KEYS
+from benchmarks.leaderboard.rows import METRICS
 from benchmarks.leaderboard.table import (
     LARGEST,
     SMALLEST,
@@ -145,6 +148,10 @@ def test_the_shipped_table_opens_on_main_results_with_names_and_intervals() -> N
     every = ranking(rows, choice, every=True)
     assert len(every.columns) > len(table.columns) and "Steadiness from frame to frame ↑" in every
     assert not [row for row in rows if row["kind"] == "ours" and row["method"] != "ours"]
+
+
+def test_every_metric_has_a_name_in_words() -> None:
+    assert {*METRICS, *KEYS} <= set(TITLES) and len({title(metric) for metric in TITLES}) == len(TITLES)
 
 
 def test_points_have_names_that_do_not_cover_each_other_and_papers_have_a_plot() -> None:
