@@ -128,7 +128,7 @@ class TruePeople(Material):
         """A stream of one of the portraits."""
         index = next(i for i, own in enumerate(self._portraits) if own is portrait)
         if self._spoken is None:
-            self._spoken = [Utterance.load(path) for path in corpus_files(self._corpus())[: len(self._portraits)]]
+            self._spoken = [Utterance.load(path) for path in corpus_files(self.speech_folder())[: len(self._portraits)]]
         return TrueStream(
             self.renderer, self._identities[index], portrait, self._spoken[index % len(self._spoken)], seed
         )

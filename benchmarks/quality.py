@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.gates.control import measure_control
 from benchmarks.gates.material import SUITES, Material
+from benchmarks.gates.photographs import measure_photographs
 from benchmarks.gates.picture import measure_autoencoder, measure_next_frame
 from benchmarks.gates.stream import measure_drift, measure_identity, measure_speed
 from benchmarks.gates.streams import Context, save_pictures
@@ -42,6 +43,7 @@ MEASURES: dict[str, Callable[[Context], list[GateRow]]] = {
     "identity": measure_identity,
     "drift": measure_drift,
     "control": measure_control,
+    "photographs": measure_photographs,
 }
 
 

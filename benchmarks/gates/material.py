@@ -109,13 +109,13 @@ class Material:
     def _waveforms(self, real: bool) -> list[np.ndarray]:
         from eartalking.synth.speech import Utterance, corpus_files
 
-        utterances = [Utterance.load(path) for path in corpus_files(self._corpus())]
+        utterances = [Utterance.load(path) for path in corpus_files(self.speech_folder())]
         found = [u.waveform for u in utterances if u.voice.startswith("prompts/") == real]
         if not found:
             raise Unavailable("the speech corpus has no " + ("recorded prompts" if real else "synthetic voices"))
         return found
 
-    def _corpus(self) -> Path:
+    def speech_folder(self) -> Path:
         """The speech corpus of the test split; built with the engines that are installed here."""
         if self._speech is not None:
             return self._speech
@@ -151,7 +151,7 @@ class Material:
         missing = [seed for seed in range(count) if not (folder / f"{seed:07d}.safetensors").is_file()]
         if not missing:
             return
-        corpus = self._corpus() if kind == "speech" else None
+        corpus = self.speech_folder() if kind == "speech" else None
         try:
             from eartalking.synth.clips import MAP_SHARE, ClipSpec, render_clip, write_clip
             from eartalking.synth.head import load_bundle

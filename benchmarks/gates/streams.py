@@ -20,6 +20,7 @@ from eartalking.controls import ControlFrame, Controls
 from eartalking.errors import InputError
 from eartalking.perception.face_reader import FaceReader, FaceReading
 from eartalking.perception.identity import FaceIdentity
+from eartalking.perception.mesh_readings import MeshReader
 from eval.metrics.boxes import face_fractions, to_pixels
 from eval.metrics.signals import Box, sharpness
 
@@ -64,6 +65,7 @@ class Context:
     material: Material
     seed: int = 0
     pictures: dict[str, Image.Image] = field(default_factory=dict)
+    mesh_reader: MeshReader | None = None
 
     @cached_property
     def reader(self) -> FaceReader:
