@@ -13,7 +13,7 @@ def component(folder: Path, name: str, template: str | None = None, **kwargs: An
     `folder/name.js`.
     """
     return gr.HTML(
-        value=None,
+        value=kwargs.pop("value", None),
         html_template=(folder / f"{name}.html").read_text(encoding="utf-8") if template is None else template,
         js_on_load=(folder / f"{name}.js").read_text(encoding="utf-8"),
         elem_id=name,

@@ -20,6 +20,7 @@ from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from eartalking import Controls, StreamSession, TalkingHeadModel
+    from eartalking.controls import ControlFrame
     from eartalking.session import Frame
 
 _HAS_SPACES = importlib.util.find_spec("spaces") is not None
@@ -93,6 +94,16 @@ class Engine:
             while len(self._started) > _KEPT_PORTRAITS:
                 self._started.popitem(last=False)
         return session.clone()
+
+    def still(self, portrait: np.ndarray, controls: ControlFrame) -> np.ndarray | None:
+        """A crop (size, size, 3) uint8 as it looks under `controls` in its first frame, silent; None where that cannot
+        be made between two streams (on ZeroGPU)."""
+        if _HAS_SPACES:
+            return None
+        session = self.start(portrait)
+        session.set(**controls.given())
+        (frame,) = (*session.push(np.zeros(SAMPLES_PER_FRAME, np.float32)), *session.flush())
+        return frame.image
 
     def _frames(self, slot_number: int, job: Job) -> Iterator[Frame]:
         """The frames of `job` as the slot allows them; ends early if the slot is stopped."""

@@ -26,13 +26,17 @@ class Example:
 
 
 EXAMPLES = (
+    Example("An astronaut", "a photograph (NASA)", ROOT / "examples/photo.jpg", ROOT / "examples/speech.wav", {}),
     Example(
-        "A person who does not exist", "rendered head", ROOT / "examples/portrait.png", ROOT / "examples/speech.wav", {}
+        "A person who does not exist",
+        "a rendered head",
+        ROOT / "examples/portrait.png",
+        ROOT / "examples/speech.wav",
+        {},
     ),
-    Example("Astronaut", "photo, NASA", ROOT / "examples/photo.jpg", ROOT / "examples/speech.wav", {}),
     Example(
         "A turn and a smile",
-        "with a control timeline",
+        "drawn in the timeline",
         ROOT / "examples/portrait.png",
         ROOT / "examples/speech.wav",
         {
@@ -68,4 +72,6 @@ def _html() -> str:
         '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M8 5v14l11-7z"/></svg></button>'
         for index, example in enumerate(EXAMPLES)
     )
-    return f'<div class="ear-examples" role="group" aria-label="Examples: one click and a face speaks">{cards}</div>'
+    heading = '<h2 class="ear-step">Click one and it speaks</h2>'
+    group = 'role="group" aria-label="Examples: one click and a face speaks"'
+    return f'{heading}<div class="ear-examples" {group}>{cards}</div>'

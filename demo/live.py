@@ -27,6 +27,7 @@ from demo.engine import Engine, Job
 from demo.recorder import Recorder
 from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
 from demo.timeline.files import as_json
+from demo.timeline.tracks import TRACK_INFO
 from demo.uploads import Voice
 from eartalking.config import FPS
 from eartalking.controls import ControlFrame, Controls, ControlValue
@@ -90,6 +91,7 @@ class LiveTake:
         self.token = secrets.token_urlsafe(16)
         self.folder = folder / self.token
         self.job, self.voice, self.badge, self.pace = job, voice, badge, pace
+        self.title = ""  # who speaks, in the visitor's words
         self.number = 1  # in its visitor's session, counted by `Sessions`
         self.state = RUNNING
         self.error = ""
@@ -197,9 +199,10 @@ class LiveTake:
     @property
     def label(self) -> str:
         """What tells this take from the others of its visitor."""
-        steered = ", ".join(track.replace("_", " ") for track in self.log().tracks) or "no controls"
+        steered = ", ".join(TRACK_INFO[track].label.lower() for track in self.log().tracks) or "nothing steered"
+        who = f", {self.title}" if self.title else ""
         early = f", stopped after {len(self.applied) / FPS:.1f} s" if self.state == STOPPED else ""
-        return f"Take {self.number}: seed {self.job.seed}, {steered}{early}"
+        return f"Take {self.number}{who}: {steered}, seed {self.job.seed}{early}"
 
     @property
     def url(self) -> str:

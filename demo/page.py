@@ -16,7 +16,8 @@ from demo.compare import build_compare_tab
 from demo.examples import EXAMPLES, PORTRAITS, VOICES, example_cards
 from demo.leaderboard import build_leaderboard_tab
 from demo.live_tab import build_live_tab
-from demo.portrait import PortraitInput, chosen, portrait_crop, shown
+from demo.messages import bad, clear, message_line, message_place, note
+from demo.portrait import PortraitInput, chosen, picture_url, portrait_crop, shown
 from demo.sessions import Sessions, UserSession
 from demo.settings import LEADERBOARD
 from demo.stage import stage
@@ -28,13 +29,14 @@ from demo.uploads import UploadError, read_controls
 CONSENT = "I may animate this portrait and use this voice, and I will say that the result is AI-generated."
 _HEADER = """
 <header class="ear-head">
-  <div><h1>EARTalking</h1>
-    <p>A portrait and a voice become a video that speaks, and you steer it while it streams.</p></div>
+  <div><h1>Make a portrait speak, and steer it while it does</h1>
+    <p>Click an example, or bring a face and a voice of your own. <span>EARTalking</span></p></div>
   <button type="button" class="ear-theme" aria-label="Switch between light and dark">
     <svg viewBox="0 0 24 24" aria-hidden="true">
   <path d="M12 3a9 9 0 1 0 9 9 7 7 0 0 1-9-9z"/></svg></button>
 </header>
 """
+_LONGEST_TITLE = 40  # characters of a file's name that tell a take from others
 _SWITCH_THEME = """
 const button = element.querySelector(".ear-theme");
 button.addEventListener("click", () => document.body.classList.toggle("dark"));
@@ -87,26 +89,44 @@ class _CreateHandlers:
         try:
             found = self._sessions.set_portrait(session, None if path is None else Path(path))
         except UploadError as error:
-            return None, shown(None), _bad(error)
-        return gr.skip(), shown(found), _clear()
+            return None, shown(None), bad(error, "portrait")
+        session.title = "" if path is None else Path(path).stem[:_LONGEST_TITLE]
+        return gr.skip(), shown(found), clear()
+
+    def choose_face(self, event: gr.EventData, request: gr.Request) -> tuple[Any, Any]:
+        try:
+            found = self._sessions.choose_face(self._sessions.get(request.session_hash), int(event.number))
+        except (UploadError, TypeError, ValueError) as error:
+            return gr.skip(), bad(error, "portrait")
+        return shown(found), clear()
+
+    def preview(self, event: gr.EventData, crop_value: Any, request: gr.Request) -> Any:
+        """What the portrait looks like under the controls that are asked for, while no take runs."""
+        session = self._sessions.get(request.session_hash)
+        try:
+            controls = read_controls({"fps": 25, "tracks": event.tracks})
+            still = self._sessions.still(session, controls.at(0), chosen(crop_value))
+        except UploadError:
+            return gr.skip()  # Generate says what is wrong with the portrait or its crop
+        return gr.skip() if still is None else {"number": event.number, "url": picture_url(still)}
 
     def take_voice(self, path: str | None, request: gr.Request) -> tuple[Any, Any, Any, Any]:
         session = self._sessions.get(request.session_hash)
         try:
             heard = self._sessions.set_voice(session, None if path is None else Path(path))
         except UploadError as error:
-            return None, gr.skip(), _voice_on_timeline(session), _bad(error)
+            return None, gr.skip(), _voice_on_timeline(session), bad(error, "voice")
         if not heard:
-            return gr.skip(), gr.skip(), gr.skip(), _clear()
+            return gr.skip(), gr.skip(), gr.skip(), clear()
         session.words = ""
-        return gr.skip(), "", _voice_on_timeline(session), _note(heard.note)
+        return gr.skip(), "", _voice_on_timeline(session), note(heard.note, "voice")
 
     def type_voice(self, words: str, request: gr.Request) -> tuple[Any, Any, Any]:
         session = self._sessions.get(request.session_hash)
         try:
-            return self._speak(session, words), _voice_on_timeline(session), _clear()
+            return self._speak(session, words), _voice_on_timeline(session), clear()
         except UploadError as error:
-            return gr.skip(), gr.skip(), _bad(error)
+            return gr.skip(), gr.skip(), bad(error, "voice")
 
     def _speak(self, session: UserSession, words: str) -> str:
         """Let the voice be these words; returns its file."""
@@ -139,8 +159,8 @@ class _CreateHandlers:
                 session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge
             )
         except (UploadError, BusyError) as error:
-            return voice, heard, gr.skip(), _bad(error)
-        return voice, heard, {"token": take.token, "url": take.url}, _clear()
+            return voice, heard, gr.skip(), bad(error, "generate")
+        return voice, heard, {"token": take.token, "url": take.url}, clear()
 
     def speak_example(
         self, event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request
@@ -149,21 +169,24 @@ class _CreateHandlers:
         example = EXAMPLES[event.index]
         try:
             self._sessions.set_bundled(session, example.portrait, example.voice)
+            session.title = example.title
             controls = read_controls({"fps": 25, "tracks": example.tracks})
             take = self._sessions.start_take(session, controls=controls, seed=int(seed_value or 0), badge=with_badge)
         except (UploadError, BusyError) as error:
-            return (*(gr.skip() for _ in range(6)), _bad(error))
+            return (*(gr.skip() for _ in range(6)), bad(error, "examples"))
         session.words = ""
         ticket = {"token": take.token, "url": take.url}
         timeline_value = _voice_on_timeline(session) | {"tracks": example.tracks}
-        return str(example.portrait), str(example.voice), "", shown(session.portrait), timeline_value, ticket, _clear()
+        return str(example.portrait), str(example.voice), "", shown(session.portrait), timeline_value, ticket, clear()
 
 
 def _build_create(sessions: Sessions) -> gr.HTML:
     """The tab; returns the crop of the portrait."""
     with gr.Row(elem_id="create"):
-        with gr.Column(scale=3, min_width=290, elem_id="inputs"):
+        with gr.Column(elem_id="start"):
             cards = example_cards()
+            message_place("examples")
+        with gr.Column(elem_id="inputs"):
             portrait = PortraitInput(
                 label="Portrait",
                 sources=["upload", "webcam", "clipboard"],
@@ -173,6 +196,7 @@ def _build_create(sessions: Sessions) -> gr.HTML:
                 buttons=[],
             )
             crop = portrait_crop()
+            message_place("portrait")
             voice = gr.Audio(
                 label="Voice", sources=["upload", "microphone"], type="filepath", elem_id="voice", buttons=[]
             )
@@ -180,24 +204,30 @@ def _build_create(sessions: Sessions) -> gr.HTML:
                 placeholder="or type what to say, in English", show_label=False, label="Text to say",
                 max_length=LONGEST_TEXT, submit_btn=True, elem_id="typed",
             )  # fmt: skip
-            consent = gr.Checkbox(False, label=CONSENT, elem_id="consent")
-            generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
-            message = gr.HTML(value={}, html_template=_MESSAGE, elem_id="message", apply_default_css=False)
+            message_place("voice")
             with gr.Accordion("Options", open=False):
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED,
                                  info="Same inputs, controls and seed: same video.")  # fmt: skip
                 badge = gr.Checkbox(
                     False, label="Visible AI-generated badge", info="The file's metadata says so in any case."
                 )
-        with gr.Column(scale=4, min_width=300, elem_id="watch"):
+            with gr.Column(elem_id="go"):
+                consent = gr.Checkbox(False, label=CONSENT, elem_id="consent")
+                generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
+                message_place("generate")
+        with gr.Column(elem_id="watch"):
             screen = stage()
-        with gr.Column(scale=4, min_width=300, elem_id="controls"):
-            steering()
+        with gr.Column(elem_id="controls"):
+            steer = steering()
+    message = message_line()
     timeline = control_timeline(label="Control timeline", elem_id="timeline")
 
     handlers = _CreateHandlers(sessions)
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     portrait.input(handlers.take_portrait, portrait, [portrait, crop, message], **private)
+    consent.input(clear, None, message, queue=False, **private)
+    crop.select(handlers.choose_face, None, [crop, message], **private)
+    steer.input(handlers.preview, crop, steer, trigger_mode="always_last", **private)
     voice.input(handlers.take_voice, voice, [voice, text, timeline, message], **private)
     text.submit(handlers.type_voice, text, [voice, timeline, message], **private)
     # Not queued: a queue would only add its own delay before the first frame. How many may run is the slots' business.
@@ -229,19 +259,3 @@ def _voice_on_timeline(session: UserSession) -> dict[str, Any]:
     if session.voice is None:
         return {"waveform": [], "duration": 10.0}
     return {"fps": 25, "duration": session.voice.seconds, "waveform": session.voice.peaks, "applied": {}, "playhead": 0}
-
-
-# The text is set by the template's own escaping, so that a file's name cannot become markup.
-_MESSAGE = '<p class="ear-message" role="alert" data-mood="{{value.mood}}">{{value.text}}</p>'
-
-
-def _bad(error: Exception) -> dict[str, str]:
-    return {"text": str(error).replace("`", "'").replace("${", "$ {").replace("\\", "/"), "mood": "bad"}
-
-
-def _note(text: str) -> dict[str, str]:
-    return {"text": text, "mood": ""}
-
-
-def _clear() -> dict[str, str]:
-    return _note("")

@@ -61,20 +61,11 @@ def live_routes(sessions: Sessions) -> list[BaseRoute]:
         name = "talking.mp4" if take.state == FINISHED else "talking-stopped.mp4"
         return FileResponse(take.video, media_type="video/mp4", filename=name, content_disposition_type="inline")
 
-    async def controls(request: Request) -> Response:
-        take = sessions.find_take(request.path_params["token"])
-        if take is None or not take.applied:
-            return PlainTextResponse("There is no such control log (any more).", status_code=404)
-        path = take.folder / f"controls.{request.path_params['form']}"
-        take.log().save(path)
-        return FileResponse(path, filename=path.name)
-
     return [
         WebSocketRoute(f"/{STREAM_PATH}/{{token}}/stream", stream),
         WebSocketRoute(f"/{STREAM_PATH}/{{token}}/talk", talk),
         Route(f"/{STREAM_PATH}/{{token}}/recording-{{number:int}}.mp4", recording),
         Route(f"/{STREAM_PATH}/{{token}}/talking.mp4", video),
-        Route(f"/{STREAM_PATH}/{{token}}/controls.{{form:str}}", _only_known_forms(controls)),
     ]
 
 
@@ -91,12 +82,3 @@ def gone_file_handlers() -> dict[type[Exception], Any]:
         return PlainTextResponse("There is no such file (any more).", status_code=404)
 
     return {FileNotFoundError: gone, RuntimeError: gone}
-
-
-def _only_known_forms(endpoint: Any) -> Any:
-    async def checked(request: Request) -> Response:
-        if request.path_params["form"] not in ("json", "csv"):
-            return PlainTextResponse("controls.json or controls.csv", status_code=404)
-        return await endpoint(request)
-
-    return checked

@@ -24,7 +24,7 @@ from demo.settings import Limits
 from demo.talk import RUNNING as TALKING
 from demo.talk import Talk
 from demo.uploads import CropBox, Portrait, UploadError, Voice, open_portrait, open_voice
-from eartalking.controls import Controls
+from eartalking.controls import ControlFrame, Controls
 
 T = TypeVar("T")
 _SWEEP_SECONDS = 30.0
@@ -39,6 +39,7 @@ class UserSession:
 
     folder: Path
     portrait: Portrait | None = None
+    title: str = ""  # who the portrait shows: a file's or an example's name
     voice: Voice | None = None
     words: str = ""  # what the voice says, where it was typed
     takes: list[LiveTake] = field(default_factory=list)
@@ -167,6 +168,17 @@ class Sessions:
             self.engine.prepare(portrait.cut(None, self.engine.image_size))
         return portrait
 
+    def still(self, session: UserSession, controls: ControlFrame, crop: CropBox | None) -> np.ndarray | None:
+        """The session's portrait (size, size, 3) uint8 under `controls`, as `Engine.still`; None without a face.
+
+        Raises:
+            UploadError: the crop cannot be used.
+        """
+        portrait = session.portrait
+        if portrait is None or (portrait.face is None and crop is None):
+            return None
+        return self.engine.still(portrait.cut(crop, self.engine.image_size), controls)
+
     def set_voice(self, session: UserSession, upload: Path | None) -> Voice | None:
         """Check and keep a voice, or the sound of a video.
 
@@ -233,7 +245,7 @@ class Sessions:
         job = Job(cut, session.voice.waveform, seed)
         take = LiveTake(self.engine, job, session.voice, session.folder, self.limits, controls, badge=badge, pace=pace)
         session.started += 1
-        take.number = session.started
+        take.number, take.title = session.started, session.title
         session.takes.append(take)
         self._drop_old_takes(session)
         take.start()

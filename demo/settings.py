@@ -9,7 +9,7 @@ from pathlib import Path
 PREVIEW_RATE = (
     48_000  # of the sound sent to the browser; a whole number of samples per frame, and what browsers play natively
 )
-STREAM_PATH = "live"  # below the page's own address: live/<take>/stream, /video.mp4, /controls.json, /controls.csv
+STREAM_PATH = "live"  # below the page's own address: live/<take>/stream, live/<take>/talking.mp4
 LEADERBOARD = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "leaderboard.csv"
 
 

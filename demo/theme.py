@@ -47,6 +47,7 @@ def style_sheet() -> str:
 def frame_style() -> str:
     """For the page's head: Gradio confines the style sheet to what lies inside its outer frame."""
     return (
-        "<style>@media (max-width: 640px) "
+        # clip, not hidden: what sticks to the window's edge must find the window
+        "<style>.gradio-container { overflow: clip !important; } @media (max-width: 640px) "
         "{ .gradio-container > .main.fillable { padding: 12px 14px 24px !important; } }</style>"
     )

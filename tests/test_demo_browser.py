@@ -150,7 +150,7 @@ def test_one_click_on_an_example_makes_a_face_speak(visit: Callable[..., Page], 
         assert container.streams.video[0].frames == 163
     assert fingerprint(page) == expected_fingerprint(demo[1], 0)
     for meter in ("first", "painted", "fps", "rtf", "misses", "memory", "print"):
-        assert page.inner_text(f"[data-meter={meter}]") not in ("", "–"), meter
+        assert page.text_content(f"[data-meter={meter}]") not in ("", "–"), meter
 
 
 def test_steering_acts_is_reported_recorded_and_replayed(visit: Callable[..., Page]) -> None:
@@ -174,8 +174,9 @@ def test_steering_acts_is_reported_recorded_and_replayed(visit: Callable[..., Pa
     assert log["yaw"][0] == [frame / 25, 21] and values[-1] is None and set(values[:-1]) == {21}
     assert log["emotion"][0][1] == ["happy", 0.5]
     assert page.evaluate("EARTimeline.get('timeline').getControls().tracks") == log  # the timeline shows what happened
-    saved = json.load(urllib.request.urlopen(page.get_attribute("[data-get=json]", "href")))
-    assert saved["tracks"] == log
+    with page.expect_download() as download:
+        page.click("#timeline [data-do=save-json]")
+    assert json.loads(download.value.path().read_text())["tracks"] == log  # the one controls.json
     before = fingerprint(page)
     page.click("#generate")
     page.wait_for_function("EARPlayer.take.state === 'streaming'")
@@ -247,7 +248,9 @@ def test_pause_seek_stop_and_again(visit: Callable[..., Page]) -> None:
     made = page.evaluate("EARPlayer.take.frames.length")
     with av.open(urllib.request.urlopen(page.get_attribute("[data-get=video]", "href"))) as container:
         assert container.streams.video[0].frames == made < 163  # what was made until then
-    assert page.get_attribute("[data-get=csv]", "href")
+    with page.expect_download() as download:
+        page.click("#timeline [data-do=save-csv]")
+    assert download.value.suggested_filename == "controls.csv"
     page.click("[data-do=again]")
     wait_state(page, "streaming")
     page.wait_for_function("EARPlayer.take.shown >= 2")

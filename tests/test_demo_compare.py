@@ -1,5 +1,6 @@
 """Two videos in the Compare tab play, seek and stop as one."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from demo_app import CHROMIUM, FLAGS, SLOW
+from PIL import Image
 
 from demo.compare import build_compare_tab
 from eartalking.io.video_writer import VideoWriter
@@ -52,6 +54,40 @@ def page(tmp_path: Path) -> Iterator[Any]:
         browser.close()
     blocks.close()
     assert not errors
+
+
+def names_wipe_and_difference(page: Any) -> None:
+    """One picture over the other, by name: a wipe with a moving edge, and their difference."""
+    page.locator(".cmp-side select").nth(1).select_option("long")
+    page.wait_for_function("document.querySelectorAll('.cmp video')[1].duration > 3.9")
+    page.get_by_role("button", name="Wipe").click()
+    assert page.locator(".cmp-over b").all_inner_texts() == ["A  Take long", "B  Take long"]
+    first, second = (screen.bounding_box() for screen in page.locator(".cmp-screen").all())
+    assert first == second
+    edge = page.get_by_label("Edge between A and B")
+    edge.focus()
+    edge.press("Home")
+    clip = "getComputedStyle(document.querySelectorAll('.cmp-screen')[1]).clipPath"
+    assert page.evaluate(clip) == "inset(0px 0px 0px 0%)"
+    edge.press("End")
+    assert page.evaluate(clip) == "inset(0px 0px 0px 100%)"
+    page.get_by_role("button", name="Difference").click()
+    page.evaluate("document.querySelector('.cmp-over').style.visibility = 'hidden'")
+    assert brightest(page) < 40  # the same video
+    page.evaluate("document.querySelectorAll('.cmp video')[1].currentTime = 3")
+    page.wait_for_function("!document.querySelectorAll('.cmp video')[1].seeking")
+    assert brightest(page) > 100  # 75 frames on it is 75 levels brighter, and shown four times as bright
+    page.get_by_role("button", name="Side by side").click()
+    boxes = [box.bounding_box() for box in page.locator(".cmp-screen").all()]
+    assert boxes[1]["y"] > boxes[0]["y"]
+
+
+def brightest(page: Any) -> int:
+    shot = Image.open(io.BytesIO(page.locator(".cmp-over").locator("xpath=..").screenshot()))
+    width, height = shot.size
+    return (
+        shot.convert("L").crop((width // 4, height - width // 2, 3 * width // 4, height - width // 4)).getextrema()[1]
+    )
 
 
 def state(page: Any) -> dict[str, Any]:
@@ -99,6 +135,7 @@ def test_both_play_seek_and_stop_together(page: Any, tmp_path: Path) -> None:
     page.locator('input[type="file"]').nth(1).set_input_files(tmp_path / "mine.mp4")
     page.wait_for_function("Math.abs(document.querySelectorAll('.cmp video')[1].duration - 2) < 0.05")
     assert page.get_by_label("Video B").first.input_value() == "local"
+    names_wipe_and_difference(page)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     page.locator('input[type="file"]').nth(0).set_input_files(broken)

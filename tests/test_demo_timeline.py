@@ -128,7 +128,7 @@ def test_mouse_adds_drags_releases_and_deletes(opened: Callable[..., Timeline]) 
     mouse.up()
     time, value = timeline.tracks["yaw"][1]
     assert time == 1.6 and value == pytest.approx(-10, abs=1)
-    timeline.page.get_by_role("button", name="Release").click()
+    timeline.page.get_by_role("button", name="Let the model decide").click()
     assert timeline.tracks["yaw"] == [[0.4, 0], [1.6, None], [2.0, None]]
     timeline.page.get_by_role("button", name="Delete", exact=True).click()
     assert timeline.tracks["yaw"] == [[0.4, 0], [2.0, None]]
@@ -270,7 +270,7 @@ def test_python_changes_only_what_it_sends(opened: Callable[..., Timeline]) -> N
 def test_hidden_and_shown_again_it_goes_on(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     page = timeline.page
-    page.get_by_role("button", name="Nod").click()
+    page.get_by_role("group", name="Gestures").get_by_role("button", name="Nod").click()
     timeline.call("timeline.setApplied(2, {yaw: 4})")
     before = timeline.tracks
     page.evaluate("window.earlier = window.EARTimeline.get('timeline')")
@@ -337,7 +337,7 @@ def test_save_and_load_give_the_same_frames(
 ) -> None:
     timeline = opened()
     page = timeline.page
-    page.get_by_role("button", name="Nod").click()
+    page.get_by_role("group", name="Gestures").get_by_role("button", name="Nod").click()
     before = timeline.tracks
     with page.expect_download() as download:
         page.get_by_role("button", name=button, exact=True).click()

@@ -55,7 +55,14 @@ function choose(side, id) {
   controls();
 }
 
+// Both pictures in one place, for a wipe or their difference.
+function look(view) {
+  root.dataset.view = view;
+  for (const button of root.querySelectorAll("[data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+}
+
 function controls() {
+  sides.forEach((side, index) => (part(index ? "name-b" : "name-a").textContent = side.chosen ? `${"AB"[index]}  ${side.select.selectedOptions[0].text}` : ""));
   const some = ready().length > 0;
   for (const name of ["play", "seek", "back", "next"]) part(name).disabled = !some;
   part("seek").max = Math.max(FRAME, total());
@@ -182,6 +189,9 @@ sides.forEach((side, index) => {
     controls();
   });
 });
+for (const button of root.querySelectorAll("[data-view]")) button.addEventListener("click", () => look(button.dataset.view));
+part("wipe").addEventListener("input", () => root.style.setProperty("--cmp-edge", `${part("wipe").value}%`));
+look("pair");
 part("play").addEventListener("click", () => (playing ? pause() : play()));
 part("seek").addEventListener("input", () => {
   if (playing) pause();

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from demo.component import component
-from demo.uploads import CropBox, Portrait, UploadError
+from demo.uploads import MIN_SIDE, CropBox, Portrait, UploadError
 
 _HERE = Path(__file__).parent
 _SHOWN_SIDE = 640  # of the copy that the browser gets for adjusting the crop
@@ -29,7 +30,7 @@ class PortraitInput(gr.Image):
 
 def portrait_crop(**kwargs: Any) -> gr.HTML:
     """The component. Its value is None for the automatic crop or {"box": [left, top, side]}; `shown` makes its
-    update.
+    update. `.select` fires with `event.number` when another of the faces is clicked, counted from the left from 1.
     """
     return component(_HERE, "crop", picture={}, **kwargs)
 
@@ -39,12 +40,31 @@ def shown(portrait: Portrait | None) -> dict[str, Any]:
     if portrait is None:
         return gr.update(value=None, picture={})
     height, width = portrait.image.shape[:2]
-    found = portrait.face is not None
-    note = "" if found else "No face was found: drag the square over it, chin to crown."
-    box = [portrait.box.left, portrait.box.top, portrait.box.side]
-    url = _data_url(Image.fromarray(portrait.image))
-    picture = {"url": url, "width": width, "height": height, "box": box, "found": found, "note": note}
+    picture = {
+        "url": picture_url(portrait.image),
+        "width": width,
+        "height": height,
+        "box": [portrait.box.left, portrait.box.top, portrait.box.side],
+        "room": list(portrait.room),
+        "faces": [list(face) for face in portrait.faces],
+        "number": portrait.number,
+        "least": MIN_SIDE,
+        "note": _note(portrait),
+    }
     return gr.update(value=None, picture=picture)
+
+
+def _note(portrait: Portrait) -> str:
+    if portrait.number is None:
+        return "No face was found in this picture. Drag the square over one, from chin to crown."
+    if len(portrait.faces) > 1:
+        return f"{len(portrait.faces)} faces found, using number {portrait.number}. Click another to use it."
+    return ""
+
+
+def picture_url(image: np.ndarray) -> str:
+    """A picture (H, W, 3) uint8 for the browser, reduced where it is large."""
+    return _data_url(Image.fromarray(image))
 
 
 def chosen(value: Any) -> CropBox | None:

@@ -1,5 +1,6 @@
 // The face crop: a square over the portrait, moved by dragging or arrow keys, resized by the slider, the wheel or + and -.
-// value: {box: [left, top, side]} in the portrait's pixels; picture: {url, width, height, box, note}, set by the server.
+// Where the picture has several faces, a click on another one lets it speak.
+// value: {box: [left, top, side]} in the portrait's pixels; picture: see `demo.portrait.shown`, set by the server.
 const root = element.querySelector(".ear-crop");
 const canvas = root.querySelector("canvas"), context = canvas.getContext("2d");
 const zoom = root.querySelector("input"), note = root.querySelector(".ear-crop-note");
@@ -9,23 +10,23 @@ let about = null, box = null;
 watch("picture", () => {
   about = props.picture;
   root.hidden = !about || !about.url;
-  if (root.hidden) { props.value = null; return; }
-  note.textContent = about.note || "";
-  root.open = !about.found;
-  note.dataset.mood = about.found ? "" : "bad";
+  if (root.hidden) { props.value = null; document.dispatchEvent(new CustomEvent("portrait:gone")); return; }
+  note.textContent = about.note;
+  root.open = about.faces.length !== 1; // something is to be chosen
+  note.dataset.mood = about.faces.length ? "" : "bad";
   image.onload = () => { box = [...about.box]; changed(false); };
   image.src = about.url;
 });
 
-const limits = () => [48, 1.6 * Math.max(about.width, about.height)];
+// As the server takes it: no larger than the room there is, and moved into it.
+const limits = () => { const [left, top, right, bottom] = about.room; const high = Math.min(right - left, bottom - top); return [Math.min(about.least, high), high]; };
 function changed(byUser) {
-  const [low, high] = limits();
-  const side = Math.min(Math.max(box[2], low), high);
-  const centre = [box[0] + box[2] / 2, box[1] + box[2] / 2];
-  centre[0] = Math.min(Math.max(centre[0], 0), about.width);
-  centre[1] = Math.min(Math.max(centre[1], 0), about.height);
-  box = byUser ? [centre[0] - side / 2, centre[1] - side / 2, side] : box;
-  zoom.value = Math.log(box[2] / low) / Math.log(high / low);
+  const [low, high] = limits(), [left, top, right, bottom] = about.room;
+  if (byUser) {
+    const side = Math.min(Math.max(box[2], low), high), x = box[0] + (box[2] - side) / 2, y = box[1] + (box[2] - side) / 2;
+    box = [Math.max(Math.min(x, right - side), left), Math.max(Math.min(y, bottom - side), top), side];
+  }
+  zoom.value = high > low ? Math.log(box[2] / low) / Math.log(high / low) : 1;
   props.value = byUser ? { box } : null;
   draw();
   canvas.dispatchEvent(new CustomEvent("portrait:crop", { bubbles: true, detail: { paint } }));
@@ -48,6 +49,28 @@ function draw() {
   context.restore();
   context.lineWidth = 2; context.strokeStyle = "#fff"; context.strokeRect(x, y, side, side);
   context.lineWidth = 1; context.strokeStyle = "rgba(0, 0, 0, 0.6)"; context.strokeRect(x - 1.5, y - 1.5, side + 3, side + 3);
+  if (about.faces.length > 1) about.faces.forEach((face, i) => drawFace(i + 1, face.map((value, j) => (j % 2 ? dy : dx) + value * scale)));
+}
+function drawFace(number, [left, top, right, bottom]) {
+  const speaks = number === about.number;
+  context.lineWidth = speaks ? 3 : 2;
+  context.strokeStyle = context.fillStyle = speaks ? "#ea580c" : "#ffffff";
+  context.strokeRect(left, top, right - left, bottom - top);
+  context.fillRect(left, top - 15, 15, 15);
+  context.fillStyle = speaks ? "#ffffff" : "#17181b";
+  context.font = "600 12px sans-serif";
+  context.fillText(String(number), left + 4, top - 3.5);
+}
+// The face under a point of the portrait, counted from 1; 0 where there is none.
+const faceAt = (x, y) => 1 + about.faces.findIndex(([left, top, right, bottom]) => x >= left && x <= right && y >= top && y <= bottom);
+function choose(number) {
+  if (number >= 1 && number <= about.faces.length && number !== about.number) trigger("select", { number });
+}
+function inPortrait(event) {
+  const shown = canvas.getBoundingClientRect(), [scale, dx, dy] = frame();
+  const fit = Math.min(shown.width / canvas.width, shown.height / canvas.height); // object-fit: contain
+  const left = shown.left + (shown.width - canvas.width * fit) / 2, top = shown.top + (shown.height - canvas.height * fit) / 2;
+  return [((event.clientX - left) / fit - dx) / scale, ((event.clientY - top) / fit - dy) / scale];
 }
 
 // The crop as the model will see it: what lies outside the picture repeats its edge.
@@ -71,14 +94,17 @@ function resize(factor) {
   changed(true);
 }
 let grip = null;
-canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); grip = [event.clientX, event.clientY, ...box]; });
+canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); grip = [...inPortrait(event), ...box]; });
 canvas.addEventListener("pointermove", (event) => {
   if (!grip) return;
-  const unit = canvas.width / canvas.getBoundingClientRect().width / frame()[0];
-  box = [grip[2] + (event.clientX - grip[0]) * unit, grip[3] + (event.clientY - grip[1]) * unit, grip[4]];
+  const [x, y] = inPortrait(event), step = [x - grip[0], y - grip[1]];
+  if (!grip.moved && Math.hypot(...step) * frame()[0] < 4) return; // a click, so far
+  grip.moved = true;
+  box = [grip[2] + step[0], grip[3] + step[1], grip[4]];
   changed(true);
 });
-for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { grip = null; });
+canvas.addEventListener("pointerup", (event) => { if (grip && !grip.moved) choose(faceAt(...inPortrait(event))); grip = null; });
+canvas.addEventListener("pointercancel", () => { grip = null; });
 canvas.addEventListener("wheel", (event) => { event.preventDefault(); resize(event.deltaY > 0 ? 1.04 : 1 / 1.04); }, { passive: false });
 canvas.addEventListener("keydown", (event) => {
   const step = box[2] * (event.shiftKey ? 0.1 : 0.02);
@@ -86,6 +112,7 @@ canvas.addEventListener("keydown", (event) => {
   if (moves[event.key]) { box = [box[0] + moves[event.key][0], box[1] + moves[event.key][1], box[2]]; changed(true); }
   else if (event.key === "+" || event.key === "=") resize(1 / 1.04);
   else if (event.key === "-") resize(1.04);
+  else if (/^[1-9]$/.test(event.key) && about.faces.length > 1) choose(Number(event.key));
   else return;
   event.preventDefault();
 });

@@ -1,6 +1,6 @@
 // The stage: buttons, seek bar, meters and messages around the player's canvas, and its ties to the timeline.
 const player = window.EARPlayer;
-const root = element.querySelector(".ear-stage");
+const place = element.querySelector(".ear-place"), root = element.querySelector(".ear-stage");
 const find = (selector) => root.querySelector(selector);
 const play = find("[data-do=play]"), stop = find("[data-do=stop]"), again = find("[data-do=again]");
 const seek = find(".ear-seek"), time = find(".ear-time"), status = find(".ear-status");
@@ -11,6 +11,8 @@ player.mount(find("canvas"));
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
 const say = (text, mood) => { if (status.textContent !== text) status.textContent = text; status.dataset.mood = mood || ""; };
+const labelOf = (track) => document.querySelector(`#steer [data-track="${track}"] label`)?.textContent || track;
+const running = () => player.take.state === "starting" || player.take.state === "streaming";
 
 watch("value", () => {
   const ticket = props.value;
@@ -22,16 +24,16 @@ watch("value", () => {
 player.on("state", (take) => {
   const entered = root.dataset.state !== take.state; // a stall comes as the same state again, and must not wipe a message
   root.dataset.state = take.state;
-  const live = take.state === "starting" || take.state === "streaming";
+  const live = running();
   stop.disabled = !live;
   again.disabled = take.state === "idle" || take.state === "starting";
   play.disabled = !take.frames.length && !live;
   seek.disabled = !take.total;
-  if (take.state === "starting") { comeIntoView(); timeline()?.clearApplied(); say("Waking the portrait up …"); for (const name of ["first", "painted", "fps", "rtf", "misses", "steer", "print"]) meter(name, "–"); links(null); }
+  if (take.state === "starting") { comeIntoView(); timeline()?.clearApplied(); say("Waking the portrait up …"); for (const name of ["first", "painted", "fps", "rtf", "misses", "steer", "print"]) meter(name, "–"); linkTo(null); }
   else if (take.state === "streaming") { seek.max = take.total - 1; if (entered) say("Streaming. Move any control: it acts from the next frame on."); }
-  else if (take.state === "stopped") { say(`Stopped at ${clock(take.frames.length / FPS)}.${take.video ? " The mp4 holds what was made until then." : ""}`); links(take); }
+  else if (take.state === "stopped") { say(`Stopped at ${clock(take.frames.length / FPS)}.${take.video ? " The mp4 holds what was made until then." : ""}`); linkTo(take.video); }
   else if (take.state === "failed") say(take.message, "bad");
-  else if (take.state === "done") links(take);
+  else if (take.state === "done") linkTo(take.video);
 });
 
 player.on("writing", ({ written, total }) => say(`Writing the mp4 … ${Math.floor((100 * written) / Math.max(total, 1))} %`));
@@ -49,15 +51,10 @@ function comeIntoView() {
   if (box.top > innerHeight * 0.6 || box.bottom < innerHeight * 0.3) find(".ear-screen").scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
 }
 
-function links(take) {
-  const set = (name, href) => {
-    const link = find(`[data-get=${name}]`);
-    if (href) { link.href = href; link.removeAttribute("aria-disabled"); link.tabIndex = 0; }
-    else { link.removeAttribute("href"); link.setAttribute("aria-disabled", "true"); }
-  };
-  set("video", take && take.video);
-  set("json", take && take.log && take.frames.length && `${take.log}.json`);
-  set("csv", take && take.log && take.frames.length && `${take.log}.csv`);
+function linkTo(video) {
+  const link = find("[data-get=video]");
+  if (video) { link.href = video; link.removeAttribute("aria-disabled"); link.tabIndex = 0; }
+  else { link.removeAttribute("href"); link.setAttribute("aria-disabled", "true"); }
 }
 
 player.on("stats", (take) => {
@@ -79,7 +76,7 @@ player.on("applied", ({ frame, tracks }) => {
   const t = timeline();
   for (const [track, value] of Object.entries(tracks)) if (t) t.recordKeyframe(track, frame, value, { latch: true });
   root.dataset.appliedFrame = frame;
-  const names = Object.entries(tracks).map(([track, value]) => `${track.replace("_", " ")} ${value === null ? "released" : Array.isArray(value) ? `${value[0]} ${Math.round(100 * value[1])} %` : Math.round(100 * value) / 100}`);
+  const names = Object.entries(tracks).map(([track, value]) => `${labelOf(track)} ${value === null ? "back to the model" : Array.isArray(value) ? `${value[0]} ${Math.round(100 * value[1])} %` : Math.round(100 * value) / 100}`);
   say(`${names.join(", ")}: in force from frame ${frame} (${clock(frame / FPS)}).`, "good");
 });
 
@@ -97,14 +94,16 @@ player.on("shown", (index) => {
   time.textContent = `${clock(index / FPS)} / ${clock(total / FPS)}`;
   const t = timeline(); if (t) t.setPlayhead(index);
 });
-const face = () => { root.classList.toggle("is-playing", player.playing); play.setAttribute("aria-label", player.playing ? "Pause" : "Play"); };
-for (const name of ["playing", "state", "played"]) player.on(name, face);
 const chip = find(".ear-live");
-player.on("playing", (flowing) => {
-  const behind = !flowing && player.playing;
-  chip.classList.toggle("is-behind", behind);
-  chip.textContent = behind ? "catching up" : "live";
-});
+let flows = false;
+function face() {
+  root.classList.toggle("is-playing", player.playing);
+  play.setAttribute("aria-label", player.playing ? "Pause" : "Play");
+  chip.classList.toggle("is-behind", !flows);
+  chip.textContent = flows ? "live" : player.playing ? "catching up" : "paused";
+}
+for (const name of ["state", "played"]) player.on(name, face);
+player.on("playing", (flowing) => { flows = flowing; face(); });
 
 play.addEventListener("click", () => { if (player.playing) player.pause(); else player.play(); face(); });
 stop.addEventListener("click", () => player.stop());
@@ -117,7 +116,7 @@ const joinTimeline = setInterval(() => { // components load in any order
   if (!timeline()) return;
   clearInterval(joinTimeline);
   timeline().onEdit(({ tracks }) => player.plan({ fps: FPS, tracks }));
-  timeline().onSeek(({ frame }) => player.seek(frame));
+  timeline().onSeek(({ frame }) => { if (player.take.frames.length) player.seek(frame); });
 }, 50);
 let resume = false;
 document.addEventListener("visibilitychange", () => {
@@ -125,12 +124,49 @@ document.addEventListener("visibilitychange", () => {
   face();
 });
 
-// The portrait's crop shows on the stage until a take covers it.
-document.addEventListener("portrait:crop", (event) => {
-  const state = player.take.state;
-  if (state === "starting" || state === "streaming") return;
+// While no take runs, the stage shows the portrait as it is cropped, or as it is steered.
+function still(paint) {
+  if (running()) return;
   const canvas = find("canvas");
   canvas.width = canvas.height = 256;
-  event.detail.paint(canvas.getContext("2d"), 256);
+  paint(canvas.getContext("2d"), 256);
   root.classList.add("has-picture");
+}
+document.addEventListener("portrait:crop", (event) => {
+  still(event.detail.paint);
+  if (!running()) say("This is what will speak. Press Generate.");
 });
+document.addEventListener("portrait:still", (event) => {
+  still((context, size) => context.drawImage(event.detail.image, 0, 0, size, size));
+  if (!running()) say(`${event.detail.words}: so it will look. Press Generate to hear it speak.`);
+});
+document.addEventListener("portrait:gone", () => {
+  if (running()) return;
+  root.classList.remove("has-picture");
+  say("Choose a portrait and a voice, or click an example.");
+});
+
+// A message of the page is said here, too, and goes when it goes there.
+let told = "";
+document.addEventListener("page:message", (event) => {
+  const { text, mood } = event.detail;
+  if (text) say(text, mood);
+  else if (told && status.textContent === told) say(running() ? "" : "Ready.");
+  told = text;
+});
+
+// While the timeline is on the screen and the stage is not, the stage follows along the top, small.
+const inView = { screen: true, timeline: false };
+function followAlong() {
+  const small = inView.timeline && !inView.screen;
+  if (small === root.classList.contains("is-small")) return;
+  place.style.height = small ? `${place.offsetHeight}px` : ""; // nothing below may jump
+  root.classList.toggle("is-small", small);
+}
+new IntersectionObserver((entries) => { inView.screen = entries.at(-1).intersectionRatio >= 0.5; followAlong(); }, { threshold: [0, 0.5] }).observe(place.querySelector(".ear-room"));
+const findTimeline = setInterval(() => {
+  const lanes = document.querySelector("#timeline");
+  if (!lanes) return;
+  clearInterval(findTimeline);
+  new IntersectionObserver((entries) => { inView.timeline = entries.at(-1).isIntersecting; followAlong(); }, { rootMargin: "-190px 0px -90px 0px" }).observe(lanes);
+}, 50);

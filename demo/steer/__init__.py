@@ -24,7 +24,8 @@ _PAD_RADIUS = 38  # percent of the pad, for the words around it
 
 
 def steering(**kwargs: Any) -> gr.HTML:
-    """The component; it has no value."""
+    """The component. `.input` fires with `event.tracks`, the controls that are asked for, when they change while no
+    take runs; set its value to {"number": event.number, "url": a picture} and the stage shows that."""
     return component(_HERE, "steer", _html(), **kwargs)
 
 
@@ -37,7 +38,8 @@ def _html() -> str:
     feelings = [name for name in EMOTIONS if name != "neutral"]
     return (
         f'<section class="ear-steer" aria-label="Steer live" data-emotions="{escape(json.dumps(feelings))}">'
-        '<header><h3>Steer live</h3><button type="button" class="ear-release-all">Release all</button></header>'
+        '<header><h3>Steer</h3><button type="button" class="ear-release-all" title="Release all controls">'
+        "Let the model decide all</button></header>"
         f'<div class="ear-groups">{groups}{_pad(feelings)}</div></section>'
     )
 
@@ -50,7 +52,8 @@ def _row(track: dict[str, Any]) -> str:
         f'data-low="{track["low"]}" title="{tip}"><label for="steer-{name}">{label}</label>'
         f'<input id="steer-{name}" type="range" min="{track["low"]}" max="{track["high"]}" step="{track["step"]}" '
         f'value="{track["neutral"]}"><output>auto</output>'
-        f'<button type="button" aria-label="Release {label}" title="Give it back">×</button></div>'
+        f'<button type="button" aria-label="Let the model decide: {label}" '
+        'title="Let the model decide (release)">×</button></div>'
     )
 
 
@@ -67,6 +70,7 @@ def _pad(feelings: list[str]) -> str:
         f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="0">{words}'
         '<i class="ear-ring"></i><i class="ear-knob"></i></div>'
         '<div class="ear-row-end"><output class="ear-feeling">auto</output>'
-        '<button type="button" class="ear-pad-release" aria-label="Release emotion" title="Give it back">×</button>'
+        '<button type="button" class="ear-pad-release" aria-label="Let the model decide: emotion" '
+        'title="Let the model decide (release)">×</button>'
         "</div></fieldset>"
     )

@@ -1,5 +1,5 @@
 // Steering: sliders and an emotion pad that act on the running take from the next frame on.
-// While nothing runs they set a keyframe where the playhead stands.
+// While nothing runs they set a keyframe where the playhead stands, and the stage shows at once what it does.
 const player = window.EARPlayer;
 const root = element.querySelector(".ear-steer");
 const rows = [...root.querySelectorAll("[data-track]")];
@@ -11,7 +11,7 @@ let queued = null, queuedAt = 0;
 const quiet = {}; // track -> until when the picture has no say, because a change is on its way
 function send(track, value) {
   quiet[track] = performance.now() + 400;
-  if (player.take.state !== "streaming") return;
+  if (player.take.state !== "streaming") { preview(); return; }
   if (!queued) { queued = {}; queuedAt = performance.now(); requestAnimationFrame(flush); }
   queued[track] = value;
 }
@@ -20,11 +20,37 @@ function flush() {
   queued = null;
   player.set(tracks, asked);
 }
-// A keyframe by hand, when no take runs to record the change.
+// A keyframe by hand, when no take runs to record the change. At the end of a take, where nothing follows that it could
+// act on, it is for the next take from its start.
 function keep(track, value) {
   if (player.take.state === "streaming" || !timeline()) return;
-  timeline().recordKeyframe(track, Math.max(0, Math.round(player.playhead())), value);
+  const { playhead, duration } = timeline().state();
+  timeline().recordKeyframe(track, playhead >= Math.ceil(duration * 25 - 1e-6) - 1 ? 0 : playhead, value);
 }
+
+// What the portrait looks like under the controls as they stand here; the server draws it.
+const PREVIEW_MS = 150; // after the last change
+let previewing = 0, previewed = 0;
+const idle = () => player.take.state !== "starting" && player.take.state !== "streaming" && !player.playing;
+function preview() {
+  clearTimeout(previewing);
+  previewing = setTimeout(() => { if (idle()) trigger("input", { tracks: asked(), number: ++previewed }); }, PREVIEW_MS);
+}
+function asked() {
+  const values = rows.map((row) => [row.dataset.track, row.shown]);
+  return Object.fromEntries([...values, ["emotion", emotion]].filter(([, value]) => value !== null && value !== undefined).map(([track, value]) => [track, [[0, value]]]));
+}
+const inWords = () => {
+  const changed = rows.filter((row) => row.shown !== null).map((row) => `${row.querySelector("label").textContent} ${row.querySelector("output").textContent}`);
+  return [...changed, ...(emotion ? [feeling.textContent] : [])].join(", ") || "All left to the model";
+};
+watch("value", () => {
+  const still = props.value;
+  if (!still || still.number !== previewed || !idle()) return;
+  const image = new Image();
+  image.onload = () => { if (idle() && still.number === previewed) document.dispatchEvent(new CustomEvent("portrait:still", { detail: { image, words: inWords() } })); };
+  image.src = still.url;
+});
 
 const written = (row, value) => `${Number(value) > 0 && Number(row.dataset.low) < 0 ? "+" : ""}${Number(value)}${row.dataset.unit}`;
 function showRow(row, value) {
@@ -98,12 +124,24 @@ root.querySelector(".ear-release-all").addEventListener("click", () => {
 });
 showEmotion(null);
 
+function showAll(values) {
+  for (const row of rows) if (!row.dataset.held && !(quiet[row.dataset.track] > performance.now())) showRow(row, values[row.dataset.track] ?? null);
+  if (!pad.dataset.held && !(quiet.emotion > performance.now())) showEmotion(values.emotion ?? null);
+}
+// The timeline was edited by hand, or its playhead moved, while there is no take to show it.
+const joinTimeline = setInterval(() => { // components load in any order
+  if (!timeline()) return;
+  clearInterval(joinTimeline);
+  const follow = () => { if (idle() && timeline()) { showAll(timeline().valuesAt(timeline().state().playhead)); preview(); } };
+  timeline().onEdit(follow);
+  timeline().onSeek(() => { if (!player.take.frames.length) follow(); });
+}, 50);
+
 // What is in force in the picture on the screen shows on every control that is not being held.
 player.on("shown", (index) => {
   const frame = player.take.frames[index];
   if (!frame) return;
   const latest = player.take.frames[player.take.frames.length - 1];
   const current = player.take.state === "streaming" ? latest.applied : frame.applied;
-  for (const row of rows) if (!row.dataset.held && !(quiet[row.dataset.track] > performance.now())) showRow(row, current[row.dataset.track] ?? null);
-  if (!pad.dataset.held && !(quiet.emotion > performance.now())) showEmotion(current.emotion ?? null);
+  showAll(current);
 });

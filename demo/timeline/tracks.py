@@ -21,15 +21,19 @@ class TrackInfo(NamedTuple):
 
 
 TRACK_INFO: dict[str, TrackInfo] = {
-    "yaw": TrackInfo("Head yaw", "°", 0.5, 0.0, "Above 0 the nose turns to the viewer's right", open=True),
-    "pitch": TrackInfo("Head pitch", "°", 0.5, 0.0, "Above 0 the head looks up", open=True),
-    "roll": TrackInfo("Head roll", "°", 0.5, 0.0, "Above 0 the head tilts clockwise as seen"),
-    "gaze_yaw": TrackInfo("Gaze yaw", "°", 0.5, 0.0, "Eyes relative to the head; above 0 to the viewer's right"),
-    "gaze_pitch": TrackInfo("Gaze pitch", "°", 0.5, 0.0, "Eyes relative to the head; above 0 up"),
-    "blink": TrackInfo("Blink", "", 0.05, 0.0, "Eyelid closure of both eyes; 1 is closed"),
-    "brow": TrackInfo("Brow", "", 0.05, 0.0, "-1 frown, 1 raised"),
-    "smile": TrackInfo("Smile", "", 0.05, 0.0, "-1 to 1"),
-    "mouth_scale": TrackInfo("Mouth scale", "×", 0.05, 1.0, "Strength of articulation; 1 is natural"),
+    "yaw": TrackInfo("Turn", "°", 0.5, 0.0, "Head yaw: above 0 the nose turns to the viewer's right", open=True),
+    "pitch": TrackInfo("Nod", "°", 0.5, 0.0, "Head pitch: above 0 the head looks up", open=True),
+    "roll": TrackInfo("Tilt", "°", 0.5, 0.0, "Head roll: above 0 the head tilts clockwise as seen"),
+    "gaze_yaw": TrackInfo(
+        "Look aside", "°", 0.5, 0.0, "Gaze yaw: eyes relative to the head; above 0 to the viewer's right"
+    ),
+    "gaze_pitch": TrackInfo(
+        "Look up", "°", 0.5, 0.0, "Gaze pitch: eyes relative to the head; above 0 up, below 0 down"
+    ),
+    "blink": TrackInfo("Close eyes", "", 0.05, 0.0, "Blink: eyelid closure of both eyes; 1 is closed"),
+    "brow": TrackInfo("Raise brows", "", 0.05, 0.0, "Brow: -1 frown, 1 raised"),
+    "smile": TrackInfo("Smile", "", 0.05, 0.0, "Smile: -1 mouth corners down, 1 up"),
+    "mouth_scale": TrackInfo("Mouth", "×", 0.05, 1.0, "Mouth scale: how strongly the mouth moves; 1 is natural"),
     "emotion": TrackInfo("Emotion", "", 0.05, 0.0, "Stepped: one of eight, with an intensity"),
 }
 

@@ -4,7 +4,7 @@
 const FINGER = window.matchMedia("(pointer: coarse)").matches;
 const PAD = 12; // pixels left of second 0, so that a keyframe there can be grabbed
 const OPEN_HEIGHT = 88;
-const FOLDED_HEIGHT = 28;
+const FOLDED_HEIGHT = FINGER ? 44 : 28; // what is touched has 44 pixels
 
 const xOf = (view, time) => PAD + (time - view.start) * view.scale;
 const timeAt = (view, x) => view.start + (x - PAD) / view.scale;

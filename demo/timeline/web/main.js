@@ -181,7 +181,7 @@ function start() {
   } else {
     take(props.value, true);
     for (const { name } of TRACKS) if (store.keys(name).length) state.collapsed.delete(name);
-    panel.say(`Double ${FINGER ? "tap" : "click"} a lane to add a keyframe, then drag it. Release hands the track back to the model.`);
+    panel.say(`Double ${FINGER ? "tap" : "click"} a lane to add a keyframe, then drag it. What you do not ask for, the model decides.`);
   }
   watch("value", () => take(props.value));
   describeLength();
