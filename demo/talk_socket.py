@@ -48,7 +48,7 @@ async def hold_talk(socket: WebSocket, talk: Talk) -> None:
                     talk.hear(message["bytes"], rate)
                 else:
                     rate = _take_in(talk, message.get("text"), rate)
-            except (KeyError, ValueError, TypeError, RecursionError) as error:
+            except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
                 put(json.dumps({"type": "refused", "message": f"This message cannot be used: {error}"}))
     finally:
         sending.cancel()
@@ -58,7 +58,7 @@ async def hold_talk(socket: WebSocket, talk: Talk) -> None:
 
 def _take_in(talk: Talk, text: str | None, rate: int) -> int:
     """Do what a message asks; returns the microphone's rate from now on. Raises KeyError, ValueError, TypeError,
-    RecursionError: it cannot be done."""
+    OverflowError, RecursionError: it cannot be done."""
     message: dict[str, Any] = read_message(text)
     match message["type"]:
         case "microphone":

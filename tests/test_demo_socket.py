@@ -17,6 +17,7 @@ from demo.conversation import BURST, LARGEST_MESSAGE, MESSAGES_PER_SECOND, Allow
 from demo.live import RUNNING, STOPPED, LiveTake
 from demo.routes import live_routes
 from demo.sessions import Sessions
+from demo.settings import STREAM_PATH
 from eartalking import Controls
 
 
@@ -82,6 +83,19 @@ def test_what_is_no_message_is_refused_and_the_stream_goes_on(
     socket.send_json({"type": "set", "id": "next", "tracks": {"yaw": 5}})
     accepted = heard(socket, "accepted", "refused")
     assert accepted["type"] == "accepted" and accepted["id"] == "next" and take.state == RUNNING
+
+
+def test_a_live_talk_goes_on_after_a_rate_that_is_none(sessions: Sessions) -> None:
+    session = sessions.get("viewer")
+    sessions.set_portrait(session, PHOTO)
+    talk = sessions.start_talk(session, seed=0)
+    with TestClient(Starlette(routes=live_routes(sessions))) as client:
+        with client.websocket_connect(f"/{STREAM_PATH}/{talk.token}/talk") as socket:
+            for text in ('{"type": "microphone", "rate": 1e999}', nested(100_000), '{"type": "dance"}'):
+                socket.send_text(text)
+                assert "cannot be used" in heard(socket, "refused")["message"]
+            assert session.talking
+    sessions.close("viewer")
 
 
 def test_what_is_sent_back_is_short(watched: tuple[LiveTake, Any]) -> None:
