@@ -275,7 +275,9 @@ class StreamSession:
         return self._controls if controls is None or index < 0 else controls.at(index)
 
     def _asked(self, index: int, applied: ControlFrame) -> ControlBatch:
-        blinking = applied if self.model.draws_blinks else with_blink(applied, self.seed, max(index, 0))
+        # An emotion that is asked for decides the lids (motion.steering): its blinks are not drawn either.
+        drawn = self.model.draws_blinks and applied["emotion"] is None
+        blinking = applied if drawn else with_blink(applied, self.seed, max(index, 0))
         return ControlBatch.of_frame(blinking, self._device)
 
     def _move(

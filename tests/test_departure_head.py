@@ -12,7 +12,8 @@ from eartalking.checkpoint import load_model, save_model
 from eartalking.config import TINY
 from eartalking.controls import ControlBatch, ControlFrame
 from eartalking.modules.departure_head import DepartureHead
-from eartalking.motion.vector import HEAD_POSE
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE
 from eartalking.training.departure import groups, run, with_head
 from eartalking.training.motion_spans import MotionSpans
 
@@ -125,6 +126,33 @@ def test_a_control_is_obeyed_and_released_without_a_jump() -> None:
     assert yaws[2:6] == pytest.approx([24] * 4, abs=1e-3)
     assert yaws[6] == pytest.approx(yaws[1] + 0.9 * (24 - yaws[1]), abs=0.1), "it turns back, it does not jump back"
     assert all(later < before for before, later in zip(yaws[5:], yaws[6:], strict=False))
+
+
+def test_an_emotion_decides_brows_and_eyes_and_leaves_the_head_alive() -> None:
+    """A smile alone leaves the eyes alive, too; released, everything is drawn."""
+    model = tiny_model(DRAWN)
+    head, size = model.departure_head, TINY.autoencoder
+    head.innovation_std.fill_(2.0)
+    code, columns = model.autoencoder.code, {"brow": UNIT_INDEX["browInnerUp"], "lid": BLINK_COLUMNS[0]}
+    columns |= {"gaze": GAZE.start, "yaw": HEAD_POSE.start}
+    reference = torch.zeros(1, size.num_latent_tokens, size.latent_channels)
+    audio = torch.zeros(1, TINY.audio.tokens_per_frame, TINY.dim)
+
+    def shown(asked: ControlFrame, seed: int) -> torch.Tensor:
+        state = model.prefill(reference, torch.zeros(1, size.num_latent_tokens, size.reference_widths[-1]))
+        for index in range(3):
+            noise = torch.randn(reference.shape, generator=torch.Generator().manual_seed(10 * seed + index))
+            latents = model.step(audio, ControlBatch.of_frame(asked, "cpu"), noise, state)
+        return code.latents_to_motion(latents)[0]
+
+    def drawn(asked: ControlFrame) -> set[str]:
+        """Which columns differ between seeds."""
+        apart = (torch.stack([shown(asked, seed) for seed in range(4)]).std(0)) > 1e-3
+        return {name for name, column in columns.items() if apart[column]}
+
+    assert drawn(ControlFrame()) == {"brow", "lid", "gaze", "yaw"}
+    assert drawn(ControlFrame(smile=0.5)) == {"lid", "gaze", "yaw"}
+    assert drawn(ControlFrame(emotion=("surprised", 1.0))) == {"yaw"}
 
 
 def test_a_model_grows_a_head_and_leaves_out_what_no_stream_runs(tmp_path) -> None:

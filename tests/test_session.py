@@ -8,6 +8,7 @@ from tiny_model import DRAWN, MASKED_AR, tiny_model
 
 from eartalking import Controls, StreamSession, TalkingHeadModel
 from eartalking.config import TINY
+from eartalking.controls import SCALAR_TRACKS, ControlFrame
 from eartalking.errors import InputError
 from eartalking.motion.blinks import spontaneous_blink
 
@@ -192,3 +193,17 @@ def test_eyes_blink_by_themselves_and_seeds_blink_apart() -> None:
         assert track[:10].max() == 0, "a stream does not begin with closed eyes"
     assert (tracks[0] != tracks[1]).any()
     assert spontaneous_blink(-3, 7) in (0.0, *tracks[0])
+
+
+def test_who_shows_an_emotion_still_blinks() -> None:
+    """An emotion keeps the lids from being drawn, so blinks are asked for as of models that draw none."""
+    model = tiny_model(DRAWN)
+    assert model.draws_blinks
+    session = start(model)
+    shut = next(index for index in range(90) if spontaneous_blink(0, index) == 1)
+    blink = SCALAR_TRACKS.index("blink")
+    assert not session._asked(shut, ControlFrame()).given[..., blink].any()
+    asked = session._asked(shut, ControlFrame(emotion=("happy", 1.0)))
+    assert asked.given[..., blink].all() and (asked.values[..., blink] == 1).all()
+    open_eyes = session._asked(shut, ControlFrame(emotion=("happy", 1.0), blink=0.0))
+    assert (open_eyes.values[..., blink] == 0).all()

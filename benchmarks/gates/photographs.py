@@ -132,7 +132,7 @@ def watch(
     code, motions = context.model.autoencoder.code, []
 
     def look(image: np.ndarray) -> None:
-        departure = session._state.departure
+        departure = session._moment.model.departure
         assert departure is not None, "the checkpoint has no departure head"
         motions.append(code.coordinates_to_motion(departure.recent[:, 0])[0].cpu().numpy())
         watcher.look(image)

@@ -1,4 +1,5 @@
-"""Blinks where none is asked for, of models that draw none: at random, for no voice tells when people blink."""
+"""Blinks where none is asked for, of models that draw none and of faces that show an emotion: at random, for no voice
+tells when people blink."""
 
 from __future__ import annotations
 

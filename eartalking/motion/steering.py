@@ -19,7 +19,7 @@ from eartalking.controls import BROW, MOUTH_SCALE, SCALAR_TRACKS, SMILE, Control
 from eartalking.modules.constant import constant
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX, expression_units
-from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, MOTION_SCALES
+from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, GAZE, MOTION_SCALES
 
 
 @constant
@@ -48,14 +48,19 @@ def impose(latents: Tensor, controls: ControlBatch, code: MotionCode) -> Tensor:
 
 
 def decided_by_expressions(controls: ControlBatch, motion_size: int) -> Tensor:
-    """(B, L) bool: the columns of brows, cheeks and mouth corners, where an expression is given under controls (B,).
+    """(B, L) bool: the columns that are not drawn under controls (B,): those of brows, cheeks and mouth corners where
+    an expression is given, and those of gaze and lids where an emotion is.
 
-    What is asked for decides them: a frown that the model drew would make a smile unreadable.
+    What is asked for decides them: a frown that the model drew would make a smile unreadable, and eyes that wander or
+    are half shut, a surprise.
     """
-    columns = torch.zeros(motion_size, dtype=torch.bool, device=controls.given.device)
-    columns[UNIT_INDEX["mouthLeft"] : UNIT_INDEX["mouthDimpleRight"] + 1] = True
-    columns[UNIT_INDEX["browDownLeft"] : UNIT_INDEX["noseSneerRight"] + 1] = True
-    return controls.given[..., (BROW, SMILE, -1)].any(-1, keepdim=True) & columns
+    brows_and_corners = torch.zeros(motion_size, dtype=torch.bool, device=controls.given.device)
+    brows_and_corners[UNIT_INDEX["mouthLeft"] : UNIT_INDEX["mouthDimpleRight"] + 1] = True
+    brows_and_corners[UNIT_INDEX["browDownLeft"] : UNIT_INDEX["noseSneerRight"] + 1] = True
+    eyes = torch.zeros_like(brows_and_corners)
+    eyes[GAZE] = eyes[list(BLINK_COLUMNS)] = True
+    expression_given = controls.given[..., (BROW, SMILE, -1)].any(-1, keepdim=True)
+    return (expression_given & brows_and_corners) | (controls.given[..., -1:] & eyes)
 
 
 def within_range(coordinates: Tensor, code: MotionCode) -> Tensor:
