@@ -22,7 +22,7 @@ from benchmarks.gates.photograph_material import (
     photographs,
     spoken,
 )
-from benchmarks.gates.streams import Context, Schedule, drive, strip
+from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
 from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.perception.face_finder import find_faces
@@ -185,9 +185,9 @@ def measure_photographs(context: Context) -> list[GateRow]:
     takes = [take(context, renders, one, voices[i % len(voices)], i) for i, one in enumerate(bar)]
     truth = [see(context, renders.true_frames(person, _steered_motion())[0]) for person in (0, 1)]
     renders.release()
-    shown = [one for one in takes if one.subject.shown]
-    context.pictures["photographs_speech"] = strip([[t.subject.image, *t.speech.kept] for t in shown])
-    context.pictures["photographs_steered"] = strip([[t.subject.image, *t.steered.kept] for t in shown])
+    shown = [one for one in takes if one.subject.shown][:4]
+    rows = [[t.subject.image, *spread(np.stack(t.speech.kept), 3), *spread(np.stack(t.steered.kept), 3)] for t in shown]
+    context.pictures["photographs"] = strip(rows)
     return [*lip_rows(takes), blink_row(takes, truth), *_face_rows(takes), *control_rows(takes, truth), *finding]
 
 
@@ -283,9 +283,10 @@ def control_rows(takes: list[Take], truth: list[Seen]) -> list[GateRow]:
     for track in DEGREES:
         found = np.concatenate([errors(seen, track) for seen in real])
         true = float(np.nanmean([errors(seen, track) for seen in truth]))
-        rendered = float(np.nanmean([errors(t.steered, track) for t in takes if not t.subject.real]))
+        rendered = [errors(t.steered, track) for t in takes if not t.subject.real]
+        of_renders = round(float(np.nanmean(rendered)), 2) if rendered else None
         rows.append(judge(f"photographs_{track}_deg", float(np.nanmean(found)), int(np.isfinite(found).sum()), "steps",
-                          true_renders=round(true, 2), rendered_portraits=round(rendered, 2)))  # fmt: skip
+                          true_renders=round(true, 2), rendered_portraits=of_renders))  # fmt: skip
     for name, level, sign in (("smile", -2, 1), ("disgust", -1, -1)):
         changes = {t.subject.name: sign * expression_change(t.steered, name, level) for t in takes}
         half = 0.5 * float(np.mean([sign * expression_change(seen, name, level) for seen in truth]))
