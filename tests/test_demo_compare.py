@@ -61,7 +61,7 @@ def names_wipe_and_difference(page: Any) -> None:
     page.locator(".cmp-side select").nth(1).select_option("long")
     page.wait_for_function("document.querySelectorAll('.cmp video')[1].duration > 3.9")
     page.get_by_role("button", name="Wipe").click()
-    assert page.locator(".cmp-over b").all_inner_texts() == ["A  Take long", "B  Take long"]
+    assert page.locator(".cmp-over b").all_inner_texts() == ["A Take long", "B Take long"]
     first, second = (screen.bounding_box() for screen in page.locator(".cmp-screen").all())
     assert first == second
     edge = page.get_by_label("Edge between A and B")

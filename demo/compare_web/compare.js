@@ -62,7 +62,7 @@ function look(view) {
 }
 
 function controls() {
-  sides.forEach((side, index) => (part(index ? "name-b" : "name-a").textContent = side.chosen ? `${"AB"[index]}  ${side.select.selectedOptions[0].text}` : ""));
+  sides.forEach((side, index) => (part(index ? "name-b" : "name-a").textContent = side.chosen ? `${"AB"[index]} ${side.select.selectedOptions[0].text}` : ""));
   const some = ready().length > 0;
   for (const name of ["play", "seek", "back", "next"]) part(name).disabled = !some;
   part("seek").max = Math.max(FRAME, total());
