@@ -205,16 +205,8 @@ def _build_create(sessions: Sessions) -> gr.HTML:
                 max_length=LONGEST_TEXT, submit_btn=True, elem_id="typed",
             )  # fmt: skip
             message_place("voice")
-            with gr.Accordion("Options", open=False):
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED,
-                                 info="Same inputs, controls and seed: same video.")  # fmt: skip
-                badge = gr.Checkbox(
-                    False, label="Visible AI-generated badge", info="The file's metadata says so in any case."
-                )
-            with gr.Column(elem_id="go"):
-                consent = gr.Checkbox(False, label=CONSENT, elem_id="consent")
-                generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
-                message_place("generate")
+            seed, badge = _options()
+            consent, generate = _consent_and_generate()
         with gr.Column(elem_id="watch"):
             screen = stage()
         with gr.Column(elem_id="controls"):
@@ -246,6 +238,22 @@ def _build_create(sessions: Sessions) -> gr.HTML:
         **private,
     )
     return crop
+
+
+def _options() -> tuple[gr.Number, gr.Checkbox]:
+    with gr.Accordion("Options", open=False):
+        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED,
+                         info="Same inputs, controls and seed: same video.")  # fmt: skip
+        badge = gr.Checkbox(False, label="Visible AI-generated badge", info="The file's metadata says so in any case.")
+    return seed, badge
+
+
+def _consent_and_generate() -> tuple[gr.Checkbox, gr.Button]:
+    with gr.Column(elem_id="go"):
+        consent = gr.Checkbox(False, label=CONSENT, elem_id="consent")
+        generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
+        message_place("generate")
+    return consent, generate
 
 
 def _require_consent(session: UserSession, agreed: bool) -> None:
