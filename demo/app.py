@@ -27,7 +27,7 @@ def build_demo(
 ) -> tuple[gr.Blocks, Sessions]:
     """The page and the state behind it. Without an engine, `checkpoint` is loaded."""
     limits = limits or Limits()
-    engine = engine or load_engine(checkpoint, limits.takes, limits.voice_seconds)
+    engine = engine or load_engine(checkpoint, limits)
     sessions = Sessions(engine, limits)
     return build_page(sessions), sessions
 

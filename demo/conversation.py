@@ -159,7 +159,8 @@ def _do(take: LiveTake, message: Mapping[str, Any]) -> None:
     match message["type"]:
         case "playhead":
             frame = float(message["frame"])
-            take.follow(frame if math.isfinite(frame) else 0.0, bool(message["playing"]))
+            lead = float(message.get("lead", 0.0))
+            take.follow(frame if math.isfinite(frame) else 0.0, bool(message["playing"]), lead)
         case "plan":
             take.replan(read_controls(message["controls"]))
         case "stop":

@@ -11,11 +11,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from demo.channel import SlotPool, SteeredControls
+from demo.line import Line, Speed, capacity
+from demo.settings import Limits
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 _HAS_SPACES = importlib.util.find_spec("spaces") is not None
 _KEPT_PORTRAITS = 8
 _LONGEST_GPU_SECONDS = 120
+_WARMING_FRAMES, _COLD_FRAMES = 12, 3
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,13 @@ class Job:
 class Engine:
     """The shared weights and the pool of slots; one per process."""
 
-    def __init__(self, model: TalkingHeadModel, slots: SlotPool) -> None:
+    def __init__(self, model: TalkingHeadModel, slots: SlotPool, most: int | None = None) -> None:
+        """`most` streams run at once, fewer where the machine is slow; without it, as many as there are slots."""
         self.model = model
         self.slots = slots
+        self.speed = Speed()
+        streams = len(slots.slots) if most is None else most
+        self.line = Line(lambda: capacity(self.speed.fps, streams))
         self._started: OrderedDict[bytes, StreamSession] = OrderedDict()  # by portrait, least recently used first
         self._lock = threading.Lock()
         self.frames: Callable[[int, Job], Iterator[Frame]] = _on_gpu(self._frames)
@@ -74,10 +83,14 @@ class Engine:
             self.start(portrait)
 
     def warm_up(self) -> None:
-        """The first frames of a process pay for choosing kernels; better now than at the first visitor's click."""
+        """The first frames of a process pay for choosing kernels; better now than at the first visitor's click. The
+        others tell how fast this machine is.
+        """
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
-        silence = np.zeros(4 * SAMPLES_PER_FRAME, np.float32)
-        list(self.start(grey).push(silence))
+        silence = np.zeros(_WARMING_FRAMES * SAMPLES_PER_FRAME, np.float32)
+        times = [perf_counter() for _ in self.start(grey).push(silence)]
+        for before, after in pairwise(times[_COLD_FRAMES:]):
+            self.speed.note(after - before)
 
     def start(self, portrait: np.ndarray) -> StreamSession:
         """A stream at its start, of a crop (size, size, 3) uint8. Encoding a portrait takes longer than a frame, so the
@@ -133,13 +146,13 @@ def _on_gpu(function: Callable[[int, Job], Iterator[Frame]]) -> Callable[[int, J
     return spaces.GPU(duration=seconds)(function)
 
 
-def load_engine(checkpoint: str, takes: int, voice_seconds: float) -> Engine:
+def load_engine(checkpoint: str, limits: Limits) -> Engine:
     """Load the checkpoint on the best device there is, and warm it up on one short stream."""
-    slots = SlotPool(takes, round(voice_seconds * FPS) + 2)
+    slots = SlotPool(limits.takes + limits.waiting, round(limits.voice_seconds * FPS) + 2)
     if _HAS_SPACES:
         import spaces  # noqa: F401  before torch: it makes ZeroGPU's device visible
 
-    engine = Engine(_load(checkpoint), slots)
+    engine = Engine(_load(checkpoint), slots, limits.takes)
     if next(engine.model.parameters()).device.type == "cpu":
         engine.warm_up()
     return engine

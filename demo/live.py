@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import secrets
 import struct
 import threading
@@ -24,6 +25,7 @@ from PIL import Image
 from demo.badge import draw_badge
 from demo.channel import controls_of
 from demo.engine import Engine, Job
+from demo.line import Speed
 from demo.recorder import Recorder
 from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
 from demo.timeline.files import as_json
@@ -65,9 +67,12 @@ class LiveTake:
     answers through `follow`, so that `set` is seen at once; CLOCK runs in real time, watched or not; FREE as fast as it
     can. Either way the frames and the file are those of the command line.
 
+    It runs when it is its turn (`Engine.line`); until then it is `RUNNING`, too, and its `place` is above 0.
+
     Messages to the listener: bytes are frames (see `_PACKET`; the JSON holds `applied`, the controls in force, and
     `ms`), text is
-    JSON with a `type`: `hello`, `stats`, `applied` (a change and the frame at which it took effect), `writing` (how
+    JSON with a `type`: `queue` (its place in the line, and about how many seconds that takes; null where nobody knows),
+    `hello`, `stats`, `applied` (a change and the frame at which it took effect), `writing` (how
     much of the mp4 is there, once all frames are made), `done`, `error`.
     """
 
@@ -109,6 +114,8 @@ class LiveTake:
         self._keep_stopped = False
         self._milliseconds: deque[float] = deque(maxlen=_RECENT)
         self._misses, self._first_frame_ms = 0, 0.0
+        self._speed = Speed()
+        self._unheld_since: float | None = None  # when the last frame came, if the next was allowed by then
         self._hash = hashlib.sha256()
         self._slot.write_plan(controls, 0, job.num_frames)
         if pace != FREE:
@@ -170,9 +177,13 @@ class LiveTake:
             self._backlog.clear()
             self._listener = listener
 
-    def follow(self, frame: float, playing: bool) -> None:
-        """The viewer's playhead, in frames."""
+    def follow(self, frame: float, playing: bool, lead: float = 0.0) -> None:
+        """The viewer's playhead, and how far ahead of it frames are wanted; both in frames."""
         if self.state == RUNNING:
+            if self.pace == VIEWER:
+                least = self._limits.lead_frames
+                wanted = lead if math.isfinite(lead) else least
+                self._slot.pace(round(min(max(wanted, least), self.job.num_frames + least)))
             self._slot.follow(frame, playing)
 
     def stop(self, keep: bool = False) -> None:
@@ -220,8 +231,15 @@ class LiveTake:
         """SHA-256 of all pixels so far; equal for equal takes."""
         return self._hash.hexdigest()
 
-    def stats(self) -> dict[str, float | int | str]:
-        """Speed and memory. `fps` and `rtf` are what computing alone would allow, `misses` frames over 40 ms."""
+    @property
+    def place(self) -> int:
+        """0 when it is its turn, 1 for the next."""
+        return self._engine.line.place(self._slot_number) if self.state == RUNNING else 0
+
+    def stats(self) -> dict[str, float | int | str | None]:
+        """Speed and memory. `fps` and `rtf` are what computing alone would allow, `speed` the frames a second that this
+        stream gets in fact while it is not held back (None if unknown), `misses` frames over 40 ms.
+        """
         mean = float(np.mean(self._milliseconds)) if self._milliseconds else 0.0
         return {
             "frames": len(self.applied),
@@ -230,6 +248,8 @@ class LiveTake:
             "frame_ms": round(mean, 1),
             "fps": round(1000 / mean, 1) if mean else 0.0,
             "rtf": round(mean / _FRAME_MS, 3),
+            "speed": self._rounded_speed(),
+            "place": self.place,
             "misses": self._misses,
             "memory_mb": round(psutil.Process().memory_info().rss / 2**20, 1),
             "fingerprint": self.fingerprint[:12],
@@ -243,9 +263,8 @@ class LiveTake:
         """
         context = contextvars.copy_context()
         self._started = monotonic()
+        self._engine.line.join(self._slot_number, self.job.num_frames / FPS)
         threading.Thread(target=context.run, args=(self._run,), name=f"take-{self.token[:6]}", daemon=True).start()
-        if self.pace == CLOCK:
-            self._slot.follow(0, True)
         if self.pace == VIEWER:
             threading.Thread(target=self._watch, name=f"watch-{self.token[:6]}", daemon=True).start()
 
@@ -254,20 +273,33 @@ class LiveTake:
         while not self._done.wait(1.0):
             age = monotonic() - self._started
             unseen = self._listener is None and age > self._limits.client_wait_seconds
+            if self.place > 0:
+                age = 0.0
             if unseen or age > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS:
                 self.stop()
+
+    def _wait_for_turn(self) -> bool:
+        """Block until it is this take's turn; False if it was stopped before."""
+        line, number = self._engine.line, self._slot_number
+        told = lambda place, seconds: self._publish_json(  # noqa: E731
+            "queue", place=place, seconds=round(seconds) if math.isfinite(seconds) else None
+        )
+        if not line.wait_for_turn(number, told, lambda: self._slot.stopped):
+            return False
+        self._started = monotonic()
+        self._speed = self._engine.speed.among(line.served)
+        if self.pace == CLOCK:
+            self._slot.follow(0, True)
+        return True
 
     def _run(self) -> None:
         try:
             self.folder.mkdir(parents=True)
-            self._publish_json(
-                "hello",
-                frames=self.job.num_frames,
-                size=self._engine.image_size,
-                fps=FPS,
-                rate=PREVIEW_RATE,
-                seed=self.job.seed,
-            )
+            if not self._wait_for_turn():
+                self._end(STOPPED)
+                return
+            self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS,
+                               rate=PREVIEW_RATE, seed=self.job.seed, speed=self._rounded_speed())  # fmt: skip
             recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
             try:
                 for frame in self._engine.frames(self._slot_number, self.job):
@@ -297,6 +329,7 @@ class LiveTake:
 
     def _take_in(self, frame: Frame, recorder: Recorder) -> None:
         milliseconds = 1000 * frame.seconds
+        self._measure(frame.index)
         self._hash.update(frame.image.data)
         with self._lock:
             self.applied.append(frame.applied)
@@ -319,6 +352,18 @@ class LiveTake:
         if frame.index % _STATS_EVERY == 0:
             self._publish_json("stats", **self.stats())
 
+    def _measure(self, index: int) -> None:
+        """How fast frames come, as long as the viewer does not hold them back."""
+        now, before = monotonic(), self._unheld_since
+        self._unheld_since = now if self._slot.allows(index + 1) else None
+        if before is not None:
+            self._speed.note(now - before)
+            if self._engine.line.served == 1:  # with others, it is not what the machine can do
+                self._engine.speed.note(now - before)
+
+    def _rounded_speed(self) -> float | None:
+        return None if self._speed.fps is None else round(self._speed.fps, 1)
+
     def _packet(self, image: np.ndarray, index: int, applied: ControlFrame, milliseconds: float) -> bytes:
         about = json.dumps({"applied": applied.given(), "ms": round(milliseconds, 1)}).encode()
         picture = io.BytesIO()
@@ -330,6 +375,7 @@ class LiveTake:
         with self._lock:
             self.state = state
             self._pending.clear()
+        self._engine.line.leave(self._slot_number)
         self._engine.slots.give_back(self._slot_number)
         self._publish_json("stats", **self.stats())
         if state == FAILED:

@@ -18,7 +18,8 @@ class Limits:
     """Bounds that keep one user from starving the others.
 
     Attributes:
-        takes: streams that may run at the same time in the whole process.
+        takes: streams that may run at the same time in the whole process, if it is fast enough for them.
+        waiting: visitors who may wait for their turn; one more is told to come back.
         voice_seconds: how much of a voice is used; of a longer one the beginning. ZeroGPU lends its device for two
             minutes. Elsewhere a second costs 0.65 MB while it is read, one voice at a time, and a recorded timeline of
             five minutes still fits into one message.
@@ -27,7 +28,7 @@ class Limits:
         visitors: sessions that are kept; one more, and the one that was idle for the longest goes.
         portrait_pixels: largest picture that is decoded.
         lead_frames: how far generation may run ahead of what the viewer sees. It is the delay of live steering, so it
-        is small.
+        is small. A viewer of a machine that is slower than the voice asks for more.
         recording_seconds: longest recording of a live talk.
         kept_takes: finished videos a user keeps on the server, for comparing and downloading.
         idle_seconds: after this long without any sign of life a user's files are deleted.
@@ -35,6 +36,7 @@ class Limits:
     """
 
     takes: int = 2
+    waiting: int = 8
     voice_seconds: float = 120.0 if find_spec("spaces") else 300.0
     upload_bytes: int = 40 * 2**20
     voice_bytes: int = 200 * 2**20

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from demo.badge import draw_badge
+from demo.channel import BusyError
 from demo.engine import Engine
 from demo.recorder import Recorder
 from demo.settings import STREAM_PATH, Limits
@@ -58,6 +59,11 @@ class Talk:
         self._engine, self._limits = engine, limits
         self._portrait, self._seed = portrait, seed
         self._slot_number = engine.slots.take()
+        try:
+            engine.line.enter(self._slot_number)
+        except BusyError:
+            engine.slots.give_back(self._slot_number)
+            raise
         self._face: LiveFace | None = None
         self._resampler: Resampler | None = None
         self._rate = 0
@@ -154,6 +160,7 @@ class Talk:
         finally:
             if self._recording is not None:
                 self._recording.discard()
+            self._engine.line.leave(self._slot_number)
             self._engine.slots.give_back(self._slot_number)
             self._done.set()
 

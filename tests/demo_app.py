@@ -16,6 +16,7 @@ from tiny_model import tiny_model
 from demo.app import build_demo, launch
 from demo.channel import SlotPool
 from demo.engine import Engine
+from demo.line import Speed
 from demo.sessions import Sessions
 from demo.settings import Limits
 from eartalking.config import FPS
@@ -30,11 +31,30 @@ FLAGS = (
     "--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
 ).split()
 SLOW = 60_000  # ms a page may take; the machine that runs the tests may have other things to do
-LIMITS = Limits(takes=2, voice_seconds=20, upload_bytes=4 * 2**20, voice_bytes=5 * 2**20, portrait_pixels=5_000_000)
+LIMITS = Limits(
+    takes=2, waiting=2, voice_seconds=20, upload_bytes=4 * 2**20, voice_bytes=5 * 2**20, portrait_pixels=5_000_000
+)
 
 
-def tiny_engine(limits: Limits = LIMITS) -> Engine:
-    return Engine(tiny_model(), SlotPool(limits.takes, round(limits.voice_seconds * FPS) + 2))
+class SteadySpeed(Speed):
+    """A machine that is always equally fast, whatever else it does: tests do not depend on the clock on the wall."""
+
+    def __init__(self, fps: float = 100.0) -> None:
+        super().__init__(fps)
+
+    def note(self, seconds: float) -> None:
+        pass
+
+    def among(self, streams: int) -> Speed:
+        return self
+
+
+def tiny_engine(limits: Limits = LIMITS, fps: float = 100.0) -> Engine:
+    """An engine that believes to make `fps` frames a second."""
+    slots = SlotPool(limits.takes + limits.waiting, round(limits.voice_seconds * FPS) + 2)
+    engine = Engine(tiny_model(), slots, limits.takes)
+    engine.speed = SteadySpeed(fps)
+    return engine
 
 
 def write_voice(path: Path, seconds: float, seed: int = 0, loudness: float = 0.2) -> Path:

@@ -80,7 +80,7 @@ def test_generate_is_the_command_line(
     )
     assert about_again["fingerprint"] == about["fingerprint"] and log_again == log
     _until(lambda: not [key for key in sessions._sessions if key.startswith("api-")])
-    assert sessions.engine.slots.free == LIMITS.takes
+    assert sessions.engine.slots.free == LIMITS.takes + LIMITS.waiting
 
 
 def test_stream_is_steered_watched_and_finished(client: Client, tmp_path: Path) -> None:

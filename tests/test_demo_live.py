@@ -68,7 +68,7 @@ def take(engine: Engine, voice: Voice, tmp_path: Path) -> Iterator[Callable[...,
     for one in made:
         one.stop()
         assert one.wait(20)
-    assert engine.slots.free == LIMITS.takes
+    assert engine.slots.free == LIMITS.takes + LIMITS.waiting
 
 
 def run(take: LiveTake) -> LiveTake:
@@ -250,7 +250,7 @@ def test_nobody_watching_gives_the_place_back(take: Callable[..., LiveTake]) -> 
 
 
 def test_all_places_taken_is_a_sentence(take: Callable[..., LiveTake]) -> None:
-    for _ in range(LIMITS.takes):
+    for _ in range(LIMITS.takes + LIMITS.waiting):
         take(pace=VIEWER).start()
     with pytest.raises(BusyError, match="in use"):
         take()

@@ -265,7 +265,7 @@ def test_leaving_stops_the_stream_and_deletes_everything(sessions: Sessions, tmp
     assert sessions.find_take(take.token) is take
     sessions.close("tab")
     assert take.state == "stopped" and not session.folder.exists() and len(sessions) == 0
-    assert sessions.find_take(take.token) is None and sessions.engine.slots.free == LIMITS.takes
+    assert sessions.find_take(take.token) is None and sessions.engine.slots.free == LIMITS.takes + LIMITS.waiting
 
 
 def test_a_new_take_replaces_the_one_that_runs(sessions: Sessions, tmp_path: Path) -> None:
@@ -277,8 +277,9 @@ def test_a_new_take_replaces_the_one_that_runs(sessions: Sessions, tmp_path: Pat
 
 
 def test_users_do_not_wait_for_each_other_until_the_places_are_gone(sessions: Sessions, tmp_path: Path) -> None:
-    for name in range(LIMITS.takes):
+    for name in range(LIMITS.takes + LIMITS.waiting):
         start(sessions, sessions.get(str(name)), tmp_path)
+        assert sessions.get(str(name)).takes[-1].place == max(name + 1 - LIMITS.takes, 0)
     with pytest.raises(BusyError):
         start(sessions, sessions.get("one too many"), tmp_path)
 

@@ -12,11 +12,12 @@ import gradio as gr
 from demo.component import component
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("clock.js", "player.js")
 
 
 def player_script() -> str:
-    """The player, for the page's head: it must be there before any component uses it."""
-    return f"<script>{(_HERE / 'player.js').read_text(encoding='utf-8')}</script>"
+    """The player and its clock, for the page's head: they must be there before any component uses them."""
+    return "".join(f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS)
 
 
 def stage(**kwargs: Any) -> gr.HTML:

@@ -4,12 +4,12 @@
   if (window.EARPlayer) return;
 
   const FPS = 25;
-  const START_FRAMES = 3;      // buffered before the first one plays; more only adds delay to steering
-  const RESUME_FRAMES = 4;     // buffered before going on after running dry
+  const buffer = window.EARBuffer;
   const REPORT_MS = 250;       // how often the server hears where we are; between two reports it counts on by itself
   const SCHEDULE_AHEAD = 0.35; // seconds of sound handed to the audio device in advance
   const PANEL_MS = 160;        // how often `shown` is told while frames run: what surrounds the picture need not keep up with it
   const DECODE_AHEAD = 6;      // frames
+  const SERVER_AHEAD = 2;      // frames that the server may make beyond what we wait for
 
   const listeners = {};
   const on = (name, callback) => { (listeners[name] ||= []).push(callback); };
@@ -41,6 +41,7 @@
   let take = { ...EMPTY };
   let socket = null;
   let origin = 0;         // clock time at which frame 0 would have played
+  const clock = new window.EARClock(); // of the picture
   let clockIsSound = false;
   let playing = false, wanted = false, position = 0; // position: frame at which we stand while not playing
   let scheduled = 0, sources = [];
@@ -55,6 +56,8 @@
 
   const playhead = () => (playing ? (now() - origin) * FPS : position);
   const available = () => take.frames.length;
+  const end = () => (ended() ? available() : take.total); // of what there is or will be
+  const needed = (from) => buffer.needed(Math.max(take.total - from, 0), take.speed, take.stalls);
 
   function address(path, scheme) {
     const base = new URL(((window.gradio_config && window.gradio_config.root) || location.origin).replace(/\/?$/, "/"));
@@ -66,8 +69,8 @@
 
   function load(ticket) {
     unload();
-    take = { ...EMPTY, frames: [], state: "starting", url: ticket.url, clicked: ticket.clicked || performance.now(), firstPaint: null, stalls: 0, painted: 0 };
-    wanted = true; playing = false; position = 0; scheduled = 0; paints.length = 0;
+    take = { ...EMPTY, frames: [], state: "starting", url: ticket.url, clicked: ticket.clicked || performance.now(), firstPaint: null, speed: null, stalls: 0, painted: 0 };
+    wanted = true; playing = false; position = 0; scheduled = 0; paints.length = 0; clock.jump();
     wakeSound();
     emit("state", take);
     const opened = new WebSocket(address(`${ticket.url}/stream`, true));
@@ -95,8 +98,13 @@
   }
 
   function hear(message) {
-    if (message.type === "hello") { take.total = message.frames; take.rate = message.rate; take.size = message.size; take.seed = message.seed; take.state = "streaming"; emit("state", take); }
-    else if (message.type === "stats") { take.stats = message; emit("stats", take); }
+    if (message.type === "queue") { take.state = "queued"; take.waiting = buffer.place(message.place, message.seconds ?? Infinity); emit("state", take); }
+    else if (message.type === "hello") {
+      if (take.state === "queued") take.clicked = performance.now(); // waiting for others is not waiting for the picture
+      take.total = message.frames; take.rate = message.rate; take.size = message.size; take.seed = message.seed; take.speed = message.speed; take.state = "streaming";
+      report(true);
+      emit("state", take);
+    } else if (message.type === "stats") { take.stats = message; take.speed = message.speed; report(true); emit("stats", take); }
     else if (message.type === "accepted") { const change = changes.get(message.id); if (change) change.number = message.change; }
     else if (message.type === "writing") emit("writing", message);
     else if (message.type === "refused") { changes.delete(message.id); emit("refused", message); }
@@ -155,6 +163,8 @@
     position = frame;
     scheduled = Math.floor(frame);
     origin = now() + 0.02 - frame / FPS;
+    clock.start(frame, now() + 0.02);
+    paints.length = 0;
     playing = true;
     report(true);
     emit("playing", true);
@@ -162,7 +172,7 @@
   }
 
   function halt() {
-    position = Math.max(0, Math.min(playhead(), Math.max(available() - 1, 0)));
+    position = Math.max(0, Math.min(playhead(), available()));
     playing = false;
     silence();
     clearTimeout(waiting); cancelAnimationFrame(painting);
@@ -181,6 +191,7 @@
     while (scheduled < available()) {
       const at = origin + scheduled / FPS;
       if (at > audio.currentTime + SCHEDULE_AHEAD) break;
+      if (!take.frames[scheduled]) { scheduled += 1; continue; } // the connection was too slow for it
       const samples = take.frames[scheduled].sound;
       const piece = audio.createBuffer(1, samples.length, take.rate);
       const channel = piece.getChannelData(0);
@@ -206,41 +217,48 @@
   }
 
   // What is heard now, in frames: it left the context `latency` seconds ago.
-  const heard = () => playhead() - (clockIsSound ? latency() * FPS : 0);
+  const heard = () => clock.due(now(), performance.now() / 1000, clockIsSound ? latency() : 0);
+
+  // Begins as soon as what is there lasts; until then it says how long that takes.
+  function collect() {
+    const missing = needed(position) - (available() - position);
+    if (available() > position && (missing <= 0 || available() >= end())) { begin(position); return; }
+    const words = buffer.words(take.speed, missing / (take.speed || FPS), take.painted > 0);
+    if (words && words !== take.waiting) { take.waiting = words; emit("buffering", words); }
+  }
 
   function tick() {
-    if (wanted && !playing) {
-      const buffered = available() - position;
-      const complete = take.total > 0 && available() >= take.total;
-      if (buffered > 0 && (complete || buffered >= (position < 1 ? START_FRAMES : RESUME_FRAMES))) begin(position);
-    }
+    if (wanted && !playing) collect();
     if (!playing) return;
-    if (clockIsSound !== soundRuns()) { const at = playhead(); silence(); begin(Math.max(at, 0)); }
+    if (clockIsSound !== soundRuns()) { const at = Math.max(take.shown, 0); silence(); begin(at); }
     schedule();
-    const due = Math.floor(heard());
-    if (take.total > 0 && heard() >= take.total) { finishPlaying(); return; }
-    if (playhead() >= available() && available() < take.total) { take.stalls += 1; halt(); emit("state", take); return; }
+    const at = heard(), due = Math.floor(at);
+    if (at >= end()) { finishPlaying(); return; }
+    if (playhead() >= available() && available() < end()) { take.stalls += 1; show(available() - 1); halt(); emit("state", take); return; }
     if (due >= 0) show(Math.min(due, available() - 1));
     if (performance.now() - lastReport > REPORT_MS) report(false);
     tickAt(due + 1);
   }
 
   function finishPlaying() {
-    show(take.total - 1);
+    show(end() - 1);
     wanted = false;
     halt();
-    position = take.total - 1;
+    position = end() - 1;
     emit("played", take);
   }
 
   function show(index) {
     for (let i = index; i < index + DECODE_AHEAD; i++) decode(take.frames[i]);
-    const frame = take.frames[index];
-    awaited = frame && !frame.bitmap ? index : -1;
-    if (!frame || !frame.bitmap || index === take.shown) return;
+    awaited = take.frames[index] && !take.frames[index].bitmap ? index : -1;
+    let frame = take.frames[index];
+    // A picture that is a little late is better than none.
+    for (let i = index; playing && i > take.shown && !frame?.bitmap; i--) frame = take.frames[i];
+    if (!frame || !frame.bitmap || frame.index === take.shown) return;
     draw(frame);
     take.painted += 1;
     paints.push(performance.now());
+    emit("painted", frame.index);
     if (paints.length > 2 * FPS) paints.shift();
     for (const other of decoded) {
       if (other.index >= index && other.index < index + DECODE_AHEAD) continue;
@@ -281,9 +299,8 @@
   function report(always) {
     if (take.state !== "streaming" || (!always && !playing)) return;
     lastReport = performance.now();
-    // Before the first frame plays, and while paused for want of frames, we stand at the end of what there is.
-    const starved = wanted && !playing;
-    send({ type: "playhead", frame: starved ? Math.max(available() - 1, 0) : Math.max(playhead(), 0), playing });
+    const frame = Math.max(playhead(), 0);
+    send({ type: "playhead", frame, playing, lead: needed(frame) + SERVER_AHEAD });
   }
 
   function steer(tracks, asked) {
@@ -303,10 +320,11 @@
     skew() { return clockIsSound && playing ? (playhead() / FPS - latency()) - (take.shown + 0.5) / FPS : 0; },
     set: steer, // {track: value, or null to release}
     plan: (controls) => take.state === "streaming" && send({ type: "plan", controls }),
-    play() { wakeSound(); if (!available()) return; if (!playing && position >= take.total - 1 && take.total) position = 0; wanted = true; tick(); },
+    play() { wakeSound(); if (!available()) return; if (!playing && position >= end() - 1) { position = 0; clock.jump(); } wanted = true; tick(); },
     pause() { wanted = false; if (playing) halt(); },
     seek(frame) {
       const target = Math.max(0, Math.min(frame, available() - 1));
+      clock.jump();
       if (playing) { silence(); begin(target); } else { position = target; report(true); tick(); }
       show(Math.floor(target));
       emit("shown", Math.floor(target));

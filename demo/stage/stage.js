@@ -12,7 +12,7 @@ player.mount(find("canvas"));
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
 const say = (text, mood) => { if (status.textContent !== text) status.textContent = text; status.dataset.mood = mood || ""; };
 const labelOf = (track) => document.querySelector(`#steer [data-track="${track}"] label`)?.textContent || track;
-const running = () => player.take.state === "starting" || player.take.state === "streaming";
+const running = () => ["starting", "queued", "streaming"].includes(player.take.state);
 
 watch("value", () => {
   const ticket = props.value;
@@ -29,7 +29,8 @@ player.on("state", (take) => {
   again.disabled = take.state === "idle" || take.state === "starting";
   play.disabled = !take.frames.length && !live;
   seek.disabled = !take.total;
-  if (take.state === "starting") { comeIntoView(); timeline()?.clearApplied(); say("Waking the portrait up …"); for (const name of ["first", "painted", "fps", "rtf", "misses", "steer", "print"]) meter(name, "–"); linkTo(null); }
+  if (take.state === "starting") { comeIntoView(); timeline()?.clearApplied(); say("Waking the portrait up …"); for (const name of ["first", "painted", "fps", "rtf", "stalls", "misses", "steer", "print"]) meter(name, "–"); linkTo(null); }
+  else if (take.state === "queued") say(take.waiting);
   else if (take.state === "streaming") { seek.max = take.total - 1; if (entered) say("Streaming. Move any control: it acts from the next frame on."); }
   else if (take.state === "stopped") { say(`Stopped at ${clock(take.frames.length / FPS)}.${take.video ? " The mp4 holds what was made until then." : ""}`); linkTo(take.video); }
   else if (take.state === "failed") say(take.message, "bad");
@@ -63,11 +64,13 @@ player.on("stats", (take) => {
   if (!stats) return;
   meter("fps", stats.fps ? `${stats.fps.toFixed(0)} fps` : "–");
   meter("rtf", stats.rtf ? stats.rtf.toFixed(2) : "–");
+  meter("stalls", `${take.stalls}`);
   meter("misses", `${stats.misses} of ${stats.frames}`);
   meter("memory", `${stats.memory_mb.toFixed(0)} MB`);
   const painted = player.paintedFps();
   if (painted) meter("painted", `${painted.toFixed(1)} fps`);
 });
+player.on("buffering", (words) => say(words));
 player.on("visible", ({ ms }) => meter("steer", `${Math.round(ms)} ms`));
 player.on("refused", ({ message }) => say(message, "bad"));
 
