@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from benchmarks.demo_latency import FLAGS, served
+from benchmarks.demo_page import FLAGS, served
 from benchmarks.record import ROOT, provenance, write_result
 
 PIECE_MS = 40  # of sound that the microphone sends at once

@@ -343,3 +343,10 @@ def test_quality_command_refuses_unknown_gates(capsys) -> None:
 def test_rows_survive_json() -> None:
     row = GateRow("silence", None, "<= 0.25", None, None, 0, "", "why")
     assert row.extra == {} and row.passed is None
+
+
+def test_freezes_and_steps_back_are_counted() -> None:
+    judged = pytest.importorskip("benchmarks.demo_latency").judged
+    assert judged([(0, 0.0), (1, 40.0), (2, 80.0)]) == {"freezes": 0, "steps_back": 0}
+    assert judged([(0, 0.0), (3, 101.0), (2, 141.0), (9, 400.0)]) == {"freezes": 2, "steps_back": 1}
+    assert judged([]) == {"freezes": 0, "steps_back": 0}

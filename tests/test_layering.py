@@ -115,7 +115,7 @@ PACKAGES = {
     "accelerate": {"eartalking.training", "benchmarks.methods", "benchmarks.compare", "eval.networks.train_syncnet"},
     "pandas": {"benchmarks", "demo.leaderboard"},
     "matplotlib": {"benchmarks.leaderboard"},
-    "playwright": {"benchmarks.demo_latency"},
+    "playwright": {"benchmarks.demo_latency", "benchmarks.demo_page", "benchmarks.live_latency"},
     "lpips": {"eval.networks"},
     "insightface": {"eval.networks"},
     "torchvision": {"eartalking.modules.torchvision_operators"},
