@@ -273,18 +273,16 @@ class LiveTake:
         while not self._done.wait(1.0):
             age = monotonic() - self._started
             unseen = self._listener is None and age > self._limits.client_wait_seconds
-            if self.place > 0:
-                age = 0.0
-            if unseen or age > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS:
+            if unseen or (self.place == 0 and age > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS):
                 self.stop()
+
+    def _tell_place(self, place: int, seconds: float) -> None:
+        self._publish_json("queue", place=place, seconds=round(seconds) if math.isfinite(seconds) else None)
 
     def _wait_for_turn(self) -> bool:
         """Block until it is this take's turn; False if it was stopped before."""
         line, number = self._engine.line, self._slot_number
-        told = lambda place, seconds: self._publish_json(  # noqa: E731
-            "queue", place=place, seconds=round(seconds) if math.isfinite(seconds) else None
-        )
-        if not line.wait_for_turn(number, told, lambda: self._slot.stopped):
+        if not line.wait_for_turn(number, self._tell_place, lambda: self._slot.stopped):
             return False
         self._started = monotonic()
         self._speed = self._engine.speed.among(line.served)

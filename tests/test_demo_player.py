@@ -200,6 +200,18 @@ def test_a_machine_that_turns_slow_pauses_once_and_never_shows_an_earlier_pictur
     assert stalls == 1 and paints == sorted(set(paints)) and paints[-1] == FRAMES - 1
 
 
+def test_a_fast_machine_that_stumbled_is_steered_as_directly_as_before(player: Page) -> None:
+    hello(player, 100)
+    make(player, 0, 5)
+    player.wait_for_function("EARPlayer.take.stalls === 1")
+    assert lead(player) == 27  # a second, and 2
+    make(player, 5, 31)
+    player.wait_for_function("paints.at(-1) > 5")
+    assert lead(player) == 5
+    player.evaluate("EARPlayer.pause()")
+    assert lead(player) == 5
+
+
 def test_who_waits_in_line_is_told_and_starts_by_itself(player: Page) -> None:
     told: list[Any] = []
     for place, seconds in ((2, 20), (1, None)):

@@ -48,6 +48,9 @@
       return Math.min(left, Math.ceil(falling + Math.max(uneven, burnt) - 1e-6));
     },
 
+    // Whether a machine has to try hard.
+    strained(speed) { return speed !== null && speed < this.AT_EASE * FPS; },
+
     // What a viewer is told who waits `seconds` more; nothing for what nobody notices.
     words(speed, seconds, begun) {
       const rounded = Math.ceil(2 * seconds) / 2;

@@ -57,7 +57,7 @@
   const playhead = () => (playing ? (now() - origin) * FPS : position);
   const available = () => take.frames.length;
   const end = () => (ended() ? available() : take.total); // of what there is or will be
-  const needed = (from) => buffer.needed(Math.max(take.total - from, 0), take.speed, take.stalls);
+  const needed = (from, stalls = take.stalls) => buffer.needed(Math.max(take.total - from, 0), take.speed, stalls);
 
   function address(path, scheme) {
     const base = new URL(((window.gradio_config && window.gradio_config.root) || location.origin).replace(/\/?$/, "/"));
@@ -300,7 +300,9 @@
     if (take.state !== "streaming" || (!always && !playing)) return;
     lastReport = performance.now();
     const frame = Math.max(playhead(), 0);
-    send({ type: "playhead", frame, playing, lead: needed(frame) + SERVER_AHEAD });
+    // A fast machine that stumbled once is steered as directly as before when it runs again.
+    const stalls = (wanted && !playing) || buffer.strained(take.speed) ? take.stalls : 0;
+    send({ type: "playhead", frame, playing, lead: needed(frame, stalls) + SERVER_AHEAD });
   }
 
   function steer(tracks, asked) {
