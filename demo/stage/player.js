@@ -322,7 +322,7 @@
     skew() { return clockIsSound && playing ? (playhead() / FPS - latency()) - (take.shown + 0.5) / FPS : 0; },
     set: steer, // {track: value, or null to release}
     plan: (controls) => take.state === "streaming" && send({ type: "plan", controls }),
-    play() { wakeSound(); if (!available()) return; if (!playing && position >= end() - 1) { position = 0; clock.jump(); } wanted = true; tick(); },
+    play() { wakeSound(); if (!available()) return; if (!playing && position >= end() - 1) { position = 0; clock.jump(); } wanted = true; report(true); tick(); },
     pause() { wanted = false; if (playing) halt(); },
     seek(frame) {
       const target = Math.max(0, Math.min(frame, available() - 1));
