@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -52,7 +53,7 @@ def broadcast(frames: Iterator[LiveFrame], target: str) -> int:
             picture.options = {"preset": "veryfast", "tune": "zerolatency"}
         sound = None if camera else output.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         shown = spoken = 0
-        for live in _chained(first, frames):
+        for live in chain([first], frames):
             image = av.VideoFrame.from_ndarray(live.frame.image, format="rgb24")
             image.pts, image.time_base = live.frame.index, Fraction(1, FPS)
             output.mux(picture.encode(image))
@@ -65,11 +66,6 @@ def broadcast(frames: Iterator[LiveFrame], target: str) -> int:
         for stream in filter(None, (picture, sound)):
             output.mux(stream.encode(None))
     return shown
-
-
-def _chained(first: LiveFrame, rest: Iterator[LiveFrame]) -> Iterator[LiveFrame]:
-    yield first
-    yield from rest
 
 
 def main(argv: list[str] | None = None) -> None:
