@@ -14,6 +14,7 @@ from demo.sessions import Sessions
 from demo.uploads import UploadError
 
 CONSENT = "I speak with my own voice, I may animate this portrait, and I will say that the result is AI-generated."
+CONSENT_NEEDED = "Please confirm the consent box first: it is about real people."
 _WORDS = """
 **Speak, and the portrait speaks.** It takes the portrait chosen under *Create*, or the first example's. Nothing is
 kept on the server but what you record, and that goes when you leave.
@@ -40,7 +41,7 @@ def build_live_tab(sessions: Sessions, crop: gr.HTML) -> None:
         session = sessions.get(request.session_hash)
         try:
             if not agreed:
-                raise UploadError("Please confirm the consent box first: it is about real people.")
+                raise UploadError(CONSENT_NEEDED)
             if session.portrait is None:
                 sessions.set_bundled(session, EXAMPLES[0].portrait, EXAMPLES[0].voice)
             talk = sessions.start_talk(session, seed=0, crop=chosen(crop_value))

@@ -15,7 +15,7 @@ from demo.channel import BusyError
 from demo.compare import build_compare_tab
 from demo.examples import EXAMPLES, PORTRAITS, VOICES, example_cards
 from demo.leaderboard import build_leaderboard_tab
-from demo.live_tab import build_live_tab
+from demo.live_tab import CONSENT_NEEDED, build_live_tab
 from demo.messages import bad, clear, message_line, message_place, note
 from demo.portrait import PortraitInput, chosen, picture_url, portrait_crop, shown
 from demo.sessions import Sessions, UserSession
@@ -260,7 +260,7 @@ def _require_consent(session: UserSession, agreed: bool) -> None:
     if agreed or session.portrait is None or session.voice is None:
         return
     if session.portrait.path not in PORTRAITS or session.voice.path not in VOICES:
-        raise UploadError("Please confirm the consent box first: it is about real people.")
+        raise UploadError(CONSENT_NEEDED)
 
 
 def _voice_on_timeline(session: UserSession) -> dict[str, Any]:
