@@ -30,6 +30,7 @@ from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.modules.regression_head import RegressionHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
 from eartalking.motion.face_units import NUM_FACE_UNITS
+from eartalking.motion.rest import at_rest
 from eartalking.motion.steering import articulate, decided_by_expressions, expression, impose, within_range
 from eartalking.motion.vector import BLINK_COLUMNS
 
@@ -145,6 +146,7 @@ class TalkingHeadModel(nn.Module):
         """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink blocks (B, sink_size, K, D), summary (B,
         D); without a sink the summary is zero."""
         batch = len(reference_latents)
+        reference_latents = at_rest(reference_latents, self.autoencoder.code)
         audio = self.null_audio.expand(batch, -1, -1)
         controls = self.control_embedder.null.expand(batch, -1, -1)
         features = reference_features.unflatten(1, (-1, self.config.latents_per_token)).mean(2)  # (B, P, D_r)

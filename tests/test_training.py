@@ -30,6 +30,7 @@ from eartalking.training import (
     departure,
     encode,
     encoder,
+    portrait_reader,
     prepare,
     refiner,
     surface,
@@ -143,6 +144,7 @@ def test_stages_in_order_end_in_a_stream(
     trained = load_model(root / "decoder" / "checkpoint").autoencoder.decoder
     torch.testing.assert_close(loaded.autoencoder.decoder.conv_out.weight, trained.conv_out.weight)
     assert loaded.autoencoder.surface.basis.any(), "the surface encoder was taken over"
+    assert loaded.autoencoder.portrait_reader.trust.any(), "the portrait reader was taken over"
     assert loaded.autoencoder.refiner.eye.conv_out.weight.any(), "the refiner was taken over"
     assert (loaded.autoencoder.code.latent_std != 1).any()
     session = StreamSession(loaded, np.full((64, 64, 3), 128, np.uint8), crop="center")
@@ -156,7 +158,12 @@ def _log(run: Path) -> list[dict]:
 def _train_the_autoencoder(root: Path, stills: Path, portraits: Path) -> None:
     pairs = ["--checkpoint", str(root / "code"), "--data", str(stills), "--val", str(stills), *COMMON]
     code.main(["--stills", str(stills), "--preset", "tiny", "--out", str(root / "code")])
-    pictures = ["--checkpoint", str(root / "code"), "--data", str(portraits), "--val", str(portraits), *COMMON]
+    encoder.main([*pairs, "--out", str(root / "encoder"), "--steps", "2"])
+    pictures = ["--data", str(portraits), "--val", str(portraits), *COMMON]
+    read = [*pictures, "--stills", str(stills), "--steps", "2"]
+    portrait_reader.main(["--checkpoint", str(root / "encoder" / "checkpoint"), *read, "--out", str(root / "reader")])
+    assert {"eval_all", "eval_yaw"} <= _log(root / "reader")[-1].keys()
+    pictures = ["--checkpoint", str(root / "reader" / "checkpoint"), *pictures]
     surface.main([*pictures, "--out", str(root / "surface"), "--steps", "4"])
     assert {"eval_moved_px", "eval_cover"} <= _log(root / "surface")[-1].keys()
     first = ["--checkpoint", str(root / "surface" / "checkpoint"), *pairs[2:], "--out", str(root / "decoder")]
@@ -164,7 +171,6 @@ def _train_the_autoencoder(root: Path, stills: Path, portraits: Path) -> None:
     decoder.main([*first, "--steps", "8"])  # goes on where it stopped
     assert [row["step"] for row in _log(root / "decoder")] == [2, 4, 6, 8]
     assert list((root / "decoder" / "samples").glob("*.jpg"))
-    encoder.main([*pairs, "--out", str(root / "encoder"), "--steps", "2"])
     refined = ["--data", str(stills), "--val", str(stills), "--out", str(root / "refiner"), "--no-perceptual", *COMMON]
     refiner.main(["--checkpoint", str(root / "decoder" / "checkpoint"), *refined, "--steps", "4"])
     assert {"eval_eyes_psnr", "eval_mouth_psnr", "eval_landmarks_px"} <= _log(root / "refiner")[-1].keys()
@@ -174,7 +180,8 @@ def _encode_the_latents(root: Path, stills: Path, talking: Path, speech: Path) -
     source = ["--checkpoint", str(root / "code"), "--speech", str(speech), "--val-speech", str(speech)]
     source += ["--portraits", str(stills), "--val-portraits", str(stills)]
     encode.main([*source, "--out", str(root / "latents")])
-    parts = [f"--{name}={root / name / 'checkpoint'}" for name in ("decoder", "encoder", "refiner")]
+    folders = {"decoder": "decoder", "encoder": "reader", "refiner": "refiner"}
+    parts = [f"--{name}={root / folder / 'checkpoint'}" for name, folder in folders.items()]
     encode.main([*source, *parts, "--clips", str(talking), "--out", str(root / "whole")])
     early, late = (LatentClips(root / name / "train.safetensors") for name in ("latents", "whole"))
     assert [late.num_frames(clip) for clip in range(len(late))] == [40] * 4  # two animated, two read from frames

@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         make_losses(generator),
         lambda module, _: evaluate(module, autoencoder, fixed),
         options,
-        Accelerator(mixed_precision=options.precision, cpu=True),
+        Accelerator(mixed_precision=options.mixed_precision, cpu=True),
     )
     if args.audio is not None:
         save_audio_trunk(trunk, args.weights)

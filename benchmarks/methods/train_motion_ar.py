@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         teacher.losses,
         lambda module, _: teacher.evaluate(module, fixed),
         options,
-        Accelerator(mixed_precision=options.precision, cpu=True),
+        Accelerator(mixed_precision=options.mixed_precision, cpu=True),
     )
     save_audio_trunk(trunk, args.weights)
     save_weights(net, args.weights, {"config": dataclasses.asdict(sizes), **training_record(options.out, len(clips))})

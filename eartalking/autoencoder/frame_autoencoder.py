@@ -19,14 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
+from eartalking.autoencoder.lip_fit import fit_lips
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
-from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
+from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import upsample
 from eartalking.motion.code import MotionCode
+from eartalking.perception.face_marks import read_marks
 from eartalking.perception.frame_encoder import FrameEncoder
+from eartalking.perception.portrait_reader import PortraitReader
 
 
 class FrameAutoencoder(nn.Module):
@@ -41,6 +44,7 @@ class FrameAutoencoder(nn.Module):
         self.config = config
         self.code = MotionCode(config)
         self.encoder = FrameEncoder(config)
+        self.portrait_reader = PortraitReader(config)
         self.reference_encoder = ReferenceEncoder(config)
         self.surface = SurfaceEncoder(config)
         self.decoder = FrameDecoder(config)
@@ -66,13 +70,19 @@ class FrameAutoencoder(nn.Module):
 
     def reference(self, portrait: Tensor) -> Reference:
         """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream."""
-        look = self.encoder.look(portrait)
-        latents = self.code.coordinates_to_latents(self.encoder.read(look, look).float())
-        return self.reference_of(portrait, latents, look.landmarks.float())
+        look, marks = self.encoder.look(portrait), read_marks(portrait)
+        read = self.portrait_reader.combined(marks, self.encoder.read(look, look).float(), look.landmarks.float())
+        surface, own = self.surface(portrait), read.coordinates
+        if self.portrait_reader.trust.any() and marks.any():
+            to_motion, error = self.code.coordinates_to_motion, self.portrait_reader.error
+            own = fit_lips(self.surface, surface, marks, to_motion, own, error)
+        return self._reference(portrait, self.code.coordinates_to_latents(own), read.landmarks, surface)
 
     def reference_of(self, portrait: Tensor, latents: Tensor, landmarks: Tensor) -> Reference:
         """The same for portraits whose latents and landmarks are known."""
-        surface = self.surface(portrait)
+        return self._reference(portrait, latents, landmarks, self.surface(portrait))
+
+    def _reference(self, portrait: Tensor, latents: Tensor, landmarks: Tensor, surface: SurfaceFields) -> Reference:
         scale = portrait.shape[-1] // surface.cover.shape[-1]
         matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)

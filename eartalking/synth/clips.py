@@ -35,7 +35,7 @@ from tqdm import tqdm
 from eartalking.synth.head import HeadBundle, load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.landmarks import project_landmarks
-from eartalking.synth.performance import Performance, make_performance, neutral_portrait, random_stills
+from eartalking.synth.performance import Performance, make_performance, portrait, random_stills
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import SAMPLE_RATE, Utterance, corpus_files
 from eartalking.synth.surface_maps import surface_maps
@@ -79,8 +79,8 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
     for prefix, identity in zip(("", "twin_"), identities, strict=False):
         person = sample_identity(identity, spec.split, bundle)
         renderer.set_identity(person)
-        portrait = neutral_portrait(rng)
-        tensors[prefix + "reference"] = renderer.set_reference(portrait)
+        rest = portrait(rng)
+        tensors[prefix + "reference"] = renderer.set_reference(rest)
         tensors[prefix + "frames"] = renderer.render(performance)
         if spec.correspondence:
             correspondence, visibility = renderer.correspondence(performance)
@@ -88,8 +88,8 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
             tensors[prefix + "visibility"] = visibility
         if not prefix:
             tensors |= _labels("labels", performance, renderer)
-        tensors |= _labels(prefix + "reference_labels", portrait, renderer)
-        for name, states in (("landmarks", performance), ("reference_landmarks", portrait)):
+        tensors |= _labels(prefix + "reference_labels", rest, renderer)
+        for name, states in (("landmarks", performance), ("reference_landmarks", rest)):
             tensors[prefix + name] = project_landmarks(
                 person, bundle, states.head_pose, states.translation, states.face_units
             )
@@ -99,11 +99,11 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
 def _portraits(
     spec: ClipSpec, rng: np.random.Generator, number: int, renderer: Renderer, bundle: HeadBundle
 ) -> dict[str, np.ndarray]:
-    """Pictures of one person and the surface that each shows: every third one as `stills` have them, the others as
+    """Pictures of one person and the surface that each shows: every fourth one as `stills` have them, the others as
     portraits are.
     """
     performance = Performance.concat(
-        [random_stills(1, rng) if index % 3 == 2 else neutral_portrait(rng) for index in range(spec.num_frames)]
+        [random_stills(1, rng) if index % 4 == 3 else portrait(rng) for index in range(spec.num_frames)]
     )
     person = sample_identity(number, spec.split, bundle)
     renderer.set_identity(person)

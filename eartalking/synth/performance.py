@@ -1,8 +1,9 @@
 """What a face does over time: the labels of a clip and the face units that follow from them.
 
 `make_performance` animates an utterance, `random_stills` draws independent states that cover every control's
-range, `neutral_portrait` draws the state that people have in a portrait. In all of them the labels are the
-values in force, and `face_units` is `compose_face_units` of the speech mouth and the labels.
+range, `neutral_portrait` draws the state that people have who sit for a portrait, and `portrait` the states that
+people are photographed in. In all of them the labels are the values in force, and `face_units` is
+`compose_face_units` of the speech mouth and the labels.
 """
 
 from dataclasses import dataclass, fields
@@ -170,6 +171,50 @@ def neutral_portrait(rng: np.random.Generator) -> Performance:
         mouth_scale=np.ones(1),
         emotion=np.zeros(1),
         emotion_intensity=np.zeros(1),
+        phone=np.zeros(1),
+    )
+
+
+def _photographed_mouth(rng: np.random.Generator) -> np.ndarray:
+    """A mouth that a camera caught: open by any amount, in mid-word, showing its teeth, or pressed shut."""
+    kind = rng.choice(4, p=[0.3, 0.25, 0.3, 0.15])
+    if kind == 0:
+        mouth = unit_vector({"jawOpen": rng.uniform(0.05, 0.75)})
+        for name in rng.choice(_GRIMACES, rng.integers(0, 3), replace=False):
+            mouth[unit_indices(name)] = rng.uniform(0.0, 0.5)
+        return mouth
+    if kind == 1:
+        return _viseme_mix(rng)
+    if kind == 2:
+        teeth = {"mouthUpperUp": rng.uniform(0.15, 0.8), "mouthLowerDown": rng.uniform(0.0, 0.6)}
+        return unit_vector(teeth | {"jawOpen": rng.uniform(0.0, 0.3), "mouthStretch": rng.uniform(0.0, 0.4)})
+    rolled = {name: 0.6 * rng.uniform() ** 2 for name in ("mouthRollLower", "mouthRollUpper", "mouthPucker")}
+    return unit_vector(rolled | {"mouthPress": rng.uniform(0.0, 1.0)})
+
+
+def portrait(rng: np.random.Generator) -> Performance:
+    """One frame as people are photographed: half of them as `neutral_portrait`, the others in the middle of something,
+    with any mouth, half-shut eyes, a glance aside, or the head turned by up to 30 degrees."""
+    if rng.random() < 0.5:
+        return neutral_portrait(rng)
+    turned = rng.random() < 0.5
+    head_pose = rng.uniform(-1, 1, 3) * [30, 15, 15] if turned else np.clip(rng.normal(0, [6, 4, 3]), -15, 15)
+    glance = rng.uniform(-0.7, 0.7, 2) * _GAZE_LIMITS if rng.random() < 0.4 else rng.normal(0, 2, 2) - head_pose[:2]
+    mouth = _photographed_mouth(rng)
+    shows_teeth = mouth[unit_indices("mouthUpperUp")].mean() > 0.15
+    smile = rng.uniform(0.3, 1.0) if shows_teeth and rng.random() < 0.7 else rng.uniform(-0.5, 0.6)
+    emotion = int(rng.integers(1, len(EMOTIONS))) if rng.random() < 0.2 else 0
+    return _performance(
+        mouth[None],
+        head_pose=head_pose[None],
+        gaze=np.clip(glance[None], -_GAZE_LIMITS, _GAZE_LIMITS),
+        translation=np.clip(rng.normal(0, 0.02, (1, 3)), -0.05, 0.05),
+        blink=np.array([rng.uniform(0.2, 0.8) if rng.random() < 0.2 else 0.15 * rng.uniform() ** 2]),
+        brow=np.clip(rng.normal(0, 0.25, 1), -0.7, 0.7),
+        smile=np.array([smile]),
+        mouth_scale=np.ones(1),
+        emotion=np.array([emotion]),
+        emotion_intensity=np.array([rng.uniform(0.3, 1.0) if emotion else 0.0]),
         phone=np.zeros(1),
     )
 

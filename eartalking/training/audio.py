@@ -1,4 +1,4 @@
-"""Stage 6, the audio encoder: `python -m eartalking.training.audio --speech DIR --val DIR --out RUN`.
+"""Stage 7, the audio encoder: `python -m eartalking.training.audio --speech DIR --val DIR --out RUN`.
 
 Speech needs no rendering, so the encoder is first trained by itself on hours of it: from the voice alone it regresses
 SynthTalk's mouth units and names the phone of each frame. The autoregressive model then starts from it.
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=not torch.cuda.is_available())
     model = load_model(args.init) if args.init else TalkingHeadModel(PRESETS[args.preset])
     if model.config.audio.encoder != "conv":
         parser.error(

@@ -1,4 +1,4 @@
-"""Stage 3, the decoder: `python -m eartalking.training.decoder --checkpoint DIR --data DIR --val DIR --out RUN`.
+"""Stage 5, the decoder: `python -m eartalking.training.decoder --checkpoint DIR --data DIR --val DIR --out RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 12000 --max-minutes 9` (resumes slice by slice).
 
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=not torch.cuda.is_available())
     model = load_model(args.checkpoint)
     trainer = DecoderTrainer(model.autoencoder).train().requires_grad_(True).to(memory_format=torch.channels_last)
     autoencoder = model.autoencoder

@@ -1,4 +1,4 @@
-"""Stage 9, the departure head: `python -m eartalking.training.departure --checkpoint DIR --speech DIR --val DIR
+"""Stage 10, the departure head: `python -m eartalking.training.departure --checkpoint DIR --speech DIR --val DIR
 --out RUN`.
 
 The model as the stage before left it streams long spans of speech once, all controls released; what its mean leaves
@@ -241,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
         lambda module, windows, step: head_losses(module, windows, small, emphasis, generator),
         lambda module, step: evaluate(module, held_out, model, shape.num_steps),
         options,
-        Accelerator(mixed_precision=options.precision, cpu=True),
+        Accelerator(mixed_precision=options.mixed_precision, cpu=True),
     )
     head.load_state_dict(average.state_dict())
     save_model(model, options.out / "checkpoint")

@@ -1,4 +1,4 @@
-"""Stage 4, the frame encoder: `python -m eartalking.training.encoder --checkpoint DIR --data DIR --val DIR --out RUN`.
+"""Stage 2, the frame encoder: `python -m eartalking.training.encoder --checkpoint DIR --data DIR --val DIR --out RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 256 --steps 8000 --max-minutes 9` (resumes slice by slice).
 
@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=not torch.cuda.is_available())
     model = load_model(args.checkpoint)
     autoencoder = model.autoencoder
     if args.trunks:

@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     options = RunOptions.from_arguments(args)
     data, held_out = ReaderData(args.data), ReaderData(args.val)
-    accelerator = Accelerator(cpu=True, mixed_precision=options.precision)
+    accelerator = Accelerator(cpu=True, mixed_precision=options.mixed_precision)
     start = FaceReader.load(args.init).net.train().requires_grad_(True) if args.init else FaceReaderNet()
     net = train(
         start.to(memory_format=torch.channels_last),

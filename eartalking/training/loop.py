@@ -47,7 +47,9 @@ class RunOptions:
     ema_decay: float = _option("of the moving average that is evaluated and saved", default=0.999)
     max_minutes: float = _option("end this slice early, keep the state", default=float("inf"))
     eval_every: int = _option("steps between evaluations", default=500)
-    precision: Literal["no", "bf16"] = _option("of the forward pass", default="bf16")
+    precision: Literal["auto", "no", "bf16"] = _option(
+        "of the forward pass; auto: bf16 on a GPU, and on a CPU that has it", default="auto"
+    )
     seed: int = _option("of everything that is drawn", default=0)
     weight_decay: float = 0.01
     save_minutes: float = 4.0
@@ -76,10 +78,23 @@ class RunOptions:
         """The options out of what `add_arguments` added."""
         return cls(**{item.name: getattr(args, item.name) for item in fields(cls) if hasattr(args, item.name)})
 
+    @property
+    def mixed_precision(self) -> str:
+        """As accelerate names it: "no" or "bf16"."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if has_bf16() else "no"
+
     def rate(self, step: int) -> float:
         """Learning-rate factor in 0..1 at a step."""
         decay_steps = max(1, round(self.steps * self.decay_share))
         return min(1.0, (step + 1) / self.warmup_steps, max(0.0, (self.steps - step) / decay_steps))
+
+
+def has_bf16() -> bool:
+    """Whether this machine computes faster in bfloat16. A CPU without AVX-512 makes it up from float32, and convolutions
+    take five to ten times as long."""
+    return torch.cuda.is_available() or "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 class Ema:

@@ -1,4 +1,4 @@
-"""Stage 5, the part refiner: `python -m eartalking.training.refiner --checkpoint DIR --data DIR --val DIR --out RUN`.
+"""Stage 6, the part refiner: `python -m eartalking.training.refiner --checkpoint DIR --data DIR --val DIR --out RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 256 --steps 8000 --max-minutes 9` (resumes slice by slice).
 
@@ -32,18 +32,20 @@ from eartalking.autoencoder.decoder import Geometry
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.autoencoder.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
 from eartalking.checkpoint import load_model, save_model
+from eartalking.modules.pixels import to_float
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.vector import BLINK_COLUMNS, MOTION_SCALES
 from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
 from eartalking.training.data import StillPairs, prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
-from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.loop import Losses, RunOptions, has_bf16, train
 from eartalking.training.losses import PerceptualFeatures, detail
 
 MARGIN = 4  # pixels on every side: at use a part is not found exactly where it is
 OPENING = (0.08, 0.045)  # half width and half height of an eye, in fractions of the frame
 AROUND = 2.2  # in the same measure: what lies up to here carries an eye along
+READ_SHARE = 0.5
 KINDS = ("decoded", "target", "portrait")
 PERCEPTUAL_FROM, PERCEPTUAL_PART = (
     0.5,
@@ -82,13 +84,15 @@ def make_cuts(
     second one mirrored; `mouth_KIND` (M, 3, h, w) uint8; `motion` and `own` (M, L), coordinates as the decoder got
     them; `landmarks` and `portrait_landmarks` (M, 3, 2)."""
     each = stills.frames_per_clip
-    chosen = Subset(stills, [index for index in range(len(stills)) if index % each < share * each])
-    portraits = Subset(stills, range(0, len(stills), each))
+    chosen = [index for index in range(len(stills)) if index % each < share * each]
+    portraits = list(range(0, len(stills), each))
+    read = read_portraits(autoencoder, Subset(stills, portraits), device)
     parts = []
     with tqdm(total=len(chosen) + len(portraits), unit="still", desc="cuts", mininterval=5) as bar:
         for source, still in ((chosen, False), (portraits, True)):
-            for batch in DataLoader(source, batch_size):
-                batch = prepare(batch, device)
+            rows = iter(torch.tensor(source).split(batch_size))
+            for batch in DataLoader(Subset(stills, source), batch_size):
+                batch = prepare(batch, device) | {"read": read[next(rows) // each]}
                 if still:
                     batch |= {
                         "frame": batch["portrait"],
@@ -101,16 +105,27 @@ def make_cuts(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+@torch.inference_mode()
+def read_portraits(autoencoder: FrameAutoencoder, portraits: Subset, device: torch.device) -> Tensor:
+    """Latents (M, N, C) of portraits as a stream reads them."""
+    latents = []
+    for item in tqdm(portraits, unit="portrait", desc="read", mininterval=5):
+        latents.append(autoencoder.reference(to_float(item["portrait"])[None].to(device)).latents)
+    return torch.cat(latents).clone()
+
+
 def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
     frame, portrait = batch["frame"], batch["portrait"]
     latents, own = (autoencoder.code.motion_to_latents(batch[name]) for name in ("motion", "portrait_motion"))
+    noise = PORTRAIT_NOISE * torch.randn_like(own)
+    latents = latents + LATENT_NOISE * torch.randn_like(latents)
+    # Half of the portraits are known but for a little noise, half are as they are read, with the errors of that.
+    own = torch.where(torch.rand(len(own), 1, 1, device=own.device) < READ_SHARE, batch["read"], own + noise)
     # A person's portrait does not move against itself, whatever is read of it.
     shared = (batch["motion"] == batch["portrait_motion"]).all(1).view(-1, 1, 1)
-    noise = PORTRAIT_NOISE * torch.randn_like(own)
-    latents = torch.where(shared, latents + noise, latents + LATENT_NOISE * torch.randn_like(latents))
-    own = own + noise
+    latents = torch.where(shared, own, latents)
     landmarks, portrait_landmarks = batch["landmarks"], batch["portrait_landmarks"]
-    with torch.autocast(frame.device.type, torch.bfloat16):
+    with torch.autocast(frame.device.type, torch.bfloat16, enabled=has_bf16()):
         reference = autoencoder.reference_of(portrait, own, portrait_landmarks)
         geometry = aligned(autoencoder.geometry(latents, reference), batch)
         decoded = autoencoder.decoder.paint(geometry, reference).image.float()
@@ -275,7 +290,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=not torch.cuda.is_available())
     model = load_model(args.checkpoint, accelerator.device)
     autoencoder = model.autoencoder
     held_out = load_cuts(autoencoder, args.val, options.out / "cuts-val.safetensors", accelerator.device)

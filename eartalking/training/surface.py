@@ -1,4 +1,4 @@
-"""Stage 2, the surface encoder: `python -m eartalking.training.surface --checkpoint DIR --data DIR --val DIR --out
+"""Stage 4, the surface encoder: `python -m eartalking.training.surface --checkpoint DIR --data DIR --val DIR --out
 RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 6000 --max-minutes 9` (resumes slice by slice).
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=not torch.cuda.is_available())
     model = load_model(args.checkpoint)
     trainer = (
         SurfaceTrainer(model.autoencoder.surface).train().requires_grad_(True).to(memory_format=torch.channels_last)

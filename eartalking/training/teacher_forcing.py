@@ -1,4 +1,4 @@
-"""Stage 8, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out
+"""Stage 9, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out
 RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minutes 9` (resumes slice by slice).
@@ -310,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
-    accelerator = Accelerator(mixed_precision=options.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=not torch.cuda.is_available())
     try:
         model = starting_model(args)
     except ValueError as error:

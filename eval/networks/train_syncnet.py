@@ -230,7 +230,7 @@ def run(args: argparse.Namespace) -> None:
         losses,
         lambda net, _: evaluate(net, held_out),
         options,
-        Accelerator(mixed_precision=options.precision, cpu=True),
+        Accelerator(mixed_precision=options.mixed_precision, cpu=True),
     )
     rows = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
     trained = {"clips": len(clips), "frames": int(clips.offsets[-1]), "steps": rows[-1]["step"]}
