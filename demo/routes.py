@@ -6,9 +6,11 @@
     {"type": "playhead", "frame": 41.5, "playing": true, "lead": 5}   what the viewer sees now, and how many frames more
     are wanted; generation stays so far ahead
     {"type": "stop"}                                          end now and keep what was made so far
-and gets {"type": "accepted", "id": any, "change": number, "frame": next} or {"type": "refused", "id": any, "message":
-why}; sets that come within 10 ms are one change, the last value of a track counts. Messages are JSON text of a megabyte
-at most, 400 a second; a viewer who sends faster waits.
+and gets {"type": "accepted", "id": any, "change": number, "frame": next, "turn": number} or {"type": "refused", "id":
+any, "message": why}; sets that come within 10 ms are one change, the last value of a track counts. A set or plan with
+"from": 43 is wanted from frame 43 on: of what the viewer has not seen by then, what becomes another frame by it is made
+anew. A plan is accepted only if it has an id. Messages are JSON text of a megabyte at most, 400 a second; a viewer who
+sends faster waits.
 """
 
 from __future__ import annotations
