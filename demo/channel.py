@@ -29,7 +29,7 @@ from eartalking.controls import (
 
 _COLUMNS = len(SCALAR_TRACKS) + 2  # the emotion takes two: which one, how strong
 _STOPPED, _ANCHOR_FRAME, _ANCHOR_TIME, _PLAYING, _LEAD = range(5)
-_OPEN, _FINAL, _BACK, _ASKED, _ANSWERED, _HEADER = range(5, 11)
+_OPEN, _FINAL, _BACK, _ASKED, _ANSWERED, _PARKED, _HEADER = range(5, 12)
 _POLL_SECONDS = 0.02  # how soon a stop or a jump of the viewer is noticed by a stream that waits
 
 
@@ -100,6 +100,10 @@ class Slot:
         self._header[_BACK] = min(frame, self._header[_BACK]) if waits else frame
         self._header[_ASKED] += 1  # last: who reads it finds the frame, and the table, as they shall be
 
+    def park(self, parked: bool) -> None:
+        """Compute nothing more until this is called with False."""
+        self._header[_PARKED] = parked
+
     def stop(self) -> None:
         """The reader gives up at its next frame."""
         self._header[_STOPPED] = 1
@@ -112,7 +116,7 @@ class Slot:
 
     def allows(self, frame: int) -> bool:
         """Whether `frame` may be computed now."""
-        return not self.stopped and frame < self._allowed()
+        return not self.stopped and not self._header[_PARKED] and frame < self._allowed()
 
     @property
     def is_open(self) -> bool:
@@ -137,6 +141,9 @@ class Slot:
         """Block until `frame` may be computed, or the stream shall go back; False if it was stopped."""
         while not self.stopped:
             missing = frame - self._allowed()
+            if self._header[_PARKED]:
+                time.sleep(_POLL_SECONDS)
+                continue
             if missing < 0 or self._header[_ASKED] != self._header[_ANSWERED]:
                 return True
             playing = self._header[_PLAYING]

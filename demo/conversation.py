@@ -178,7 +178,8 @@ def _do(take: LiveTake, message: Mapping[str, Any]) -> None:
         case "playhead":
             frame = float(message["frame"])
             lead = float(message.get("lead", 0.0))
-            take.follow(frame if math.isfinite(frame) else 0.0, bool(message["playing"]), lead)
+            paused = bool(message.get("paused", False))
+            take.follow(frame if math.isfinite(frame) else 0.0, bool(message["playing"]), lead, paused)
         case "plan":
             take.replan(read_controls(message["controls"]), first_frame(message))
         case "stop":

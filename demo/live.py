@@ -24,6 +24,7 @@ from demo.channel import controls_of
 from demo.engine import Engine, Job
 from demo.line import Speed
 from demo.made import Made
+from demo.place import Place
 from demo.recorder import Recorder
 from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
 from demo.steering import Steering
@@ -44,7 +45,8 @@ _PACKET = struct.Struct("<III")  # frame index, bytes of JSON, bytes of JPEG; th
 _STATS_EVERY = 10  # frames
 _RECENT = 50  # frames over which speed is averaged
 _WRITING_SECONDS = 0.25  # between two reports on the file's progress
-_PAUSE_SECONDS = 180.0  # a stream may be paused that long in all before its place goes to somebody else
+_PAUSE_SECONDS = 180.0  # a stream ends whose viewer neither watches nor steers for so long, and twice its length
+_WATCH_SECONDS = 1.0  # how often it is looked whether anybody does
 
 Message = bytes | str
 Listener = Callable[[Message], None]
@@ -61,9 +63,10 @@ class LiveTake:
 
     Messages to the listener: bytes are frames (see `_PACKET`; the JSON holds `applied`, the controls in force, and
     `ms`), text is JSON with a `type`: `queue` (its place in the line, and about how many seconds that takes; null where
-    nobody knows), `hello`, `stats`, `back` (the frame from which on all are made anew; `turn` counts how often that was
-    asked for), `applied` (a change and the frame at which it took effect), `writing` (how much of the mp4 is there,
-    once all frames are made), `done`, `error`.
+    nobody knows), `hello` (its turn has come), `parked` (its place goes to others until its viewer goes on), `stats`,
+    `back` (the frame from which on all are made anew; `turn` counts how often that was asked for), `applied` (a change
+    and the frame at which it took effect), `writing` (how much of the mp4 is there, once all frames are made), `done`,
+    `error`.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class LiveTake:
         self._speed = Speed()
         self._unheld_since: float | None = None  # when the last frame came, if the next was allowed by then
         self._steering = Steering(self._slot, self._made, controls, job.num_frames)
+        self._place = Place(engine.line, self._slot, self._slot_number, self._publish_json)
         if pace != FREE:
             self._slot.pace(limits.lead_frames)
         if pace == VIEWER:
@@ -128,10 +132,12 @@ class LiveTake:
 
     def set(self, tracks: Mapping[str, Any], first: int | None = None) -> int:
         """As `Steering.set`. Raises ValueError: unknown track, or a value out of range."""
+        self._place.stir()
         return self._steering.set(tracks, first)
 
     def replan(self, controls: Controls, first: int | None = None) -> None:
         """As `Steering.replan`."""
+        self._place.stir()
         self._steering.replan(controls, first)
 
     def effect_of(self, change: int) -> int | None:
@@ -148,9 +154,9 @@ class LiveTake:
             self._backlog.clear()
             self._listener = listener
 
-    def follow(self, frame: float, playing: bool, lead: float = 0.0) -> None:
+    def follow(self, frame: float, playing: bool, lead: float = 0.0, paused: bool = False) -> None:
         """The viewer's playhead, and how far ahead of it frames are wanted; both in frames. What lies before the
-        playhead is final.
+        playhead is final. Who does not play waits for frames, or has `paused`.
         """
         if self.state == RUNNING:
             self._steering.follow(frame)
@@ -159,6 +165,7 @@ class LiveTake:
                 wanted = lead if math.isfinite(lead) else least
                 self._slot.pace(round(min(max(wanted, least), self.job.num_frames + least)))
             self._slot.follow(frame, playing)
+            self._place.stir(paused)  # last: who has paused may go on by it
 
     def stop(self, keep: bool = False) -> None:
         """End now; the take is `stopped`. Its control log is kept and, with `keep`, a video of what was made so far."""
@@ -208,7 +215,7 @@ class LiveTake:
     @property
     def place(self) -> int:
         """0 when it is its turn, 1 for the next."""
-        return self._engine.line.place(self._slot_number) if self.state == RUNNING else 0
+        return self._place.number if self.state == RUNNING else 0
 
     def stats(self) -> dict[str, float | int | str | None]:
         """Speed and memory. `fps` and `rtf` are what computing alone would allow, `speed` the frames a second that this
@@ -237,29 +244,39 @@ class LiveTake:
         """
         context = contextvars.copy_context()
         self._started = monotonic()
-        self._engine.line.join(self._slot_number, self.job.num_frames / FPS)
+        self._place.join(self.job.num_frames / FPS)
         threading.Thread(target=context.run, args=(self._run,), name=f"take-{self.token[:6]}", daemon=True).start()
         if self.pace == VIEWER:
             threading.Thread(target=self._watch, name=f"watch-{self.token[:6]}", daemon=True).start()
 
     def _watch(self) -> None:
         """A stream without a viewer must not keep its place."""
-        while not self._done.wait(1.0):
-            age = monotonic() - self._started
-            unseen = self._listener is None and age > self._limits.client_wait_seconds
-            if unseen or (self.place == 0 and age > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS):
+        while not self._done.wait(_WATCH_SECONDS):
+            unseen = self._listener is None and monotonic() - self._started > self._limits.client_wait_seconds
+            if unseen or (self.place == 0 and self._is_forgotten()):
                 self.stop()
+            elif self._place.is_wanted(self._limits.pause_seconds):
+                self._lend_place()
 
-    def _tell_place(self, place: int, seconds: float) -> None:
-        self._publish_json("queue", place=place, seconds=round(seconds) if math.isfinite(seconds) else None)
+    def _is_forgotten(self) -> bool:
+        return self._place.idle_seconds > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS
+
+    def _lend_place(self) -> None:
+        left = lambda: (self.job.num_frames - self.next_frame) / FPS  # noqa: E731
+        if self._place.lend(left, self._is_forgotten):
+            self._unheld_since = None  # nothing was computed meanwhile
+            self._greet()
+
+    def _greet(self) -> None:
+        self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS,
+                           rate=PREVIEW_RATE, seed=self.job.seed, speed=self._rounded_speed())  # fmt: skip
 
     def _wait_for_turn(self) -> bool:
         """Block until it is this take's turn; False if it was stopped before."""
-        line, number = self._engine.line, self._slot_number
-        if not line.wait_for_turn(number, self._tell_place, lambda: self._slot.stopped):
+        if not self._place.wait():
             return False
         self._started = monotonic()
-        self._speed = self._engine.speed.among(line.served)
+        self._speed = self._engine.speed.among(self._engine.line.served)
         if self.pace == CLOCK:
             self._slot.follow(0, True)
         return True
@@ -270,8 +287,7 @@ class LiveTake:
             if not self._wait_for_turn():
                 self._end(STOPPED)
                 return
-            self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS,
-                               rate=PREVIEW_RATE, seed=self.job.seed, speed=self._rounded_speed())  # fmt: skip
+            self._greet()
             recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
             try:
                 self._made.record(recorder)
@@ -352,7 +368,7 @@ class LiveTake:
         with self._lock:
             self.state = state
         self._steering.end()
-        self._engine.line.leave(self._slot_number)
+        self._place.leave()
         self._engine.slots.give_back(self._slot_number)
         self._publish_json("stats", **self.stats())
         if state == FAILED:

@@ -110,6 +110,7 @@
     } else if (message.type === "stats") { take.stats = message; take.speed = message.speed; report(true); emit("stats", take); }
     else if (message.type === "accepted") steering.accepted(message);
     else if (message.type === "back") steering.goBack(message);
+    else if (message.type === "parked") emit("parked", take);
     else if (message.type === "writing") emit("writing", message);
     else if (message.type === "refused") { steering.refused(message.id); emit("refused", message); }
     else if (message.type === "applied") applied(message);
@@ -230,7 +231,7 @@
     const missing = needed(position) - (available() - position);
     if (available() > position && (missing <= 0 || available() >= end())) { begin(position); return; }
     const words = buffer.words(take.speed, missing / (take.speed || FPS), take.seen >= 0);
-    if (words && words !== take.waiting) { take.waiting = words; emit("buffering", words); }
+    if (take.state === "streaming" && words && words !== take.waiting) { take.waiting = words; emit("buffering", words); }
   }
 
   function tick() {
@@ -241,7 +242,7 @@
     const at = heard(), due = Math.floor(at);
     if (at >= end()) { finishPlaying(); return; }
     if (playhead() >= available() && available() < end()) {
-      if (available() - take.remade > EXCUSED) take.stalls += 1;
+      if (take.state !== "queued" && available() - take.remade > EXCUSED) take.stalls += 1; // neither is the machine's fault
       show(available() - 1); halt(); emit("state", take); return;
     }
     if (due >= 0) show(Math.min(due, available() - 1));
@@ -316,7 +317,7 @@
     const stalls = (wanted && !playing) || buffer.strained(take.speed) ? take.stalls : 0;
     const lead = needed(frame, stalls) + SERVER_AHEAD;
     // With its last frame made a take is over, and could be steered no more.
-    send({ type: "playhead", frame: Math.min(frame, available()), playing, lead: steering.held >= 0 ? Math.min(lead, take.total - frame - 1) : lead });
+    send({ type: "playhead", frame: Math.min(frame, available()), playing, paused: !wanted, lead: steering.held >= 0 ? Math.min(lead, take.total - frame - 1) : lead });
   }
 
   // Stops before `frame`; what has left for the sound device is seen, too.
@@ -355,7 +356,7 @@
     play() { wakeSound(); if (!available()) return; if (!playing && position >= end() - 1) { position = 0; clock.jump(); } wanted = true; report(true); tick(); },
     // Does not wait for a deep buffer any more in this take.
     playNow() { wakeSound(); take.eager = wanted = true; if (!playing && steering.held < 0 && available() > position) begin(position); else tick(); },
-    pause() { wanted = false; if (playing) halt(); },
+    pause() { wanted = false; if (playing) halt(); else report(true); },
     seek(frame) {
       const target = Math.max(0, Math.min(frame, available() - 1));
       clock.jump();

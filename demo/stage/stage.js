@@ -72,6 +72,7 @@ player.on("stats", (take) => {
 });
 player.on("buffering", (words) => { say(words); now.hidden = false; });
 player.on("held", () => { say("The sound waits while you steer."); now.hidden = true; });
+player.on("parked", () => say("Others are being served while you pause. Press Play to go on: it may be your turn a little later."));
 player.on("dropped", (frame) => timeline()?.clearApplied(frame));
 player.on("visible", ({ ms }) => meter("steer", `${Math.round(ms)} ms`));
 player.on("refused", ({ message }) => say(message, "bad"));
