@@ -19,7 +19,8 @@ Starts `python app.py` with the shipped weights, opens it in headless Chromium o
     steps_back           times in the minute that a picture was older than the one before
     second_told_s        from the click of a second viewer, while the first watches, to their place in the queue or, on
                          a machine that serves two, their first picture; and second_waits, which of the two
-    mp4_ready_s          from the arrival of the last frame to the finished mp4
+    mp4_ready_s          from the arrival of the last frame to the finished mp4; while more than 15 frames are still to
+    be seen, they may be made anew, and it cannot be finished
     cycles               generate-and-stop cycles, and what they left: growth of threads, open files, files on disk,
     memory
 
@@ -186,8 +187,9 @@ def long_take(seen: Visit, voice: Path, server: Server) -> Iterator[dict[str, An
     seen.wait("EARPlayer.take.state === 'done' && !EARPlayer.playing")
     end = seen.page.evaluate(
         """() => { const { stalls, painted, stats, frames } = EARPlayer.take;
+        const near = paints.find(([index]) => index >= frames.length - 15)[1];
         return { stalls, painted, memory: stats.memory_mb, misses: stats.misses,
-                 ready: window.doneAt - frames.at(-1).arrived }; }"""
+                 ready: window.doneAt - Math.max(near, frames.at(-1).arrived) }; }"""
     )
     yield {
         "stalls": end["stalls"],

@@ -160,9 +160,13 @@ class Slot:
 
     def _allowed(self) -> float:
         """Frames below this one may be computed."""
-        _, frame, since, playing, lead = self._header[:5]
-        moved = (time.monotonic() - since) * FPS if playing else 0.0
-        return frame + moved + lead
+        return self.playhead + self._header[_LEAD]
+
+    @property
+    def playhead(self) -> float:
+        """Where the viewer is by now, in frames."""
+        _, frame, since, playing = self._header[:_LEAD]
+        return frame + ((time.monotonic() - since) * FPS if playing else 0.0)
 
     def at(self, frame: int) -> ControlFrame:
         """The controls in force at `frame`."""

@@ -165,6 +165,7 @@ class LiveTake:
                 wanted = lead if math.isfinite(lead) else least
                 self._slot.pace(round(min(max(wanted, least), self.job.num_frames + least)))
             self._slot.follow(frame, playing)
+            self._steering.close(nearly_seen=True)
             self._place.stir(paused)  # last: who has paused may go on by it
 
     def stop(self, keep: bool = False) -> None:
@@ -255,6 +256,9 @@ class LiveTake:
             unseen = self._listener is None and monotonic() - self._started > self._limits.client_wait_seconds
             if unseen or (self.place == 0 and self._is_forgotten()):
                 self.stop()
+            elif self._steering.is_kept_open:
+                wanted = self._engine.line.waiting or self._place.is_paused(self._limits.pause_seconds)
+                self._steering.close(nearly_seen=not wanted)
             elif self._place.is_wanted(self._limits.pause_seconds):
                 self._lend_place()
 

@@ -70,10 +70,14 @@ class Place:
             self._left = True
             self._line.leave(self._number)
 
+    def is_paused(self, seconds: float) -> bool:
+        """Whether the viewer paused so many seconds ago or more."""
+        since = self._paused_since
+        return since is not None and monotonic() - since >= seconds
+
     def is_wanted(self, seconds: float) -> bool:
         """Whether the viewer paused so many seconds ago or more, and others wait."""
-        since = self._paused_since
-        return since is not None and monotonic() - since >= seconds and self.number == 0 and self._line.waiting > 0
+        return self.is_paused(seconds) and self.number == 0 and self._line.waiting > 0
 
     def lend(self, seconds_left: Callable[[], float], enough: Callable[[], bool]) -> bool:
         """Let others have the place until the viewer goes on, then stand in the line again, with `seconds_left()` of

@@ -16,6 +16,8 @@ from demo.made import Made
 from eartalking.controls import ControlFrame, Controls, ControlValue
 from eartalking.session import Frame
 
+NEAR = 15  # frames; who has no more of a take before them steers it no more
+
 
 @dataclass
 class Change:
@@ -118,9 +120,22 @@ class Steering:
             seen = [one for one in self._pending if _holds(one.tracks, frame.applied)]
             self._pending = [one for one in self._pending if one not in seen]
             self._took_effect |= {one.number: frame.index for one in seen}
-            if len(self._made) == self._num_frames:
-                self._slot.close()
+            self._close(nearly_seen=True)
         return Taken(went_back, seen)
+
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether all frames are made, and wait for their viewer only, who may still steer."""
+        return self._slot.is_open and self._back is None and len(self._made) == self._num_frames
+
+    def close(self, nearly_seen: bool) -> None:
+        """If all frames are made and, where it matters, `nearly_seen`, they stay as they are."""
+        with self._lock:
+            self._close(nearly_seen)
+
+    def _close(self, nearly_seen: bool) -> None:
+        if self.is_kept_open and (not nearly_seen or self._slot.playhead >= self._num_frames - NEAR):
+            self._slot.close()
 
     def give_up(self) -> int | None:
         """The stream makes no more frames. Returns the frame from which on it was to make them anew, and has not: these

@@ -10,6 +10,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ import demo.engine
 import demo.trail
 from demo.channel import Slot, SlotPool
 from demo.engine import Engine, Job
-from demo.live import FINISHED, FREE, STOPPED, LiveTake
+from demo.live import FINISHED, FREE, RUNNING, STOPPED, LiveTake
 from demo.made import _IN_MEMORY, Made, Pile
+from demo.steering import NEAR
 from demo.trail import Trail, frames_of
 from demo.uploads import Voice, open_voice
 from eartalking import Controls, StreamSession
@@ -190,10 +192,36 @@ def test_a_take_whose_last_frame_is_on_its_way_still_goes_back(
     monkeypatch.setattr(engine, "frames", asked_at_the_end)
     take, viewer = start()
     takes.append(take)
-    take.follow(0, False, lead=1e9)
+    take.follow(30, False, lead=1e9)
     assert take.wait(60) and take.state == FINISHED and [back["frame"] for back in viewer.of("back")] == [30]
     take.set({"yaw": 9.0}, first=0)  # too late, and harmless
     assert [frame["yaw"] for frame in take.applied[29:]] == [None] + [3.0] * (take.job.num_frames - 30)
+
+
+def test_what_is_all_made_can_be_steered_until_little_is_left_to_see(
+    start: Callable[..., tuple[LiveTake, Viewer]],
+) -> None:
+    take, _ = start()
+    take.follow(0, False, lead=1e9)
+    _until(lambda: len(take.applied) == take.job.num_frames)
+    time.sleep(0.2)
+    assert take.state == RUNNING
+    change = take.set({"yaw": 3.0}, first=2)
+    _until(lambda: take.effect_of(change) == 2 and len(take.applied) == take.job.num_frames)
+    assert take.state == RUNNING
+    take.follow(take.job.num_frames - NEAR, True)
+    assert take.wait(60) and take.state == FINISHED
+    assert [frame["yaw"] for frame in take.applied] == [None] * 2 + [3.0] * (take.job.num_frames - 2)
+
+
+def test_what_is_all_made_is_over_when_its_viewer_pauses_for_long(
+    start: Callable[..., tuple[LiveTake, Viewer]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo.live._WATCH_SECONDS", 0.02)
+    take, _ = start()
+    take._limits = replace(LIMITS, pause_seconds=0.2)
+    take.follow(0, False, lead=1e9, paused=True)
+    assert take.wait(60) and take.state == FINISHED and take.has_video
 
 
 def test_stopping_before_it_has_gone_back_keeps_what_was_to_stay(

@@ -316,8 +316,7 @@
     // A fast machine that stumbled once is steered as directly as before when it runs again.
     const stalls = (wanted && !playing) || buffer.strained(take.speed) ? take.stalls : 0;
     const lead = needed(frame, stalls) + SERVER_AHEAD;
-    // With its last frame made a take is over, and could be steered no more.
-    send({ type: "playhead", frame: Math.min(frame, available()), playing, paused: !wanted, lead: steering.held >= 0 ? Math.min(lead, take.total - frame - 1) : lead });
+    send({ type: "playhead", frame: Math.min(frame, available()), playing, paused: !wanted, lead });
   }
 
   // Stops before `frame`; what has left for the sound device is seen, too.
