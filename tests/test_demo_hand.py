@@ -62,6 +62,28 @@ def test_steering_far_ahead_makes_all_anew_that_was_neither_seen_nor_heard(far_a
     assert all(yaw == (5 if frame >= first else None) for frame, yaw in shown)
 
 
+def test_a_picture_that_runs_before_the_sound_is_steered_as_well(far_ahead: Page) -> None:
+    page = far_ahead
+    page.evaluate("EARPlayer.take.seen = Math.ceil(EARPlayer.playhead()) + 2; EARPlayer.set({ yaw: 5 })")
+    change = asked(page)[-1]
+    assert page.evaluate("flows.at(-1)") is False
+    go_back(page, change["id"], change["from"])
+    make(page, change["from"], change["from"] + 1, yaw=5)
+    page.wait_for_function("first => shown.at(-1)[0] === first && shown.at(-1)[1] === 5", arg=change["from"])
+
+
+def test_who_steers_again_while_it_buffers_sees_that_at_once_too(far_ahead: Page) -> None:
+    page = far_ahead
+    for yaw in (5, 6):
+        page.evaluate("yaw => EARPlayer.set({ yaw })", yaw)
+        change = asked(page)[-1]
+        go_back(page, change["id"], change["from"])
+        make(page, change["from"], change["from"] + 3, yaw=yaw)
+        page.wait_for_function("yaw => shown.at(-1)[1] === yaw", arg=yaw)
+        page.wait_for_function("said.at(-1)?.includes('going on in')")
+    assert {one["from"] for one in asked(page)} == {page.evaluate("EARPlayer.take.shown")}
+
+
 def test_a_drag_is_followed_at_one_frame_by_its_latest_values_and_then_waits(far_ahead: Page) -> None:
     page = far_ahead
     page.evaluate(

@@ -323,7 +323,7 @@
   function standAt(frame) {
     if (playing) { show(frame - 1); halt(); }
     position = frame;
-    awaited = -1;
+    awaited = take.frames[frame] ? -1 : frame;
     take.waiting = "";
   }
 
@@ -340,7 +340,7 @@
     emit("dropped", frame);
   }
 
-  const steering = new window.EARSteering({ send, emit, report, tick, standAt, drop, playhead, get take() { return take; }, get playing() { return playing; } });
+  const steering = new window.EARSteering({ send, emit, report, tick, standAt, drop, playhead, get take() { return take; }, get playing() { return playing; }, get waits() { return wanted && !playing && needed(position) > window.EARSteering.FEW; } });
 
   window.EARPlayer = {
     on, load, unload, paintedFps, playhead, wakeSound,

@@ -2,13 +2,14 @@
 // Where few frames lie ahead, a change acts on the next one that is made. Where many do, they are made anew from the first
 // one that was neither seen nor heard: the take stops there while the hand moves, shows that frame as the hand wants it,
 // and goes on when the hand rests. To play on meanwhile, slower than the voice, would cut the sound to shreds.
-// `new EARSteering(player)`: of the player, what is used here is `take`, `playing`, `playhead` (frame), `send`, `emit`,
+// `new EARSteering(player)`: of the player, what is used here is `take`, `playing`, `waits`, `playhead` (frame), `send`, `emit`,
 // `report`, `tick`, `standAt(frame)` and `drop(frame, frame that is shown as soon as it is there)`.
 (() => {
   if (window.EARSteering) return;
 
   class EARSteering {
     static FEW = 15;       // frames ahead, at most, that a viewer who steers waits for
+    static UNEVEN = 4;     // frames by which the picture may run before the sound
     static EDIT_AHEAD = 6; // frames that are played while the server lays out an edited timeline
 
     constructor(player) { this.player = player; this.hand = new window.EARHand(); this.number = 1; this.clear(); }
@@ -33,13 +34,15 @@
     // Where the sound stands, and the first frame that was neither seen nor heard.
     standing() { return Math.ceil(Math.min(Math.max(this.player.playhead(), 0), this.player.take.frames.length) - 1e-6); }
     unseen() { return this.held >= 0 ? this.held : Math.max(this.player.take.seen + 1, this.standing()); }
-    farAhead() { return this.player.take.frames.length - this.unseen() > EARSteering.FEW; }
+    // Also where the take waits until many are.
+    farAhead() { return this.player.waits || this.player.take.frames.length - this.unseen() > EARSteering.FEW; }
 
     // {track: value, or null to release}, asked for at `asked` ms; whether there is a take that hears of it.
     set(tracks, asked = performance.now()) {
       if (this.player.take.state !== "streaming") return false;
       if (this.held < 0 && !this.hand.asks && !this.farAhead()) return this.ask({ type: "set", tracks }, asked);
-      if (this.held < 0 && this.unseen() <= this.standing()) this.hold(this.unseen());
+      // Who went back to look at something plays on until there.
+      if (this.held < 0 && this.unseen() - this.standing() <= EARSteering.UNEVEN) this.hold(this.unseen());
       this.hand.move(tracks, asked);
       this.work();
       return true;
