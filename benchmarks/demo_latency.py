@@ -7,8 +7,11 @@ Starts `python app.py` with the shipped weights, opens it in headless Chromium o
     painted_fps          new pictures painted per second over 10 s of a take of a minute (the example's voice, repeated)
     engine_fps           frames per second that the model alone would have made in those 10 s
     server_cores, browser_cores   processor time per second in those 10 s
-    slider_to_picture_ms from the slider's event to the first frame with its value on the canvas, median and worst of
-    ten slider_frames        by how many frames that lies ahead of the frame that was on the canvas at the event
+    slider_to_picture_ms from the slider's event to the first frame that was made with its value being painted, median
+    and worst of ten
+    slider_frames        by how many frames that lies ahead of the frame that was on the canvas at the event
+    went_on_s            from the last of these changes to sound and picture running on; 0 where they never stopped:
+    where many frames lie ahead, they are made anew, and a slow machine has to buffer again
     skew_ms              sound ahead (+) or behind (-) of the picture in the last second of the minute, median and worst
     stalls               times that the player ran out of frames in the minute, after the delay that it announced
     announced            what it said about that delay, if anything
@@ -16,7 +19,8 @@ Starts `python app.py` with the shipped weights, opens it in headless Chromium o
     steps_back           times in the minute that a picture was older than the one before
     second_told_s        from the click of a second viewer, while the first watches, to their place in the queue or, on
                          a machine that serves two, their first picture; and second_waits, which of the two
-    mp4_ready_s          from the arrival of the last frame to the finished mp4
+    mp4_ready_s          from the arrival of the last frame to the finished mp4; while more than 15 frames are still to
+    be seen, they may be made anew, and it cannot be finished
     cycles               generate-and-stop cycles, and what they left: growth of threads, open files, files on disk,
     memory
 
@@ -72,12 +76,15 @@ WANTED = {
     "files_left": (-np.inf, 0),
 }
 _CLICK_LIMIT, _CYCLE_LIMIT = 40, 90  # seconds
-_SLOWEST = 4  # times real time that a take may last, its delay included
+_SLOWEST = 6  # times real time that a take may last, its delays included: the one before, and the one after steering
+_PAUSE = 0.5  # seconds between two changes
 _FREEZE_MS = 100
 _WATCH_PICTURES = """() => {
     window.paints = []; window.announced = [];
-    EARPlayer.on("painted", (index) => paints.push([index, performance.now()]));
+    window.painted = null;
+    EARPlayer.on("painted", (index) => { paints.push([index, performance.now()]); window.painted?.(index); });
     EARPlayer.on("buffering", (words) => announced.push(words));
+    EARPlayer.on("playing", (flowing) => { window.runs = flowing; });
     EARPlayer.on("done", () => { window.doneAt = performance.now(); });
 }"""
 
@@ -156,13 +163,16 @@ def long_take(seen: Visit, voice: Path, server: Server) -> Iterator[dict[str, An
     changes = []
     for value in np.linspace(-20, 20, CHANGES):
         changes.append(_steer(seen, float(value)))
-        time.sleep(0.5)
+        time.sleep(_PAUSE)
     waits, frames = zip(*changes, strict=True)
     yield {
         "slider_to_picture_ms": round(statistics.median(waits), 1),
         "slider_to_picture_ms_worst": round(max(waits), 1),
         "slider_frames": round(statistics.median(frames)),
     }
+    rested, stands = time.monotonic(), not seen.page.evaluate("runs")
+    seen.wait("runs")
+    yield {"went_on_s": round(_PAUSE + time.monotonic() - rested, 1) if stands else 0.0}
     seen.wait("EARPlayer.take.total - EARPlayer.take.shown < 25")
     skews: list[float] = []
     for _ in range(8):
@@ -177,8 +187,9 @@ def long_take(seen: Visit, voice: Path, server: Server) -> Iterator[dict[str, An
     seen.wait("EARPlayer.take.state === 'done' && !EARPlayer.playing")
     end = seen.page.evaluate(
         """() => { const { stalls, painted, stats, frames } = EARPlayer.take;
+        const near = paints.find(([index]) => index >= frames.length - 15)[1];
         return { stalls, painted, memory: stats.memory_mb, misses: stats.misses,
-                 ready: window.doneAt - frames.at(-1).arrived }; }"""
+                 ready: window.doneAt - Math.max(near, frames.at(-1).arrived) }; }"""
     )
     yield {
         "stalls": end["stalls"],
@@ -257,14 +268,13 @@ def _steer(seen: Visit, value: float) -> tuple[float, int]:
             const asked = performance.now(), shown = EARPlayer.take.shown;
             const wanted = Number((slider.value = value, slider.value));
             for (const kind of ["input", "change"]) slider.dispatchEvent(new Event(kind, { bubbles: true }));
-            const look = () => {
-              const frame = EARPlayer.take.frames[EARPlayer.take.shown];
-              if (frame && frame.applied.yaw === wanted) resolve([performance.now() - asked, frame.index - shown]);
-              else if (performance.now() - asked > 10000)
-                reject(new Error("a change was not on the canvas after 10 s"));
-              else requestAnimationFrame(look);
+            const patience = setTimeout(() => reject(new Error("a change was not on the canvas after 10 s")), 10000);
+            window.painted = (index) => {
+              if (EARPlayer.take.frames[index].applied.yaw !== wanted) return;
+              window.painted = null;
+              clearTimeout(patience);
+              resolve([performance.now() - asked, index - shown]);
             };
-            look();
         })""",
             value,
         )

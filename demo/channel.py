@@ -2,7 +2,8 @@
 
 On ZeroGPU the model runs in a process forked from the page's, which sees no later change to the page's objects. So
 everything that may change while a stream runs lies in memory that survives the fork: the control values of every
-frame, how far the stream may run, and the order to stop. The ordinary thread uses the same slots, so there is one path.
+frame, how far the stream may run, and the orders to go back and to stop. The ordinary thread uses the same slots, so
+there is one path.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from eartalking.controls import (
 )
 
 _COLUMNS = len(SCALAR_TRACKS) + 2  # the emotion takes two: which one, how strong
-_STOPPED, _ANCHOR_FRAME, _ANCHOR_TIME, _PLAYING, _LEAD, _HEADER = 0, 1, 2, 3, 4, 8
+_STOPPED, _ANCHOR_FRAME, _ANCHOR_TIME, _PLAYING, _LEAD = range(5)
+_OPEN, _FINAL, _BACK, _ASKED, _ANSWERED, _PARKED, _HEADER = range(5, 12)
 _POLL_SECONDS = 0.02  # how soon a stop or a jump of the viewer is noticed by a stream that waits
 
 
@@ -36,10 +38,11 @@ class BusyError(RuntimeError):
 
 
 class Slot:
-    """The shared memory of one running stream: a table of control values per frame, and its pace.
+    """The shared memory of one running stream: a table of control values per frame, its pace, and to which frame it
+    shall go back.
 
-    A value is NaN where the track is released. One process writes, one reads; a row that is read while it is written
-    may mix old and new tracks for that frame, and the frame reports what it got.
+    A value is NaN where the track is released. One process writes, one reads (and notes which order it has answered); a
+    row that is read while it is written may mix old and new tracks for that frame, and the frame reports what it got.
     """
 
     def __init__(self, num_frames: int) -> None:
@@ -79,6 +82,28 @@ class Slot:
         self._header[_ANCHOR_TIME] = time.monotonic()
         self._header[_PLAYING] = playing
 
+    def open(self) -> None:
+        """From now on the stream may be asked to go back, even after its last frame, until `close`."""
+        self._header[_OPEN] = 1
+
+    def close(self) -> None:
+        """Whatever has been made stays as it is."""
+        self._header[_OPEN] = 0
+
+    def settle(self, frame: int) -> None:
+        """Frames below this one will not be asked for again."""
+        self._header[_FINAL] = frame
+
+    def go_back(self, frame: int) -> None:
+        """Make `frame`, which was made, and all that follow anew, with what the table says by now."""
+        waits = self._header[_ASKED] != self._header[_ANSWERED]
+        self._header[_BACK] = min(frame, self._header[_BACK]) if waits else frame
+        self._header[_ASKED] += 1  # last: who reads it finds the frame, and the table, as they shall be
+
+    def park(self, parked: bool) -> None:
+        """Compute nothing more until this is called with False."""
+        self._header[_PARKED] = parked
+
     def stop(self) -> None:
         """The reader gives up at its next frame."""
         self._header[_STOPPED] = 1
@@ -91,23 +116,57 @@ class Slot:
 
     def allows(self, frame: int) -> bool:
         """Whether `frame` may be computed now."""
-        return not self.stopped and frame < self._allowed()
+        return not self.stopped and not self._header[_PARKED] and frame < self._allowed()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the stream may be asked to go back."""
+        return bool(self._header[_OPEN])
+
+    @property
+    def final(self) -> int:
+        """Frames below this one will not be asked for again."""
+        return int(self._header[_FINAL])
+
+    def taken_back(self) -> int | None:
+        """The frame to which the stream shall go back, told once; None if it shall not."""
+        asked = self._header[_ASKED]
+        if asked == self._header[_ANSWERED]:
+            return None
+        frame = int(self._header[_BACK])
+        self._header[_ANSWERED] = asked
+        return frame
 
     def wait_for(self, frame: int) -> bool:
-        """Block until `frame` may be computed; False if the stream was stopped."""
+        """Block until `frame` may be computed, or the stream shall go back; False if it was stopped."""
         while not self.stopped:
             missing = frame - self._allowed()
-            if missing < 0:
+            if self._header[_PARKED]:
+                time.sleep(_POLL_SECONDS)
+                continue
+            if missing < 0 or self._header[_ASKED] != self._header[_ANSWERED]:
                 return True
             playing = self._header[_PLAYING]
             time.sleep(min((missing + 0.01) / FPS, _POLL_SECONDS) if playing else _POLL_SECONDS)
         return False
 
+    def wait_for_end(self) -> bool:
+        """After the last frame: block until the stream shall go back; False if it was closed or stopped."""
+        while self.is_open and not self.stopped:
+            if self._header[_ASKED] != self._header[_ANSWERED]:
+                return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
     def _allowed(self) -> float:
         """Frames below this one may be computed."""
-        _, frame, since, playing, lead = self._header[:5]
-        moved = (time.monotonic() - since) * FPS if playing else 0.0
-        return frame + moved + lead
+        return self.playhead + self._header[_LEAD]
+
+    @property
+    def playhead(self) -> float:
+        """Where the viewer is by now, in frames."""
+        _, frame, since, playing = self._header[:_LEAD]
+        return frame + ((time.monotonic() - since) * FPS if playing else 0.0)
 
     def at(self, frame: int) -> ControlFrame:
         """The controls in force at `frame`."""

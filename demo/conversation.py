@@ -50,6 +50,7 @@ class Conversation:
         self._allowance = Allowance(MESSAGES_PER_SECOND, BURST)
         self._tracks: dict[str, Any] = {}  # asked for and not yet handed to the take
         self._ids: list[Any] = []
+        self._first: int | None = None  # from where on that is to be made anew
         self._asked = asyncio.Event()
 
     async def hold(self) -> None:
@@ -100,10 +101,13 @@ class Conversation:
         self._asked.clear()
         if not self._tracks:
             return
-        change, frame = self._take.set(self._tracks), self._take.next_frame
+        change = self._take.set(self._tracks, self._first)
         for number in self._ids:
-            self._answer("accepted", id=number, change=change, frame=frame)
-        self._tracks, self._ids = {}, []
+            self._accept(number, change)
+        self._tracks, self._ids, self._first = {}, [], None
+
+    def _accept(self, number: Any, change: int | None = None) -> None:
+        self._answer("accepted", id=number, change=change, frame=self._take.next_frame, turn=self._take.turns)
 
     async def _take_in(self, text: str | None) -> None:
         """Do what one message asks, or say why not."""
@@ -112,7 +116,11 @@ class Conversation:
             message = read_message(text)
             number = _short(message.get("id"))
             if message["type"] == "set":
-                self._tracks |= track_values(message["tracks"])
+                tracks, first = track_values(message["tracks"]), first_frame(message)
+                self._tracks |= tracks
+                self._first = (
+                    first if self._first is None else min(self._first, self._first if first is None else first)
+                )
                 self._ids.append(number)
                 self._asked.set()
             else:
@@ -121,6 +129,8 @@ class Conversation:
                     await asyncio.to_thread(_do, self._take, message)
                 else:  # a change of threads would cost more than the work
                     _do(self._take, message)
+                if message["type"] == "plan" and number is not None:
+                    self._accept(number)
         except KeyError as error:
             self._answer("refused", id=number, message=f"The message lacks {error}.")
         except (ValueError, TypeError, ArithmeticError, RecursionError, UploadError) as error:
@@ -148,6 +158,14 @@ def track_values(tracks: Any) -> dict[str, Any]:
     return {track: asked[track] for track in tracks}
 
 
+def first_frame(message: Mapping[str, Any]) -> int | None:
+    """From which frame on a message wants what was made to be made anew; None: it does not. Raises ValueError,
+    TypeError, OverflowError: it is no frame.
+    """
+    first = message.get("from")
+    return None if first is None else max(int(first), 0)
+
+
 def _short(number: Any) -> Any:
     """What a viewer calls a message, to be sent back; nothing that is large."""
     fits = isinstance(number, int | float | bool) or (isinstance(number, str) and len(number) <= _LONGEST_ID)
@@ -160,9 +178,10 @@ def _do(take: LiveTake, message: Mapping[str, Any]) -> None:
         case "playhead":
             frame = float(message["frame"])
             lead = float(message.get("lead", 0.0))
-            take.follow(frame if math.isfinite(frame) else 0.0, bool(message["playing"]), lead)
+            paused = bool(message.get("paused", False))
+            take.follow(frame if math.isfinite(frame) else 0.0, bool(message["playing"]), lead, paused)
         case "plan":
-            take.replan(read_controls(message["controls"]))
+            take.replan(read_controls(message["controls"]), first_frame(message))
         case "stop":
             take.stop(keep=True)
         case kind:

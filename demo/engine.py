@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demo.channel import SlotPool, SteeredControls
+from demo.channel import SlotPool
 from demo.line import Line, Speed, capacity
 from demo.settings import Limits
+from demo.trail import frames_of
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
-    from eartalking import Controls, StreamSession, TalkingHeadModel
+    from eartalking import StreamSession, TalkingHeadModel
     from eartalking.controls import ControlFrame
     from eartalking.session import Frame
 
@@ -119,19 +120,11 @@ class Engine:
         return frame.image
 
     def _frames(self, slot_number: int, job: Job) -> Iterator[Frame]:
-        """The frames of `job` as the slot allows them; ends early if the slot is stopped."""
-        slot = self.slots.slots[slot_number]
+        """The frames of `job`, as `demo.trail.frames_of` gives them."""
         session = self.start(job.portrait)
         session.seed = job.seed
-        frames = _stream(session, job.waveform, SteeredControls(slot))
-        while slot.wait_for(session.next_index) and (frame := next(frames, None)) is not None:
-            yield frame
-
-
-def _stream(session: StreamSession, waveform: np.ndarray, controls: Controls) -> Iterator[Frame]:
-    """As the command line does it."""
-    yield from session.push(waveform, controls=controls)
-    yield from session.flush(controls=controls)
+        session.push(job.waveform)
+        yield from frames_of(session, self.slots.slots[slot_number])
 
 
 def _on_gpu(function: Callable[[int, Job], Iterator[Frame]]) -> Callable[[int, Job], Iterator[Frame]]:

@@ -107,6 +107,12 @@ class Line:
         """How many are served now."""
         return len(self._since)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        with self._changed:
+            return len(self._waiting())
+
     def seconds_left(self, key: int) -> float:
         """About how long until it is this one's turn; infinite where nobody knows."""
         with self._changed:

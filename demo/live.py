@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-import hashlib
 import io
-import itertools
 import json
 import math
 import secrets
@@ -13,7 +11,6 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -26,13 +23,16 @@ from demo.badge import draw_badge
 from demo.channel import controls_of
 from demo.engine import Engine, Job
 from demo.line import Speed
+from demo.made import Made
+from demo.place import Place
 from demo.recorder import Recorder
 from demo.settings import PREVIEW_RATE, STREAM_PATH, Limits
+from demo.steering import Steering
 from demo.timeline.files import as_json
 from demo.timeline.tracks import TRACK_INFO
 from demo.uploads import Voice
 from eartalking.config import FPS
-from eartalking.controls import ControlFrame, Controls, ControlValue
+from eartalking.controls import ControlFrame, Controls
 from eartalking.errors import InputError
 from eartalking.io.video_writer import cut_short
 from eartalking.session import Frame
@@ -45,19 +45,11 @@ _PACKET = struct.Struct("<III")  # frame index, bytes of JSON, bytes of JPEG; th
 _STATS_EVERY = 10  # frames
 _RECENT = 50  # frames over which speed is averaged
 _WRITING_SECONDS = 0.25  # between two reports on the file's progress
-_PAUSE_SECONDS = 180.0  # a stream may be paused that long in all before its place goes to somebody else
+_PAUSE_SECONDS = 180.0  # a stream ends whose viewer neither watches nor steers for so long, and twice its length
+_WATCH_SECONDS = 1.0  # how often it is looked whether anybody does
 
 Message = bytes | str
 Listener = Callable[[Message], None]
-
-
-@dataclass
-class _Change:
-    """A control change that was asked for and has not been seen in a frame yet."""
-
-    number: int
-    tracks: dict[str, ControlValue]
-    asked: float = field(default_factory=monotonic)
 
 
 class LiveTake:
@@ -70,10 +62,11 @@ class LiveTake:
     It runs when it is its turn (`Engine.line`); until then it is `RUNNING`, too, and its `place` is above 0.
 
     Messages to the listener: bytes are frames (see `_PACKET`; the JSON holds `applied`, the controls in force, and
-    `ms`), text is
-    JSON with a `type`: `queue` (its place in the line, and about how many seconds that takes; null where nobody knows),
-    `hello`, `stats`, `applied` (a change and the frame at which it took effect), `writing` (how
-    much of the mp4 is there, once all frames are made), `done`, `error`.
+    `ms`), text is JSON with a `type`: `queue` (its place in the line, and about how many seconds that takes; null where
+    nobody knows), `hello` (its turn has come), `parked` (its place goes to others until its viewer goes on), `stats`,
+    `back` (the frame from which on all are made anew; `turn` counts how often that was asked for), `applied` (a change
+    and the frame at which it took effect), `writing` (how much of the mp4 is there, once all frames are made), `done`,
+    `error`.
     """
 
     def __init__(
@@ -100,14 +93,11 @@ class LiveTake:
         self.number = 1  # in its visitor's session, counted by `Sessions`
         self.state = RUNNING
         self.error = ""
-        self.applied: list[ControlFrame] = []
+        self._made = Made()
         self._engine, self._limits = engine, limits
         self._slot_number = engine.slots.take()
         self._slot = engine.slots.slots[self._slot_number]
         self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        self._pending: list[_Change] = []
-        self._took_effect: dict[int, int] = {}  # change -> frame
         self._listener: Listener | None = None
         self._backlog: list[Message] = []
         self._done = threading.Event()
@@ -116,56 +106,43 @@ class LiveTake:
         self._misses, self._first_frame_ms = 0, 0.0
         self._speed = Speed()
         self._unheld_since: float | None = None  # when the last frame came, if the next was allowed by then
-        self._hash = hashlib.sha256()
-        self._slot.write_plan(controls, 0, job.num_frames)
+        self._steering = Steering(self._slot, self._made, controls, job.num_frames)
+        self._place = Place(engine.line, self._slot, self._slot_number, self._publish_json)
         if pace != FREE:
             self._slot.pace(limits.lead_frames)
+        if pace == VIEWER:
+            self._slot.open()  # only what waits for a viewer is made anew
 
     # Steering
 
     @property
+    def applied(self) -> list[ControlFrame]:
+        """The controls that were in force, frame by frame."""
+        return self._made.applied
+
+    @property
     def next_frame(self) -> int:
         """Index of the frame that is made next."""
-        return len(self.applied)
+        return self._steering.next_frame
 
-    def set(self, tracks: Mapping[str, Any]) -> int:
-        """Put tracks in force from the next frame on, for good (None releases them); returns this change's number.
+    @property
+    def turns(self) -> int:
+        """How often the take was asked to go back."""
+        return self._steering.turns
 
-        Raises:
-            ValueError: unknown track, or a value out of range.
-        """
-        asked = ControlFrame(tracks)
-        values = {track: asked[track] for track in tracks}
-        with self._lock:
-            number = next(self._numbers)
-            if self.state == RUNNING:
-                self._expect(number, values)
-                self._write_pending()
-        return number
+    def set(self, tracks: Mapping[str, Any], first: int | None = None) -> int:
+        """As `Steering.set`. Raises ValueError: unknown track, or a value out of range."""
+        self._place.stir()
+        return self._steering.set(tracks, first)
+
+    def replan(self, controls: Controls, first: int | None = None) -> None:
+        """As `Steering.replan`."""
+        self._place.stir()
+        self._steering.replan(controls, first)
 
     def effect_of(self, change: int) -> int | None:
-        """The frame at which a change took effect; None if it has not yet, or was overtaken by another."""
-        return self._took_effect.get(change)
-
-    def replan(self, controls: Controls) -> None:
-        """The timeline was edited: follow it from the next frame on. Changes that no frame has shown yet stay on top of
-        it.
-        """
-        with self._lock:
-            if self.state == RUNNING:
-                self._slot.write_plan(controls, self.next_frame, self.job.num_frames)
-                self._write_pending()
-
-    def _write_pending(self) -> None:
-        for change in self._pending:
-            for track, value in change.tracks.items():
-                self._slot.write(track, self.next_frame, value)
-
-    def _expect(self, number: int, values: dict[str, ControlValue]) -> None:
-        for change in self._pending:  # what was overtaken by this change will never be seen
-            change.tracks = {track: value for track, value in change.tracks.items() if track not in values}
-        self._pending = [change for change in self._pending if change.tracks]
-        self._pending.append(_Change(number, values))
+        """As `Steering.effect_of`."""
+        return self._steering.effect_of(change)
 
     # Watching
 
@@ -177,14 +154,19 @@ class LiveTake:
             self._backlog.clear()
             self._listener = listener
 
-    def follow(self, frame: float, playing: bool, lead: float = 0.0) -> None:
-        """The viewer's playhead, and how far ahead of it frames are wanted; both in frames."""
+    def follow(self, frame: float, playing: bool, lead: float = 0.0, paused: bool = False) -> None:
+        """The viewer's playhead, and how far ahead of it frames are wanted; both in frames. What lies before the
+        playhead is final. Who does not play waits for frames, or has `paused`.
+        """
         if self.state == RUNNING:
+            self._steering.follow(frame)
             if self.pace == VIEWER:
                 least = self._limits.lead_frames
                 wanted = lead if math.isfinite(lead) else least
                 self._slot.pace(round(min(max(wanted, least), self.job.num_frames + least)))
             self._slot.follow(frame, playing)
+            self._steering.close(nearly_seen=True)
+            self._place.stir(paused)  # last: who has paused may go on by it
 
     def stop(self, keep: bool = False) -> None:
         """End now; the take is `stopped`. Its control log is kept and, with `keep`, a video of what was made so far."""
@@ -229,12 +211,12 @@ class LiveTake:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all pixels so far; equal for equal takes."""
-        return self._hash.hexdigest()
+        return self._made.fingerprint
 
     @property
     def place(self) -> int:
         """0 when it is its turn, 1 for the next."""
-        return self._engine.line.place(self._slot_number) if self.state == RUNNING else 0
+        return self._place.number if self.state == RUNNING else 0
 
     def stats(self) -> dict[str, float | int | str | None]:
         """Speed and memory. `fps` and `rtf` are what computing alone would allow, `speed` the frames a second that this
@@ -263,29 +245,42 @@ class LiveTake:
         """
         context = contextvars.copy_context()
         self._started = monotonic()
-        self._engine.line.join(self._slot_number, self.job.num_frames / FPS)
+        self._place.join(self.job.num_frames / FPS)
         threading.Thread(target=context.run, args=(self._run,), name=f"take-{self.token[:6]}", daemon=True).start()
         if self.pace == VIEWER:
             threading.Thread(target=self._watch, name=f"watch-{self.token[:6]}", daemon=True).start()
 
     def _watch(self) -> None:
         """A stream without a viewer must not keep its place."""
-        while not self._done.wait(1.0):
-            age = monotonic() - self._started
-            unseen = self._listener is None and age > self._limits.client_wait_seconds
-            if unseen or (self.place == 0 and age > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS):
+        while not self._done.wait(_WATCH_SECONDS):
+            unseen = self._listener is None and monotonic() - self._started > self._limits.client_wait_seconds
+            if unseen or (self.place == 0 and self._is_forgotten()):
                 self.stop()
+            elif self._steering.is_kept_open:
+                wanted = self._engine.line.waiting or self._place.is_paused(self._limits.pause_seconds)
+                self._steering.close(nearly_seen=not wanted)
+            elif self._place.is_wanted(self._limits.pause_seconds):
+                self._lend_place()
 
-    def _tell_place(self, place: int, seconds: float) -> None:
-        self._publish_json("queue", place=place, seconds=round(seconds) if math.isfinite(seconds) else None)
+    def _is_forgotten(self) -> bool:
+        return self._place.idle_seconds > self.job.num_frames / FPS * 2 + _PAUSE_SECONDS
+
+    def _lend_place(self) -> None:
+        left = lambda: (self.job.num_frames - self.next_frame) / FPS  # noqa: E731
+        if self._place.lend(left, self._is_forgotten):
+            self._unheld_since = None  # nothing was computed meanwhile
+            self._greet()
+
+    def _greet(self) -> None:
+        self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS,
+                           rate=PREVIEW_RATE, seed=self.job.seed, speed=self._rounded_speed())  # fmt: skip
 
     def _wait_for_turn(self) -> bool:
         """Block until it is this take's turn; False if it was stopped before."""
-        line, number = self._engine.line, self._slot_number
-        if not line.wait_for_turn(number, self._tell_place, lambda: self._slot.stopped):
+        if not self._place.wait():
             return False
         self._started = monotonic()
-        self._speed = self._engine.speed.among(line.served)
+        self._speed = self._engine.speed.among(self._engine.line.served)
         if self.pace == CLOCK:
             self._slot.follow(0, True)
         return True
@@ -296,17 +291,21 @@ class LiveTake:
             if not self._wait_for_turn():
                 self._end(STOPPED)
                 return
-            self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS,
-                               rate=PREVIEW_RATE, seed=self.job.seed, speed=self._rounded_speed())  # fmt: skip
+            self._greet()
             recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
             try:
+                self._made.record(recorder)
                 for frame in self._engine.frames(self._slot_number, self.job):
-                    self._take_in(frame, recorder)
+                    self._take_in(frame)
+                if (back := self._steering.give_up()) is not None:
+                    self._publish_json("back", frame=back, turn=self.turns)
                 whole = len(self.applied) == self.job.num_frames
                 if whole or (self._keep_stopped and self.applied):
+                    self._made.settle()
                     self._write_down(recorder, whole)
             finally:
                 recorder.discard()  # what has not been written by now
+                self._made.close()
             self._end(FINISHED if whole else STOPPED)
         except Exception as error:  # whatever happens, the viewer is told and the place is given back
             self.error = error.cause if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
@@ -325,26 +324,26 @@ class LiveTake:
                 f"stopped early, after {recorder.num_frames} of {self.job.num_frames} frames",
             )
 
-    def _take_in(self, frame: Frame, recorder: Recorder) -> None:
+    def _take_in(self, frame: Frame) -> None:
         milliseconds = 1000 * frame.seconds
-        self._measure(frame.index)
-        self._hash.update(frame.image.data)
-        with self._lock:
-            self.applied.append(frame.applied)
-            seen = [change for change in self._pending if all(frame.applied[t] == v for t, v in change.tracks.items())]
-            self._pending = [change for change in self._pending if change not in seen]
-            self._took_effect |= {change.number: frame.index for change in seen}
         image = draw_badge(frame.image) if self.badge else frame.image
-        if frame.index == 0:
+        taken = self._steering.take_in(frame, image)
+        if taken is None:
+            return
+        if taken.went_back:
+            self._unheld_since = None  # what lay between the last two frames was more than one
+            self._publish_json("back", frame=frame.index, turn=self.turns)
+        self._measure(frame.index)
+        if frame.index == 0 and not taken.went_back:
             self._first_frame_ms = (monotonic() - self._started) * 1000
         if self.pace == VIEWER or self._listener is not None:
             self._publish(self._packet(image, frame.index, frame.applied, milliseconds))
-        for change in seen:
+        for change in taken.seen:
             waited = (monotonic() - change.asked) * 1000
             self._publish_json(
                 "applied", change=change.number, frame=frame.index, tracks=change.tracks, ms=round(waited, 1)
             )
-        recorder.add(image)
+        self._made.settle(self._steering.final if self.pace == VIEWER else None)
         self._milliseconds.append(milliseconds)
         self._misses += milliseconds > _FRAME_MS and frame.index > 0
         if frame.index % _STATS_EVERY == 0:
@@ -372,8 +371,8 @@ class LiveTake:
     def _end(self, state: str) -> None:
         with self._lock:
             self.state = state
-            self._pending.clear()
-        self._engine.line.leave(self._slot_number)
+        self._steering.end()
+        self._place.leave()
         self._engine.slots.give_back(self._slot_number)
         self._publish_json("stats", **self.stats())
         if state == FAILED:

@@ -3,12 +3,14 @@
 `live/<token>/stream` is a WebSocket. The server sends what `LiveTake` publishes; the browser sends JSON:
     {"type": "set", "tracks": {"yaw": 12, "emotion": ["happy", 0.7], "blink": null}, "id": any}   acts on the next frame
     {"type": "plan", "controls": {"fps": 25, "tracks": {}}}   the timeline was edited
-    {"type": "playhead", "frame": 41.5, "playing": true, "lead": 5}   what the viewer sees now, and how many frames more
-    are wanted; generation stays so far ahead
+    {"type": "playhead", "frame": 41.5, "playing": true, "lead": 5, "paused": false}   what the viewer sees now, and how
+    many frames more are wanted; generation stays so far ahead. Who does not play waits for frames, or has paused
     {"type": "stop"}                                          end now and keep what was made so far
-and gets {"type": "accepted", "id": any, "change": number, "frame": next} or {"type": "refused", "id": any, "message":
-why}; sets that come within 10 ms are one change, the last value of a track counts. Messages are JSON text of a megabyte
-at most, 400 a second; a viewer who sends faster waits.
+and gets {"type": "accepted", "id": any, "change": number, "frame": next, "turn": number} or {"type": "refused", "id":
+any, "message": why}; sets that come within 10 ms are one change, the last value of a track counts. A set or plan with
+"from": 43 is wanted from frame 43 on: of what the viewer has not seen by then, what becomes another frame by it is made
+anew. A plan is accepted only if it has an id. Messages are JSON text of a megabyte at most, 400 a second; a viewer who
+sends faster waits.
 """
 
 from __future__ import annotations

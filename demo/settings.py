@@ -32,6 +32,7 @@ class Limits:
         recording_seconds: longest recording of a live talk.
         kept_takes: finished videos a user keeps on the server, for comparing and downloading.
         idle_seconds: after this long without any sign of life a user's files are deleted.
+        pause_seconds: after a pause of this length a viewer's place goes to those who wait, if any do.
         client_wait_seconds: how long a paced stream waits for its viewer before it gives up.
     """
 
@@ -46,4 +47,5 @@ class Limits:
     kept_takes: int = 4
     visitors: int = 64
     idle_seconds: float = 1800.0
+    pause_seconds: float = 30.0
     client_wait_seconds: float = 20.0

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,8 +175,9 @@ class StreamSession:
 
     def push(
         self, waveform: np.ndarray, controls: Controls | None = None, show: Callable[[int], bool] | None = None
-    ) -> Iterator[Frame]:
-        """Feed float mono 16 kHz audio of any length and yield the frames that it completes, one by one.
+    ) -> Generator[Frame, None, None]:
+        """Feed float mono 16 kHz audio of any length and yield the frames that it completes, one by one. Closed before
+        its end, it leaves the stream where the last frame left it.
 
         `controls` gives every frame its values by frame index; without it, what `set` and `release` left in force.
         `show` says of a frame index whether it is wanted: of other frames only the motion is computed, a quarter of the
@@ -194,10 +195,19 @@ class StreamSession:
         self._pending = np.concatenate([self._pending, waveform])
         return self._run(controls, show)
 
-    def flush(self, controls: Controls | None = None) -> Iterator[Frame]:
+    def flush(self, controls: Controls | None = None) -> Generator[Frame, None, None]:
         """End the audio and yield the remaining frames, up to the one that holds the last sample."""
         self._flushed = True
         return self._run(controls)
+
+    def pass_over(self, end: int, controls: Controls | None = None) -> None:
+        """Go on to frame `end` without making the frames before it: only their motion is computed. It ends sooner where
+        the audio that was pushed does; `controls` as for `push`."""
+        while self.next_index < end and (samples := self._unit(0)) is not None:
+            index = self._moment.units - self.model.config.audio.lookahead
+            asked = self._asked(index, self._applied(index, controls))
+            moved = submit(MOTION, self._move, samples, self._moment, asked, self._noise(index))
+            self._moment, self._pending = moved.result()[1], self._pending[SAMPLES_PER_FRAME:]
 
     def interrupt(self) -> None:
         """Forget the audio that was pushed and not heard yet, as when somebody speaks over a voice; any time, any
@@ -210,7 +220,9 @@ class StreamSession:
         self._samples = self.samples_heard
         self._flushed = False
 
-    def _run(self, controls: Controls | None, show: Callable[[int], bool] | None = None) -> Iterator[Frame]:
+    def _run(
+        self, controls: Controls | None, show: Callable[[int], bool] | None = None
+    ) -> Generator[Frame, None, None]:
         """The frames of what is pending, while more of them are under way."""
         coming: deque[_Coming] = deque()
         done_before = 0.0

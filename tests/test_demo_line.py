@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +153,60 @@ def test_who_leaves_the_line_makes_room_in_it(take: Callable[..., LiveTake]) -> 
     assert third.place == 1
     first.stop()
     assert third.wait(60) and third.state == FINISHED
+
+
+def test_who_pauses_for_long_lends_the_place_to_those_who_wait(
+    take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo.live._WATCH_SECONDS", 0.02)
+    heard: list[dict] = []
+    first, second = take(VIEWER), take(VIEWER)
+    first._limits = replace(LIMITS, pause_seconds=0.1)
+    first.attach(lambda message: heard.append(json.loads(message)) if isinstance(message, str) else None)
+    first.start()
+    first.follow(3, False, paused=True)
+    time.sleep(0.3)
+    kinds = lambda: [message["type"] for message in heard if message["type"] in ("hello", "parked", "queue")]  # noqa: E731
+    assert kinds() == ["hello"]  # nobody waits
+    second.attach(lambda message: None)
+    second.start()
+    until(lambda: second.next_frame > 0)
+    assert kinds() == ["hello", "parked"] and first.next_frame <= 3 + LIMITS.lead_frames
+    made = first.next_frame
+    first.set({"yaw": 4.0})  # steering, too, is going on
+    until(lambda: first.place == 1)
+    time.sleep(0.1)
+    assert first.next_frame == made and first.state == "running"
+    second.follow(10**6, False)
+    assert second.wait(60) and second.state == FINISHED
+    until(lambda: kinds() == ["hello", "parked", "queue", "hello"])
+    first.follow(10**6, False)
+    assert first.wait(60) and first.state == FINISHED
+    assert [frame["yaw"] for frame in first.applied] == [None] * made + [4.0] * (len(first.applied) - made)
+
+
+def test_who_is_stopped_while_others_are_served_does_not_come_back(
+    take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo.live._WATCH_SECONDS", 0.02)
+    first, second = take(VIEWER), take(VIEWER)
+    first._limits = replace(LIMITS, pause_seconds=0.0)
+    for each in (first, second):
+        each.attach(lambda message: None)
+        each.start()
+    until(lambda: first.next_frame > 0)
+    first.follow(1, False, paused=True)
+    until(lambda: second.next_frame > 0)
+    first.stop(keep=True)
+    assert first.wait(60) and first.state == STOPPED and first.has_video
+    assert second.place == 0 and second._engine.line.waiting == 0
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def test_a_live_talk_does_not_wait_it_is_told(

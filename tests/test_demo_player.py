@@ -1,4 +1,4 @@
-"""The player's clock and its buffer, and the player against a server that a test plays; no sound, no network."""
+"""The player's clock and its buffer, and the player against a server that a test plays."""
 
 from __future__ import annotations
 
@@ -6,83 +6,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from demo_app import CHROMIUM, FLAGS, SLOW
-from playwright.sync_api import Page, sync_playwright
-
-from demo.stage import player_script
+from demo_app import CHROMIUM
+from player_page import FRAMES, hello, lead, load, make, player_page
+from playwright.sync_api import Page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
-
-FRAMES = 60
-SERVER = """
-delete window.AudioContext; delete window.webkitAudioContext;
-window.gradio_config = { root: "http://player.test/" };
-window.sent = [];
-window.WebSocket = class { // the server is the test
-  static OPEN = 1;
-  readyState = 1;
-  constructor() { window.server = this; }
-  send(text) { sent.push(JSON.parse(text)); }
-  close() {}
-};
-window.say = (message) => server.onmessage({ data: JSON.stringify(message) });
-window.make = async (first, end) => {
-  const canvas = new OffscreenCanvas(16, 16), context = canvas.getContext("2d");
-  for (let index = first; index < end; index++) {
-    context.fillStyle = `rgb(${4 * index}, 0, 0)`;
-    context.fillRect(0, 0, 16, 16);
-    const jpeg = new Uint8Array(await (await canvas.convertToBlob({ type: "image/jpeg" })).arrayBuffer());
-    const about = new TextEncoder().encode('{"applied": {}, "ms": 1}');
-    const packet = new Uint8Array(12 + about.length + jpeg.length + 2 * 1920), view = new DataView(packet.buffer);
-    [index, about.length, jpeg.length].forEach((value, i) => view.setUint32(4 * i, value, true));
-    packet.set(about, 12);
-    packet.set(jpeg, 12 + about.length);
-    server.onmessage({ data: packet.buffer });
-  }
-};
-"""
-LISTEN = """
-window.said = []; window.paints = []; window.states = [];
-EARPlayer.mount(document.querySelector("canvas"));
-EARPlayer.on("buffering", (words) => said.push(words));
-EARPlayer.on("painted", (index) => paints.push(index));
-EARPlayer.on("state", (take) => states.push(take.state));
-"""
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        page.set_default_timeout(SLOW)
-        page.set_content(
-            f"<!doctype html><canvas></canvas><script>{SERVER}</script>{player_script()}<script>{LISTEN}</script>"
-        )
+    with player_page() as page:
         yield page
-        browser.close()
 
 
 @pytest.fixture
 def player(page: Page) -> Page:
-    """With a take that has just been asked for."""
-    page.evaluate(
-        """() => { said.length = paints.length = states.length = sent.length = 0;
-        EARPlayer.load({ token: "t", url: "live/t" }); }"""
-    )
-    return page
-
-
-def hello(page: Page, speed: float | None) -> None:
-    page.evaluate("speed => say({ type: 'hello', frames: 60, size: 16, fps: 25, rate: 48000, seed: 0, speed })", speed)
-
-
-def make(page: Page, first: int, end: int) -> None:
-    page.evaluate("([first, end]) => make(first, end)", [first, end])
-
-
-def lead(page: Page) -> float:
-    return page.evaluate("sent.filter((message) => message.type === 'playhead').at(-1).lead")
+    return load(page)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_sets_that_come_together_are_one_change_and_the_last_value_counts(
     monkeypatch.setattr("demo.conversation._GATHER_SECONDS", 0.5)  # as long as a slow machine needs to read them
     changes: list[dict[str, Any]] = []
     put = take.set
-    monkeypatch.setattr(take, "set", lambda tracks: (changes.append(dict(tracks)), put(tracks))[1])
+    monkeypatch.setattr(take, "set", lambda tracks, first: (changes.append(dict(tracks)), put(tracks, first))[1])
     for number in range(60):
         socket.send_json({"type": "set", "id": number, "tracks": {"yaw": number / 4, "smile": number / 60}})
     socket.send_json({"type": "set", "id": 60, "tracks": {"yaw": None, "blink": 1}})

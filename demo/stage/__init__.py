@@ -12,11 +12,11 @@ import gradio as gr
 from demo.component import component
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("clock.js", "player.js")
+_SCRIPTS = ("clock.js", "hand.js", "steering.js", "player.js")
 
 
 def player_script() -> str:
-    """The player and its clock, for the page's head: they must be there before any component uses them."""
+    """The player with its parts, for the page's head: they must be there before any component uses them."""
     return "".join(f"<script>{(_HERE / name).read_text(encoding='utf-8')}</script>" for name in _SCRIPTS)
 
 

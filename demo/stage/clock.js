@@ -16,6 +16,9 @@
     // Frame `frame` leaves for the sound device at `seconds`. What was shown later than it stays until it is due.
     start(frame, seconds) { this.origin = seconds - frame / FPS; this.ahead = null; }
 
+    // This frame was shown before it was due.
+    reach(frame) { this.latest = Math.max(this.latest, frame); }
+
     // The viewer goes elsewhere: the next frame may lie before the last.
     jump() { this.latest = -Infinity; }
 
@@ -48,6 +51,9 @@
       return Math.min(left, Math.ceil(falling + Math.max(uneven, burnt) - 1e-6));
     },
 
+    // The same for a viewer who would rather not wait: a second, or the sound would come in shreds.
+    soon(left, speed, stalls) { return Math.min(this.needed(left, speed, stalls), FPS); },
+
     // Whether a machine has to try hard.
     strained(speed) { return speed !== null && speed < this.AT_EASE * FPS; },
 
@@ -55,7 +61,8 @@
     words(speed, seconds, begun) {
       const rounded = Math.ceil(2 * seconds) / 2;
       if (speed === null || !(rounded > 0.5)) return "";
-      const when = begun ? `going on in ${rounded} s` : `starting ${rounded} s later`;
+      const long = rounded > 90 ? `${Math.ceil(seconds / 30) / 2} min` : `${rounded} s`;
+      const when = begun ? `going on in ${long}` : `starting ${long} later`;
       const why = Math.round(speed) < FPS ? `This machine makes ${Math.round(speed)} of ${FPS} frames a second` : "The frames come unevenly";
       return `${why}: ${when}.`;
     },

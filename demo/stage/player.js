@@ -10,6 +10,7 @@
   const PANEL_MS = 160;        // how often `shown` is told while frames run: what surrounds the picture need not keep up with it
   const DECODE_AHEAD = 6;      // frames
   const SERVER_AHEAD = 2;      // frames that the server may make beyond what we wait for
+  const EXCUSED = 10 * FPS;    // frames after which running dry is no more because frames were made anew
 
   const listeners = {};
   const on = (name, callback) => { (listeners[name] ||= []).push(callback); };
@@ -37,7 +38,7 @@
   const now = () => (soundRuns() ? audio.currentTime : performance.now() / 1000);
 
   // --- the take -----------------------------------------------------------------------------
-  const EMPTY = { state: "idle", frames: [], total: 0, rate: 48000, shown: -1 };
+  const EMPTY = { state: "idle", frames: [], total: 0, rate: 48000, shown: -1, seen: -1, remade: -Infinity, eager: false };
   let take = { ...EMPTY };
   let socket = null;
   let origin = 0;         // clock time at which frame 0 would have played
@@ -46,8 +47,9 @@
   let playing = false, wanted = false, position = 0; // position: frame at which we stand while not playing
   let scheduled = 0, sources = [];
   let canvas = null, context = null;
-  let lastReport = 0, changes = new Map(), nextChange = 1;
+  let lastReport = 0;
   let awaited = -1;       // the frame that is due but not decoded yet
+  let drawn = null;       // the frame on the canvas
   let toldAt = 0;         // when `shown` was last told
   let waiting = 0, painting = 0; // timer and repaint that lead to the next tick; while nothing plays there are none
   const decoded = new Set(); // frames whose picture lies in memory
@@ -55,9 +57,9 @@
   const text = new TextDecoder();
 
   const playhead = () => (playing ? (now() - origin) * FPS : position);
-  const available = () => take.frames.length;
+  const available = () => Math.min(take.frames.length, steering.barrier());
   const end = () => (ended() ? available() : take.total); // of what there is or will be
-  const needed = (from, stalls = take.stalls) => buffer.needed(Math.max(take.total - from, 0), take.speed, stalls);
+  const needed = (from, stalls = take.stalls) => (take.eager ? buffer.soon(Math.max(take.total - from, 0), take.speed, stalls) : buffer.needed(Math.max(take.total - from, 0), take.speed, stalls));
 
   function address(path, scheme) {
     const base = new URL(((window.gradio_config && window.gradio_config.root) || location.origin).replace(/\/?$/, "/"));
@@ -70,7 +72,7 @@
   function load(ticket) {
     unload();
     take = { ...EMPTY, frames: [], state: "starting", url: ticket.url, clicked: ticket.clicked || performance.now(), firstPaint: null, speed: null, stalls: 0, painted: 0 };
-    wanted = true; playing = false; position = 0; scheduled = 0; paints.length = 0; clock.jump();
+    wanted = true; playing = false; position = 0; scheduled = 0; paints.length = 0; drawn = null; clock.jump();
     wakeSound();
     emit("state", take);
     const opened = new WebSocket(address(`${ticket.url}/stream`, true));
@@ -82,10 +84,10 @@
 
   function unload() {
     silence();
+    steering.clear();
     if (socket) { const old = socket; socket = null; old.close(); }
     for (const frame of decoded) frame.bitmap.close();
     decoded.clear();
-    changes.clear();
     take = { ...EMPTY, frames: [] };
   }
 
@@ -93,6 +95,7 @@
 
   function fail(message) {
     take.state = "failed"; take.message = message; wanted = false;
+    steering.clear();
     halt();
     emit("state", take);
   }
@@ -105,28 +108,31 @@
       report(true);
       emit("state", take);
     } else if (message.type === "stats") { take.stats = message; take.speed = message.speed; report(true); emit("stats", take); }
-    else if (message.type === "accepted") { const change = changes.get(message.id); if (change) change.number = message.change; }
+    else if (message.type === "accepted") steering.accepted(message);
+    else if (message.type === "back") steering.goBack(message);
+    else if (message.type === "parked") emit("parked", take);
     else if (message.type === "writing") emit("writing", message);
-    else if (message.type === "refused") { changes.delete(message.id); emit("refused", message); }
+    else if (message.type === "refused") { steering.refused(message.id); emit("refused", message); }
     else if (message.type === "applied") applied(message);
     else if (message.type === "done") {
       take.state = message.state === "finished" ? "done" : "stopped";
       take.video = message.video && address(message.video); take.controls = message.controls; take.fingerprint = message.fingerprint;
       take.log = address(`${take.url}/controls`);
+      steering.clear();
       if (take.state === "stopped") { wanted = false; halt(); }
       emit("state", take);
       emit("done", take);
+      if (wanted && !playing) tick(); // nothing more is waited for
     } else if (message.type === "error") fail(message.message);
   }
 
   function applied(message) {
-    for (const [id, change] of changes) {
-      if (change.number !== message.change) continue;
-      changes.delete(id);
-      emit("applied", { frame: message.frame, tracks: message.tracks, serverMs: message.ms, asked: change.asked });
-      if (message.frame <= take.shown) emit("visible", { frame: message.frame, ms: performance.now() - change.asked });
-      else take.watching = [...(take.watching || []), { frame: message.frame, asked: change.asked }];
-    }
+    const asked = steering.asked(message.change);
+    if (asked === null) return;
+    emit("applied", { frame: message.frame, tracks: message.tracks, serverMs: message.ms, asked });
+    const here = message.frame < take.shown || (message.frame === take.shown && drawn === take.frames[take.shown]);
+    if (here) emit("visible", { frame: message.frame, ms: performance.now() - asked });
+    else take.watching = [...(take.watching || []), { frame: message.frame, asked }];
   }
 
   function see(buffer) {
@@ -152,7 +158,7 @@
       if (take.frames[frame.index] !== frame) { bitmap.close(); return; }
       frame.bitmap = bitmap;
       decoded.add(frame);
-      if (frame.index === 0 && take.shown < 0) draw(frame); // the first picture need not wait for the sound
+      if (frame.index === 0 && take.shown < 0 && steering.held < 0) draw(frame); // the first picture need not wait for the sound
       else if (frame.index === awaited) show(awaited);
     }).catch(() => { frame.decoding = false; });
   }
@@ -221,10 +227,11 @@
 
   // Begins as soon as what is there lasts; until then it says how long that takes.
   function collect() {
+    if (steering.held >= 0) return; // the hand comes first
     const missing = needed(position) - (available() - position);
     if (available() > position && (missing <= 0 || available() >= end())) { begin(position); return; }
-    const words = buffer.words(take.speed, missing / (take.speed || FPS), take.painted > 0);
-    if (words && words !== take.waiting) { take.waiting = words; emit("buffering", words); }
+    const words = buffer.words(take.speed, missing / (take.speed || FPS), take.seen >= 0);
+    if (take.state === "streaming" && words && words !== take.waiting) { take.waiting = words; emit("buffering", words); }
   }
 
   function tick() {
@@ -234,7 +241,10 @@
     schedule();
     const at = heard(), due = Math.floor(at);
     if (at >= end()) { finishPlaying(); return; }
-    if (playhead() >= available() && available() < end()) { take.stalls += 1; show(available() - 1); halt(); emit("state", take); return; }
+    if (playhead() >= available() && available() < end()) {
+      if (take.state !== "queued" && available() - take.remade > EXCUSED) take.stalls += 1; // neither is the machine's fault
+      show(available() - 1); halt(); emit("state", take); return;
+    }
     if (due >= 0) show(Math.min(due, available() - 1));
     if (performance.now() - lastReport > REPORT_MS) report(false);
     tickAt(due + 1);
@@ -254,8 +264,9 @@
     let frame = take.frames[index];
     // A picture that is a little late is better than none.
     for (let i = index; playing && i > take.shown && !frame?.bitmap; i--) frame = take.frames[i];
-    if (!frame || !frame.bitmap || frame.index === take.shown) return;
+    if (!frame || !frame.bitmap || frame === drawn) return;
     draw(frame);
+    if (playing) take.seen = Math.max(take.seen, frame.index);
     take.painted += 1;
     paints.push(performance.now());
     emit("painted", frame.index);
@@ -268,6 +279,7 @@
     }
     for (const entry of take.watching || []) if (entry.frame <= index) emit("visible", { frame: entry.frame, ms: performance.now() - entry.asked });
     take.watching = (take.watching || []).filter((entry) => entry.frame > index);
+    if (index === steering.held) { clock.reach(index); steering.answered(); }
   }
 
   function draw(frame) {
@@ -275,6 +287,7 @@
     if (canvas.width !== frame.bitmap.width) { canvas.width = frame.bitmap.width; canvas.height = frame.bitmap.height; }
     context.drawImage(frame.bitmap, 0, 0);
     take.shown = frame.index;
+    drawn = frame;
     if (take.firstPaint === null) { take.firstPaint = performance.now() - take.clicked; emit("stats", take); }
     if (!playing || performance.now() - toldAt >= PANEL_MS) tell();
   }
@@ -302,15 +315,32 @@
     const frame = Math.max(playhead(), 0);
     // A fast machine that stumbled once is steered as directly as before when it runs again.
     const stalls = (wanted && !playing) || buffer.strained(take.speed) ? take.stalls : 0;
-    send({ type: "playhead", frame, playing, lead: needed(frame, stalls) + SERVER_AHEAD });
+    const lead = needed(frame, stalls) + SERVER_AHEAD;
+    send({ type: "playhead", frame: Math.min(frame, available()), playing, paused: !wanted, lead });
   }
 
-  function steer(tracks, asked) {
-    if (take.state !== "streaming") return false;
-    const id = nextChange++;
-    changes.set(id, { asked: asked ?? performance.now() });
-    return send({ type: "set", tracks, id });
+  // Stops before `frame`; what has left for the sound device is seen, too.
+  function standAt(frame) {
+    if (playing) { show(frame - 1); halt(); }
+    position = frame;
+    awaited = take.frames[frame] ? -1 : frame;
+    take.waiting = "";
   }
+
+  // Forgets all frames from this one on: they come once more, and one of them is for a canvas that shows it already.
+  function drop(frame, wantedAtOnce) {
+    take.remade = frame;
+    for (const old of take.frames.splice(frame)) {
+      if (!old?.bitmap) continue;
+      old.bitmap.close();
+      old.bitmap = null;
+      decoded.delete(old);
+    }
+    awaited = wantedAtOnce;
+    emit("dropped", frame);
+  }
+
+  const steering = new window.EARSteering({ send, emit, report, tick, standAt, drop, playhead, get take() { return take; }, get playing() { return playing; }, get waits() { return wanted && !playing && needed(position) > window.EARSteering.FEW; } });
 
   window.EARPlayer = {
     on, load, unload, paintedFps, playhead, wakeSound,
@@ -320,13 +350,16 @@
     get sound() { return { running: soundRuns(), time: audio ? audio.currentTime : 0, latency: audio ? latency() : 0, state: audio ? audio.state : "none" }; },
     // Seconds by which the sound that is heard leads the picture on the canvas.
     skew() { return clockIsSound && playing ? (playhead() / FPS - latency()) - (take.shown + 0.5) / FPS : 0; },
-    set: steer, // {track: value, or null to release}
-    plan: (controls) => take.state === "streaming" && send({ type: "plan", controls }),
+    set: (tracks, asked) => steering.set(tracks, asked), // {track: value, or null to release}
+    plan: (controls) => steering.plan(controls),
     play() { wakeSound(); if (!available()) return; if (!playing && position >= end() - 1) { position = 0; clock.jump(); } wanted = true; report(true); tick(); },
-    pause() { wanted = false; if (playing) halt(); },
+    // Does not wait for a deep buffer any more in this take.
+    playNow() { wakeSound(); take.eager = wanted = true; if (!playing && steering.held < 0 && available() > position) begin(position); else tick(); },
+    pause() { wanted = false; if (playing) halt(); else report(true); },
     seek(frame) {
       const target = Math.max(0, Math.min(frame, available() - 1));
       clock.jump();
+      steering.held = -1;
       if (playing) { silence(); begin(target); } else { position = target; report(true); tick(); }
       show(Math.floor(target));
       emit("shown", Math.floor(target));

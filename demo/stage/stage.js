@@ -2,7 +2,7 @@
 const player = window.EARPlayer;
 const place = element.querySelector(".ear-place"), root = element.querySelector(".ear-stage");
 const find = (selector) => root.querySelector(selector);
-const play = find("[data-do=play]"), stop = find("[data-do=stop]"), again = find("[data-do=again]");
+const play = find("[data-do=play]"), stop = find("[data-do=stop]"), again = find("[data-do=again]"), now = find("[data-do=now]");
 const seek = find(".ear-seek"), time = find(".ear-time"), status = find(".ear-status");
 const meter = (name, text) => { const cell = find(`[data-meter=${name}]`); if (cell.textContent !== text) cell.textContent = text; };
 const timeline = () => (window.EARTimeline ? window.EARTimeline.get("timeline") : null);
@@ -70,7 +70,10 @@ player.on("stats", (take) => {
   const painted = player.paintedFps();
   if (painted) meter("painted", `${painted.toFixed(1)} fps`);
 });
-player.on("buffering", (words) => say(words));
+player.on("buffering", (words) => { say(words); now.hidden = false; });
+player.on("held", () => { say("The sound waits while you steer."); now.hidden = true; });
+player.on("parked", () => say("Others are being served while you pause. Press Play to go on: it may be your turn a little later."));
+player.on("dropped", (frame) => timeline()?.clearApplied(frame));
 player.on("visible", ({ ms }) => meter("steer", `${Math.round(ms)} ms`));
 player.on("refused", ({ message }) => say(message, "bad"));
 
@@ -104,12 +107,14 @@ function face() {
   play.setAttribute("aria-label", player.playing ? "Pause" : "Play");
   chip.classList.toggle("is-behind", !flows);
   chip.textContent = flows ? "live" : player.playing ? "catching up" : "paused";
+  if (flows || !player.playing || !running()) now.hidden = true; // nobody waits
 }
 for (const name of ["state", "played"]) player.on(name, face);
 player.on("playing", (flowing) => { flows = flowing; face(); });
 
 play.addEventListener("click", () => { if (player.playing) player.pause(); else player.play(); face(); });
 stop.addEventListener("click", () => player.stop());
+now.addEventListener("click", () => { player.playNow(); play.focus(); face(); }); // it goes, and the focus must not go with it
 again.addEventListener("click", () => document.querySelector("#generate")?.click());
 seek.addEventListener("input", () => { dragging = true; player.seek(Number(seek.value)); });
 seek.addEventListener("change", () => { dragging = false; });

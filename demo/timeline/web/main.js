@@ -132,8 +132,9 @@ function start() {
       }
       viewer.appliedAt(frame);
     },
-    clearApplied() {
-      state.applied = {};
+    // Of what was in force, forget the frames from this one on.
+    clearApplied(first = 0) {
+      for (const list of Object.values(state.applied)) list.length = Math.min(list.length, first);
       viewer.invalidate("all");
     },
     getControls: () => JSON.parse(JSON.stringify({ fps: FPS, tracks: state.tracks })),
