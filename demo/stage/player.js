@@ -59,7 +59,12 @@
   const playhead = () => (playing ? (now() - origin) * FPS : position);
   const available = () => Math.min(take.frames.length, steering.barrier());
   const end = () => (ended() ? available() : take.total); // of what there is or will be
-  const needed = (from, stalls = take.stalls) => (take.eager ? buffer.soon(Math.max(take.total - from, 0), take.speed, stalls) : buffer.needed(Math.max(take.total - from, 0), take.speed, stalls));
+  function needed(from, stalls = take.stalls) {
+    const left = Math.max(take.total - from, 0);
+    if (take.eager) return buffer.soon(left, take.speed, stalls);
+    // Who has steered will do so again: a few seconds without a stall are worth more than a long wait for the whole rest.
+    return buffer.needed(take.remade > -Infinity ? Math.min(left, buffer.STEERED) : left, take.speed, stalls);
+  }
 
   function address(path, scheme) {
     const base = new URL(((window.gradio_config && window.gradio_config.root) || location.origin).replace(/\/?$/, "/"));
