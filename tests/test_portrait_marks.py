@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eartalking.autoencoder.lip_fit import LOWER_INNER, UPPER_INNER, fit_lips
+from eartalking.autoencoder.lips import LOWER_INNER, UPPER_INNER, Lips, between_lips, fit_lips, inside, with_teeth
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import TINY, AutoencoderConfig
 from eartalking.io.portrait import load_portrait
@@ -45,6 +44,37 @@ def test_no_face_no_marks() -> None:
     assert not read_marks(torch.zeros(1, 3, 64, 64)).any()
 
 
+def test_polygons_are_filled() -> None:
+    square = torch.tensor([[[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]])
+    places = torch.tensor([[0.5, 0.5], [0.3, 0.7], [0.1, 0.5], [0.8, 0.5], [0.5, 0.9]])
+    assert inside(square, places).tolist() == [[1, 1, 0, 0, 0]]
+
+
+def test_what_lies_between_the_lips_gives_way_and_is_covered_when_they_meet() -> None:
+    autoencoder = load_model().autoencoder
+    portrait = to_float(torch.from_numpy(crop_face(load_portrait(PHOTOGRAPH)).image))[None]
+    marks, fields = read_marks(portrait), autoencoder.surface(portrait)
+    between = between_lips(marks, fields.cover.shape[-1])
+    assert 20 < between.sum() < 400
+    teeth = with_teeth(fields, marks)
+    assert torch.equal(teeth.behind > 0, between > 0)
+    assert not (teeth.components * between).any() and torch.equal(teeth.point, fields.point)
+    lips = Lips.of(fields, marks, portrait)
+    code, error = autoencoder.code, autoencoder.portrait_reader.error
+    rest = code.motion_to_coordinates(torch.zeros(1, len(code.scale)))
+    own = fit_lips(autoencoder.surface, fields, marks, code.coordinates_to_motion, rest, error)
+    motion = code.coordinates_to_motion(own)
+    closed = motion.clone()
+    closed[:, UNIT_INDEX["jawForward"] : UNIT_INDEX["mouthUpperUpRight"] + 1] = 0
+    as_it_is, covered = (lips.closing_over(autoencoder.surface, portrait, state) for state in (motion, closed))
+    torch.testing.assert_close(as_it_is, portrait)
+    changed = (covered - portrait).abs().amax(1) > 0.05
+    ys, xs = torch.nonzero(changed[0], as_tuple=True)
+    mouth = marks[0, list(INNER_LIPS), :2] * portrait.shape[-1]
+    assert changed.any() and (ys.min() > mouth[:, 1].min() - 8) and (ys.max() < mouth[:, 1].max() + 8)
+    assert (xs.min() > mouth[:, 0].min() - 8) and (xs.max() < mouth[:, 0].max() + 8)
+
+
 def test_shape_does_not_depend_on_place_and_size(marks: torch.Tensor) -> None:
     moved = 0.7 * marks + torch.tensor([0.1, 0.05, 0.02])
     torch.testing.assert_close(normalised(moved)[0], normalised(marks)[0], atol=1e-4, rtol=0)
@@ -67,39 +97,6 @@ def test_a_new_reader_changes_nothing_and_no_marks_neither(marks: torch.Tensor) 
 def test_noise_moves_marks_a_little(marks: torch.Tensor) -> None:
     noisy = with_noise(marks.repeat(50, 1, 1))
     assert 0 < (noisy - marks).abs().mean() < 0.003
-
-
-def test_the_shipped_reader_sees_an_open_mouth() -> None:
-    """Rendered heads with the mouth shut and wide open, of people that nobody trained on."""
-    from eartalking.motion.face_units import unit_vector
-    from eartalking.synth.head import load_bundle
-    from eartalking.synth.identity import sample_identity
-    from eartalking.synth.performance import Performance, neutral_portrait
-    from eartalking.synth.render import Renderer
-
-    autoencoder = load_model().autoencoder
-    bundle = load_bundle()
-    renderer = Renderer(bundle=bundle)
-    people = (sample_identity(6_000_000 + seed, "test", bundle) for seed in range(20))
-    natural = [person for person in people if person.look.random_texture == 0][:3]
-    shut, wide = [], []
-    for person in natural:
-        renderer.set_identity(person)
-        rest = neutral_portrait(np.random.default_rng(0))
-        states = Performance.concat([rest, rest])
-        states.face_units[0, :] = unit_vector({})
-        states.face_units[1, :] = unit_vector({"jawOpen": 0.6})
-        latents = torch.cat(
-            [
-                autoencoder.reference(to_float(torch.from_numpy(frame))[None]).latents
-                for frame in renderer.render(states)
-            ]
-        )
-        jaws = autoencoder.code.latents_to_motion(latents)[:, UNIT_INDEX["jawOpen"]] / MOTION_SCALES["face_units"]
-        shut.append(float(jaws[0]))
-        wide.append(float(jaws[1]))
-    renderer.release()
-    assert max(shut) < 0.12 and min(wide) > 0.4, (shut, wide)
 
 
 def test_what_the_model_is_told_of_a_portrait_is_at_rest() -> None:
@@ -139,19 +136,3 @@ def test_lips_are_read_as_far_apart_as_they_stand(marks: torch.Tensor) -> None:
         assert torch.equal(found[:, HEAD_POSE], closed[:, HEAD_POSE])
         jaws.append(float(code.coordinates_to_motion(found)[0, UNIT_INDEX["jawOpen"]] / MOTION_SCALES["face_units"]))
     assert abs(jaws[0]) < 0.05 and 0.1 < jaws[1] < jaws[2] - 0.1
-
-
-def test_a_photograph_shuts_its_mouth() -> None:
-    """A smile that shows its teeth, asked to press its lips: read by the mesh, which nothing here was trained from."""
-    from eartalking.perception.face_finder import find_faces
-    from eartalking.perception.mesh_readings import lip_gap
-
-    autoencoder = load_model().autoencoder
-    image = crop_face(load_portrait(PHOTOGRAPH)).image
-    reference = autoencoder.reference(to_float(torch.from_numpy(image))[None])
-    motion = autoencoder.code.latents_to_motion(reference.latents)
-    motion[:, UNIT_INDEX["jawForward"] : UNIT_INDEX["mouthUpperUpRight"] + 1] = 0
-    motion[:, [UNIT_INDEX["mouthPressLeft"], UNIT_INDEX["mouthPressRight"]]] = 0.2 * MOTION_SCALES["face_units"]
-    shut = autoencoder.decode(autoencoder.code.motion_to_latents(motion), reference).pixels()[0].numpy()
-    gaps = [lip_gap(find_faces(np.ascontiguousarray(picture))[0]) for picture in (image, shut)]
-    assert gaps[0] > 0.1 and gaps[1] < 0.07, gaps

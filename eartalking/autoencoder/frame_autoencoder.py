@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
-from eartalking.autoencoder.lip_fit import fit_lips
+from eartalking.autoencoder.lips import Lips, fit_lips, with_sharp_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
@@ -70,19 +70,24 @@ class FrameAutoencoder(nn.Module):
 
     def reference(self, portrait: Tensor) -> Reference:
         """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream."""
-        look, marks = self.encoder.look(portrait), read_marks(portrait)
-        read = self.portrait_reader.combined(marks, self.encoder.read(look, look).float(), look.landmarks.float())
-        surface, own = self.surface(portrait), read.coordinates
-        if self.portrait_reader.trust.any() and marks.any():
-            to_motion, error = self.code.coordinates_to_motion, self.portrait_reader.error
-            own = fit_lips(self.surface, surface, marks, to_motion, own, error)
-        return self._reference(portrait, self.code.coordinates_to_latents(own), read.landmarks, surface)
+        look = self.encoder.look(portrait)
+        read, landmarks = self.encoder.read(look, look).float(), look.landmarks.float()
+        surface = self.surface(portrait)
+        marks = read_marks(portrait) if self.portrait_reader.trust.any() else None
+        if marks is None or not marks.any():
+            return self._reference(portrait, read, landmarks, surface)
+        own, landmarks = self.portrait_reader.combined(marks, read, landmarks)
+        surface = with_sharp_lips(surface, marks)
+        own = fit_lips(self.surface, surface, marks, self.code.coordinates_to_motion, own, self.portrait_reader.error)
+        reference = self._reference(portrait, own, landmarks, with_teeth(surface, marks))
+        return reference._replace(lips=Lips.of(surface, marks, portrait))
 
     def reference_of(self, portrait: Tensor, latents: Tensor, landmarks: Tensor) -> Reference:
         """The same for portraits whose latents and landmarks are known."""
-        return self._reference(portrait, latents, landmarks, self.surface(portrait))
+        own = self.code.latents_to_coordinates(latents)
+        return self._reference(portrait, own, landmarks, self.surface(portrait))
 
-    def _reference(self, portrait: Tensor, latents: Tensor, landmarks: Tensor, surface: SurfaceFields) -> Reference:
+    def _reference(self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields) -> Reference:
         scale = portrait.shape[-1] // surface.cover.shape[-1]
         matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
@@ -90,10 +95,10 @@ class FrameAutoencoder(nn.Module):
             portrait,
             self.reference_encoder(portrait),
             surface,
-            self.surface.home(surface, self.code.latents_to_motion(latents)),
+            self.surface.home(surface, self.code.coordinates_to_motion(own)),
             torch.cat([portrait, matte], dim=1),
             plate,
-            latents,
+            self.code.coordinates_to_latents(own),
             landmarks,
         )
 
@@ -103,7 +108,10 @@ class FrameAutoencoder(nn.Module):
 
     def draw(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The part of `decode` that makes the pixels."""
-        decoded = self.decoder.paint(geometry, reference)
+        person = reference.person
+        if reference.lips is not None:
+            person = reference.lips.closing_over(self.surface, person, self.code.latents_to_motion(latents))
+        decoded = self.decoder.paint(geometry, reference._replace(person=person))
         motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
         return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
 

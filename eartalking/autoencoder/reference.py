@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eartalking.autoencoder.lips import Lips
 from eartalking.autoencoder.surface import SurfaceFields
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock
@@ -16,8 +17,8 @@ from eartalking.modules.res_block import ResBlock
 class Reference(NamedTuple):
     """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and
     where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
-    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself; and
-    where its eyes and its mouth are (B, 3, 2), in fractions of the frame."""
+    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
+    where its eyes and its mouth are (B, 3, 2), in fractions of the frame; and its lips, if its face has marks."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -27,6 +28,7 @@ class Reference(NamedTuple):
     plate: Tensor
     latents: Tensor
     landmarks: Tensor
+    lips: Lips | None = None
 
     def expand(self, count: int) -> Reference:
         """One portrait (B = 1) for a batch of `count` frames."""
@@ -36,7 +38,9 @@ class Reference(NamedTuple):
 
         surface = SurfaceFields(*(wider(value) for value in self.surface))
         others = (wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks))
-        return Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
+        lips = None if self.lips is None else self.lips.expand(count)
+        reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
+        return reference._replace(lips=lips)
 
 
 class ReferenceEncoder(nn.Module):

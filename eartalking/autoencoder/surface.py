@@ -65,13 +65,15 @@ def movers(motion: Tensor) -> Tensor:
 class SurfaceFields(NamedTuple):
     """A portrait's surface. point (B, 3, S, S) at rest, in head space; weight (B, 1, S, S) in 0..1, the share of the
     head's pose that a point takes over; cover (B, 1, S, S) in 0..1, whether a pixel shows the person at all; components
-    (B, K, S, S); camera (B, 4) as `CAMERA`."""
+    (B, K, S, S); camera (B, 4) as `CAMERA`; behind (B or 1, 1, S or 1, S or 1), by how many head heights a point gives
+    way to others where they meet."""
 
     point: Tensor
     weight: Tensor
     cover: Tensor
     components: Tensor
     camera: Tensor
+    behind: Tensor = torch.zeros(1, 1, 1, 1)
 
 
 class Base(NamedTuple):
@@ -175,7 +177,7 @@ class SurfaceEncoder(nn.Module):
         """How far each of the portrait's pixels moves, (B, 2, S, S), and how near it is then, (B, 1, S, S); from the
         motion of the frame (B, L) and `home`. The portrait's own motion moves nothing, whatever was misread."""
         there, near = self.project(fields, motion)
-        return there - home, near
+        return there - home, near - fields.behind
 
     def base(self, fields: SurfaceFields, motion: Tensor, home: Tensor, size: int) -> Base:
         """The warp that follows, at `size` pixels a side."""

@@ -92,8 +92,8 @@ class RunOptions:
 
 
 def has_bf16() -> bool:
-    """Whether this machine computes faster in bfloat16. A CPU without AVX-512 makes it up from float32, and convolutions
-    take five to ten times as long."""
+    """Whether this machine is faster in bfloat16. A CPU without AVX-512 makes it up from float32, and takes five to ten
+    times as long for a convolution."""
     return torch.cuda.is_available() or "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
