@@ -96,8 +96,7 @@ class Slot:
 
     def go_back(self, frame: int) -> None:
         """Make `frame`, which was made, and all that follow anew, with what the table says by now."""
-        waits = self._header[_ASKED] != self._header[_ANSWERED]
-        self._header[_BACK] = min(frame, self._header[_BACK]) if waits else frame
+        self._header[_BACK] = min(frame, self._header[_BACK]) if self._asked_back else frame
         self._header[_ASKED] += 1  # last: who reads it finds the frame, and the table, as they shall be
 
     def park(self, parked: bool) -> None:
@@ -144,7 +143,7 @@ class Slot:
             if self._header[_PARKED]:
                 time.sleep(_POLL_SECONDS)
                 continue
-            if missing < 0 or self._header[_ASKED] != self._header[_ANSWERED]:
+            if missing < 0 or self._asked_back:
                 return True
             playing = self._header[_PLAYING]
             time.sleep(min((missing + 0.01) / FPS, _POLL_SECONDS) if playing else _POLL_SECONDS)
@@ -153,10 +152,15 @@ class Slot:
     def wait_for_end(self) -> bool:
         """After the last frame: block until the stream shall go back; False if it was closed or stopped."""
         while self.is_open and not self.stopped:
-            if self._header[_ASKED] != self._header[_ANSWERED]:
+            if self._asked_back:
                 return True
             time.sleep(_POLL_SECONDS)
         return False
+
+    @property
+    def _asked_back(self) -> bool:
+        """Whether there is an order to go back that the stream has not taken yet."""
+        return bool(self._header[_ASKED] != self._header[_ANSWERED])
 
     def _allowed(self) -> float:
         """Frames below this one may be computed."""

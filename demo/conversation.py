@@ -118,9 +118,7 @@ class Conversation:
             if message["type"] == "set":
                 tracks, first = track_values(message["tracks"]), first_frame(message)
                 self._tracks |= tracks
-                self._first = (
-                    first if self._first is None else min(self._first, self._first if first is None else first)
-                )
+                self._first = min((one for one in (self._first, first) if one is not None), default=None)
                 self._ids.append(number)
                 self._asked.set()
             else:

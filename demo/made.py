@@ -94,7 +94,12 @@ class Made:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all pixels."""
-        return (self._after[-1] if self._after else self._hash).hexdigest()
+        return self._latest.hexdigest()
+
+    @property
+    def _latest(self) -> hashlib._Hash:
+        """The hash after the last frame."""
+        return self._after[-1] if self._after else self._hash
 
     def record(self, recorder: Recorder) -> None:
         """Give `recorder` what is final, from now on. Raises OSError: there is no room for what is not."""
@@ -106,7 +111,7 @@ class Made:
         Raises:
             InputError: the disk is full.
         """
-        after = (self._after[-1] if self._after else self._hash).copy()
+        after = self._latest.copy()
         after.update(image.data)
         self._after.append(after)
         self.applied.append(applied)

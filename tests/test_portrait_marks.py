@@ -18,7 +18,7 @@ from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.rest import at_rest
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES
 from eartalking.perception.face_detector import crop_face
-from eartalking.perception.face_marks import INNER_LIPS, NUM_MARKS, eye_marks, read_marks
+from eartalking.perception.face_marks import LIPS_OUTLINE, NUM_MARKS, eye_marks, read_marks
 from eartalking.perception.portrait_reader import PortraitReader, measures, normalised
 from eartalking.training.marks import with_noise
 
@@ -34,7 +34,7 @@ def marks() -> torch.Tensor:
 
 def test_marks_lie_on_the_face(marks: torch.Tensor) -> None:
     assert marks.shape == (1, NUM_MARKS, 3)
-    left, right, lips = marks[0, eye_marks(1), :2], marks[0, eye_marks(0), :2], marks[0, list(INNER_LIPS), :2]
+    left, right, lips = marks[0, eye_marks(1), :2], marks[0, eye_marks(0), :2], marks[0, list(LIPS_OUTLINE), :2]
     assert right[:, 0].max() < lips[:, 0].mean() < left[:, 0].min()  # the person's right is on the picture's left
     assert max(left[:, 1].max(), right[:, 1].max()) < lips[:, 1].min()
     assert 0.2 < marks[0, :, :2].min() and marks[0, :, :2].max() < 0.9
@@ -70,7 +70,7 @@ def test_what_lies_between_the_lips_gives_way_and_is_covered_when_they_meet() ->
     torch.testing.assert_close(as_it_is, portrait)
     changed = (covered - portrait).abs().amax(1) > 0.05
     ys, xs = torch.nonzero(changed[0], as_tuple=True)
-    mouth = marks[0, list(INNER_LIPS), :2] * portrait.shape[-1]
+    mouth = marks[0, list(LIPS_OUTLINE), :2] * portrait.shape[-1]
     assert changed.any() and (ys.min() > mouth[:, 1].min() - 8) and (ys.max() < mouth[:, 1].max() + 8)
     assert (xs.min() > mouth[:, 0].min() - 8) and (xs.max() < mouth[:, 0].max() + 8)
 

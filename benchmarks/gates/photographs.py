@@ -26,14 +26,13 @@ from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
 from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.perception.face_finder import find_faces
-from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, FaceMesh, read_meshes
+from eartalking.perception.face_mesh import CERTAIN, LEFT_EYE_OUTER, RIGHT_EYE_OUTER, FaceMesh, read_meshes
 from eartalking.perception.identity import summarise
 from eartalking.perception.iris import read_eyes
 from eartalking.perception.mesh_readings import FaceState, MeshReader
 from eartalking.perception.turned_square import Picture
 from eval.metrics.signals import Box, correlation, sharpness
 
-CERTAIN = 8.0  # certainty of a mesh that counts
 CLOSED = 0.03  # largest lip gap of a closed mouth
 SMALLEST_SPEECH = 0.06  # smallest lip gap (p90) of a mouth that speaks
 SETTLED = 5  # frames of silence before the mouth must be shut

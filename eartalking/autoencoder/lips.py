@@ -21,7 +21,7 @@ from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, backgr
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import UNIT_INDEX
-from eartalking.perception.face_marks import INNER_LIPS
+from eartalking.perception.face_marks import LIPS_OUTLINE
 from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 
 # The mesh's points of the lips between the corners, from the person's right to the left.
@@ -98,14 +98,6 @@ class Lips(NamedTuple):
         covered = (covered + 1) * (1 - dark * dark.new_tensor(SEAM).view(3, 1, 1)) - 1
         return cls(_at_lips(fields, marks), _gaps(marks).norm(dim=1).mean(1), covered)
 
-    def expand(self, count: int) -> Lips:
-        """Those of one portrait for `count` frames."""
-
-        def wider(value: Tensor) -> Tensor:
-            return value.expand(count, *value.shape[1:])
-
-        return Lips(SurfaceFields(*map(wider, self.red)), wider(self.apart), wider(self.covered))
-
     def closing_over(self, surface: SurfaceEncoder, portraits: Tensor, motion: Tensor) -> Tensor:
         """What the portraits (B, C, H, W) show when their lips come together under motion vectors (B, L): less and less
         of what lies between them.
@@ -123,7 +115,7 @@ class Lips(NamedTuple):
 def between_lips(marks: Tensor, size: int) -> Tensor:
     """1 between the lips: (B, 1, size, size)."""
     places = (identity_grid(size, marks.device).view(-1, 2) + 1) / 2
-    return inside(marks[:, INNER_LIPS, :2], places).view(len(marks), 1, size, size)
+    return inside(marks[:, LIPS_OUTLINE, :2], places).view(len(marks), 1, size, size)
 
 
 def shut(motion: Tensor) -> Tensor:
@@ -187,11 +179,7 @@ def _at_lips(fields: SurfaceFields, marks: Tensor) -> SurfaceFields:
     upper = (marks[:, UPPER_INNER, :2] + marks[:, UPPER_OUTER, :2]) / 2
     lower = (marks[:, LOWER_INNER, :2] + marks[:, LOWER_OUTER, :2]) / 2
     places = 2 * torch.cat([upper, lower], dim=1)[:, None] - 1
-    point, weight, cover, components = (
-        F.grid_sample(value, places, align_corners=False)
-        for value in (fields.point, fields.weight, fields.cover, fields.components)
-    )
-    return SurfaceFields(point, weight, cover, components, fields.camera)
+    return fields.at(lambda values: F.grid_sample(values, places, align_corners=False))
 
 
 def _apart(surface: SurfaceEncoder, lips: SurfaceFields, motion: Tensor) -> Tensor:

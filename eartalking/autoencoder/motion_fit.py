@@ -123,8 +123,7 @@ class _Points(NamedTuple):
     def of(cls, surface: SurfaceEncoder, fields: SurfaceFields, home: Tensor) -> _Points:
         grid = identity_grid(fields.cover.shape[-1], home.device).permute(0, 3, 1, 2)
         start = _every_second(grid).flatten(2) - _every_second(home).flatten(2)
-        sampled = [_every_second(value) for value in (fields.point, fields.weight, fields.cover, fields.components)]
-        fields = SurfaceFields(sampled[0], sampled[1], sampled[2], sampled[3], fields.camera)
+        fields = fields.at(_every_second)
         shown = (fields.cover > 0.5).flatten(1).float()
         shapes = torch.einsum("kmc,bkn->bmcn", surface.basis, fields.components.flatten(2))
         return cls(surface, fields, start, shown, shapes)

@@ -36,11 +36,13 @@ class Reference(NamedTuple):
         def wider(value: Tensor) -> Tensor:
             return value.expand(count, *value.shape[1:])
 
-        surface = SurfaceFields(*(wider(value) for value in self.surface))
+        surface = SurfaceFields(*map(wider, self.surface))
         others = (wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks))
-        lips = None if self.lips is None else self.lips.expand(count)
         reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
-        return reference._replace(lips=lips)
+        if self.lips is None:
+            return reference
+        red, *rest = self.lips
+        return reference._replace(lips=Lips(SurfaceFields(*map(wider, red)), *map(wider, rest)))
 
 
 class ReferenceEncoder(nn.Module):

@@ -13,6 +13,7 @@ columns of a motion vector. Positions in a picture are in [-1, 1], x right and y
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -65,15 +66,20 @@ def movers(motion: Tensor) -> Tensor:
 class SurfaceFields(NamedTuple):
     """A portrait's surface. point (B, 3, S, S) at rest, in head space; weight (B, 1, S, S) in 0..1, the share of the
     head's pose that a point takes over; cover (B, 1, S, S) in 0..1, whether a pixel shows the person at all; components
-    (B, K, S, S); camera (B, 4) as `CAMERA`; behind (B or 1, 1, S or 1, S or 1), by how many head heights a point gives
-    way to others where they meet."""
+    (B, K, S, S); camera (B, 4) as `CAMERA`; behind (B, 1, S, S), by how many head heights a point gives way to others
+    where they meet."""
 
     point: Tensor
     weight: Tensor
     cover: Tensor
     components: Tensor
     camera: Tensor
-    behind: Tensor = torch.zeros(1, 1, 1, 1)
+    behind: Tensor
+
+    def at(self, look: Callable[[Tensor], Tensor]) -> SurfaceFields:
+        """The same at other places: `look` takes maps (B, C, S, S) to what they hold there."""
+        maps = {name: look(value) for name, value in self._asdict().items() if name != "camera"}
+        return self._replace(**maps)
 
 
 class Base(NamedTuple):
@@ -137,6 +143,7 @@ class SurfaceEncoder(nn.Module):
             torch.sigmoid(cover),
             components,
             camera.new_tensor(CAMERA) + camera.new_tensor(CAMERA_SPREAD) * camera.float(),
+            torch.zeros_like(cover),
         )
 
     def project(self, fields: SurfaceFields, motion: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eartalking.modules.pixels import to_uint8
-from eartalking.perception.face_mesh import NUM_POINTS, FaceMesh, read_meshes, settle
+from eartalking.perception.face_mesh import CERTAIN, NUM_POINTS, FaceMesh, read_meshes, settle
 from eartalking.perception.iris import read_eyes
 from eartalking.perception.turned_square import Picture, TurnedSquare
 
@@ -19,8 +19,7 @@ EYE_POINTS = 21  # of each eye: the first 16 go round the opening, then the iris
 OPENING = 16
 NUM_MARKS = NUM_POINTS + 2 * EYE_POINTS
 # The mesh's points around the opening of the lips, one after the other.
-INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
-CERTAIN = 8.0  # certainty of a mesh that counts
+LIPS_OUTLINE = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 # Where the face is in a crop as `crop_face` makes it, in fractions of its side: the network's cut.
 _MIDDLE, _SIDE = (0.5, 0.52), 0.72
 _ROLLS = (0.0, 25.0, -25.0)

@@ -16,6 +16,7 @@ NUM_POINTS = 468
 CUT_SIDE = 1.5  # side of the network's cut, in sides of the face's box
 # Points of the mesh; right and left are the person's own.
 RIGHT_EYE_OUTER, RIGHT_EYE_INNER, LEFT_EYE_INNER, LEFT_EYE_OUTER = 33, 133, 362, 263
+CERTAIN = 8.0  # certainty of a mesh that counts, where its face stands upright in the cut
 SETTLED = 0.03  # drift of a mesh that need not be read again
 CHIN, FOREHEAD = 152, 10
 

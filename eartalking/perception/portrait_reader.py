@@ -15,11 +15,8 @@ from torch import Tensor, nn
 
 from eartalking.config import AutoencoderConfig
 from eartalking.perception.face_marks import NUM_MARKS, OPENING, eye_marks
-from eartalking.perception.face_mesh import (
-    LEFT_EYE_OUTER,
-    NUM_POINTS,
-    RIGHT_EYE_OUTER,
-)
+from eartalking.perception.face_mesh import LEFT_EYE_OUTER, NUM_POINTS, RIGHT_EYE_OUTER
+from eartalking.perception.mesh_readings import EYE_CORNERS
 
 COMPONENTS = 96  # of all faces' marks, the largest principal ones
 WIDTH = 256
@@ -31,7 +28,6 @@ PAIRS = (
     (159, 145), (386, 374), (105, 159), (334, 386), (107, 55), (336, 285), (2, 0), (152, 17), (61, 2), (291, 2),
 )  # fmt: skip
 LIDS = ((3, 13), (4, 12), (5, 11))  # of an eye's outline, lower and upper
-CORNERS = (0, 8)
 NUM_MEASURES = len(PAIRS) + 2 * (len(LIDS) + 2)
 PLACE = 7  # middle, size, and the directions in which the face looks
 
@@ -127,10 +123,10 @@ def measures(marks: Tensor) -> Tensor:
     found = [(start - end).norm(dim=2) / unit]
     for eye in (0, 1):
         points = marks[:, eye_marks(eye), :2]
-        across = points[:, CORNERS[1]] - points[:, CORNERS[0]]
+        across = points[:, EYE_CORNERS[1]] - points[:, EYE_CORNERS[0]]
         width = across.norm(dim=1, keepdim=True).clamp_min(1e-6)
         lower, upper = (points[:, [pair[side] for pair in LIDS]] for side in (0, 1))
-        aside = points[:, OPENING] - (points[:, CORNERS[0]] + points[:, CORNERS[1]]) / 2
+        aside = points[:, OPENING] - (points[:, EYE_CORNERS[0]] + points[:, EYE_CORNERS[1]]) / 2
         along = (aside * across).sum(1, keepdim=True) / width.square()
         below = (across[:, :1] * aside[:, 1:] - across[:, 1:] * aside[:, :1]) / width.square()
         found += [(lower - upper).norm(dim=2) / width, along, below]

@@ -24,13 +24,14 @@ from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.pixels import to_float
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import FACE_UNITS, UNIT_INDEX
-from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
+from eartalking.motion.vector import GAZE, HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, TRANSLATION
 from eartalking.perception.face_parts import WHOLE_SIZE, cut, cut_parts, from_whole, whole_place
 from eartalking.perception.face_reader import FaceReader
 from eartalking.perception.frame_encoder import FrameEncoder, Look
 from eartalking.training.augmentation import Damage, misplaced, somewhere
 from eartalking.training.data import StillPairs, endless
 from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.losses import coordinate_error
 
 NAMES = ("frame", "portrait", "motion", "portrait_motion", "landmarks", "portrait_landmarks")
 ANGLES = slice(HEAD_POSE.start, GAZE.stop)
@@ -112,12 +113,7 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], code: MotionCod
         / 0.02
     }
     for name, read, motion in (("frame", frame, batch["motion"]), ("portrait", portrait, batch["portrait_motion"])):
-        error = F.smooth_l1_loss(read, code.motion_to_coordinates(motion), beta=0.3, reduction="none") * weights
-        shut = (
-            motion[:, BLINK_COLUMNS].mean(1, keepdim=True) > 0.5 * MOTION_SCALES["face_units"]
-        )  # a gaze behind closed lids cannot be seen
-        error[:, GAZE] = error[:, GAZE] * ~shut
-        losses[name] = error.mean()
+        losses[name] = (coordinate_error(read, motion, code) * weights).mean()
     return losses | {"loss": sum(losses.values())}
 
 

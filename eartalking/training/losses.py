@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eartalking.motion.code import MotionCode
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, MOTION_SCALES
+
 PERCEPTUAL_FROM = 0.3  # feature losses from this share of the run on
 OPENING = 20.0
 
@@ -41,6 +44,15 @@ def importance(batch: dict[str, Tensor]) -> Tensor:
     hidden = (1 - batch["visibility"]) * moves
     inside = 1 - F.max_pool2d(1 - moves, 9, 1, 4)  # not within four map pixels of the silhouette
     return 0.5 + 1.5 * moves + 2 * F.max_pool2d(hidden, 5, 1, 2) + OPENING * F.max_pool2d(hidden * inside, 5, 1, 2)
+
+
+def coordinate_error(read: Tensor, motion: Tensor, code: MotionCode) -> Tensor:
+    """How far coordinates (B, L) are beside those of motion vectors (B, L): smooth absolute errors (B, L), none for the
+    gaze behind closed lids, which cannot be seen."""
+    error = F.smooth_l1_loss(read, code.motion_to_coordinates(motion), beta=0.3, reduction="none")
+    shut = motion[:, BLINK_COLUMNS].mean(1, keepdim=True) > 0.5 * MOTION_SCALES["face_units"]
+    error[:, GAZE] = error[:, GAZE] * ~shut
+    return error
 
 
 def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor, weight: Tensor) -> Tensor:

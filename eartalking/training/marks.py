@@ -9,17 +9,17 @@ others.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from eartalking.modules.pixels import to_float
 from eartalking.perception.face_marks import read_marks
+from eartalking.synth.clips import write_clip
 from eartalking.training.data import find_clips
 
 PICTURES = ("reference", "twin_reference")
@@ -31,7 +31,8 @@ def clip_marks(folder: Path) -> list[dict[str, Tensor]]:
     kept = [path.parent / "marks" / path.name for path in paths]
     missing = [(path, file) for path, file in zip(paths, kept, strict=True) if not file.exists()]
     for path, file in tqdm(missing, unit="clip", desc="marks", mininterval=5, disable=not missing):
-        _write(file, _read(path))
+        file.parent.mkdir(exist_ok=True)
+        write_clip(file, {name: value.numpy() for name, value in _read(path).items()}, {})
     return [load_file(file) for file in kept]
 
 
@@ -48,13 +49,6 @@ def _read(path: Path) -> dict[str, Tensor]:
             return {"frames": read_marks(to_float(clip.get_tensor("frames")))}
         pictures = [name for name in PICTURES if name in names]
         return {name: read_marks(to_float(clip.get_tensor(name))[None])[0] for name in pictures}
-
-
-def _write(path: Path, marks: dict[str, Tensor]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({name: value.clone() for name, value in marks.items()}, partial)
-    os.replace(partial, path)
 
 
 def main() -> int:

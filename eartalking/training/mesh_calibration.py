@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from eartalking.motion.face_units import unit_indices
 from eartalking.motion.head_space import rotation
-from eartalking.perception.face_mesh import FaceMesh, read_meshes, settle
+from eartalking.perception.face_mesh import CERTAIN, FaceMesh, read_meshes, settle
 from eartalking.perception.graph_network import WEIGHTS_FOLDER
 from eartalking.perception.iris import EyePoints, read_eyes
 from eartalking.perception.mesh_readings import (
@@ -43,7 +43,6 @@ from eartalking.synth.render import Renderer
 FIRST_IDENTITY = 3_000_000  # far from those of other trainings
 STILLS = 8  # per identity, the last one a portrait at rest
 SIZE = 320  # pixels of a still
-CERTAIN = 8.0  # certainty of a mesh that counts
 SHUT = 0.3  # a blink beyond which a gaze is not read
 
 

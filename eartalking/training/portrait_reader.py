@@ -2,9 +2,8 @@
 --out RUN`.
 
 A few minutes on one core. From the marks of rendered portraits to what the face does in them. At the end, each
-coordinate is trusted as much as its error on held-out people deserves beside the frame encoder's; but lips, lids, brows
-and the head's pose, which on photographs the frame encoder reads badly, come from the marks wherever these are half as
-good.
+coordinate is trusted as much as its error on held-out people deserves beside the frame encoder's; but all except the
+translation come from the marks alone wherever these are half as good, for photographs the frame encoder reads badly.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from torch.utils.data import DataLoader
 from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.pixels import to_float
 from eartalking.motion.code import MotionCode
-from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, TRANSLATION
+from eartalking.motion.vector import GAZE, HEAD_POSE, MOTION_SCALES, TRANSLATION
 from eartalking.perception.frame_encoder import FrameEncoder
 from eartalking.perception.portrait_reader import PortraitReader
 from eartalking.training.data import StillPairs
 from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.losses import coordinate_error
 from eartalking.training.marks import clip_marks, with_noise
 from eartalking.training.surface import PortraitSurfaces
 
@@ -63,13 +63,9 @@ def compute_losses(reader: PortraitReader, rows: Rows, count: int, code: MotionC
     chosen = torch.randint(len(rows["marks"]), (count,))
     reading = reader(with_noise(rows["marks"][chosen]))
     motion, landmarks = rows["motion"][chosen], rows["landmarks"][chosen]
-    error = F.smooth_l1_loss(reading.coordinates, code.motion_to_coordinates(motion), beta=0.3, reduction="none")
-    shut = motion[:, BLINK_COLUMNS].mean(1, keepdim=True) > 0.5 * MOTION_SCALES["face_units"]
-    weight = torch.ones_like(error)
-    weight[:, GAZE] = (~shut).float()  # a gaze behind closed lids cannot be seen
     known = ~landmarks.isnan()
     places = F.smooth_l1_loss(reading.landmarks[known], landmarks[known], beta=0.01) / 0.02
-    losses = {"coordinates": (weight * error).mean(), "landmarks": places}
+    losses = {"coordinates": coordinate_error(reading.coordinates, motion, code).mean(), "landmarks": places}
     return losses | {"loss": losses["coordinates"] + 0.1 * places}
 
 
@@ -91,10 +87,9 @@ def encoder_errors(encoder: FrameEncoder, folder: Path, code: MotionCode) -> Ten
 
 def trusted(marks: Tensor, encoder: Tensor) -> Tensor:
     """Squared errors (L,) of both -> how much each coordinate counts that is read from the marks (L,)."""
-    share = encoder / (encoder + marks).clamp_min(1e-9)
-    share = torch.where(marks < PREFERRED * encoder, 1.0, share)
-    share[TRANSLATION] = (encoder / (encoder + marks).clamp_min(1e-9))[TRANSLATION]
-    return share
+    preferred = marks < PREFERRED * encoder
+    preferred[TRANSLATION] = False
+    return torch.where(preferred, 1.0, encoder / (encoder + marks).clamp_min(1e-9))
 
 
 def summary(errors: Tensor, code: MotionCode) -> dict[str, float]:

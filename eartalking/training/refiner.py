@@ -45,7 +45,7 @@ from eartalking.training.losses import PerceptualFeatures, detail
 MARGIN = 4  # pixels on every side: at use a part is not found exactly where it is
 OPENING = (0.08, 0.045)  # half width and half height of an eye, in fractions of the frame
 AROUND = 2.2  # in the same measure: what lies up to here carries an eye along
-READ_SHARE = 0.5
+READ_SHARE = 0.5  # of the portraits are as they are read, the others known
 KINDS = ("decoded", "target", "portrait")
 PERCEPTUAL_FROM, PERCEPTUAL_PART = (
     0.5,
@@ -111,7 +111,7 @@ def read_portraits(autoencoder: FrameAutoencoder, portraits: Subset, device: tor
     latents = []
     for item in tqdm(portraits, unit="portrait", desc="read", mininterval=5):
         latents.append(autoencoder.reference(to_float(item["portrait"])[None].to(device)).latents)
-    return torch.cat(latents).clone()
+    return torch.cat(latents)
 
 
 def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:

@@ -90,12 +90,14 @@ class SurfaceTrainer(nn.Module):
         components = F.embedding_bag(
             (vertices % len(self.table)).view(-1, 3), self.table, per_sample_weights=shares.view(-1, 3), mode="sum"
         ).view(*vertices.shape[:3], -1)
+        cover = (vertices[..., 0] != BACKGROUND).float()[:, None]
         return SurfaceFields(
             batch["surface_point"].float().permute(0, 3, 1, 2),
             batch["surface_weight"].float()[:, None] / 255,
-            (vertices[..., 0] != BACKGROUND).float()[:, None],
+            cover,
             components.permute(0, 3, 1, 2),
             batch["surface_camera"],
+            torch.zeros_like(cover),
         )
 
     def forward(self, portrait: Tensor) -> SurfaceFields:
