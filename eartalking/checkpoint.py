@@ -40,7 +40,7 @@ def load_model(
     folder = resolve(checkpoint)
     try:
         model = TalkingHeadModel(from_json((folder / CONFIG_NAME).read_text(encoding="utf-8")))
-        weights = _patch_without_marks(_patch_names_of_2026_11(_read_weights(folder)), model)
+        weights = _patch_names_of_2026_11(_read_weights(folder))
         model.load_state_dict(_as_float32(weights))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
@@ -82,14 +82,6 @@ def _patch_names_of_2026_11(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         old = next((old for old in renamed if name.startswith(old)), None)
         patched[name if old is None else renamed[old] + name.removeprefix(old)] = value
     return patched
-
-
-def _patch_without_marks(weights: dict[str, Tensor], model: TalkingHeadModel) -> dict[str, Tensor]:
-    """Weights written before 2026-11-27 have no portrait reader: a new one says nothing."""
-    prefix = "autoencoder.portrait_reader."
-    if any(name.startswith(prefix) for name in weights):
-        return weights
-    return weights | {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
 
 
 def save_model(model: TalkingHeadModel, folder: str | os.PathLike[str]) -> None:

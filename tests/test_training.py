@@ -30,7 +30,6 @@ from eartalking.training import (
     departure,
     encode,
     encoder,
-    portrait_reader,
     prepare,
     refiner,
     surface,
@@ -144,7 +143,6 @@ def test_stages_in_order_end_in_a_stream(
     trained = load_model(root / "decoder" / "checkpoint").autoencoder.decoder
     torch.testing.assert_close(loaded.autoencoder.decoder.conv_out.weight, trained.conv_out.weight)
     assert loaded.autoencoder.surface.basis.any(), "the surface encoder was taken over"
-    assert loaded.autoencoder.portrait_reader.trust.any(), "the portrait reader was taken over"
     assert loaded.autoencoder.refiner.eye.conv_out.weight.any(), "the refiner was taken over"
     assert (loaded.autoencoder.code.latent_std != 1).any()
     session = StreamSession(loaded, np.full((64, 64, 3), 128, np.uint8), crop="center")
@@ -160,10 +158,7 @@ def _train_the_autoencoder(root: Path, stills: Path, portraits: Path) -> None:
     code.main(["--stills", str(stills), "--preset", "tiny", "--out", str(root / "code")])
     encoder.main([*pairs, "--out", str(root / "encoder"), "--steps", "2"])
     pictures = ["--data", str(portraits), "--val", str(portraits), *COMMON]
-    read = [*pictures, "--stills", str(stills), "--steps", "2"]
-    portrait_reader.main(["--checkpoint", str(root / "encoder" / "checkpoint"), *read, "--out", str(root / "reader")])
-    assert {"eval_all", "eval_yaw"} <= _log(root / "reader")[-1].keys()
-    pictures = ["--checkpoint", str(root / "reader" / "checkpoint"), *pictures]
+    pictures = ["--checkpoint", str(root / "encoder" / "checkpoint"), *pictures]
     surface.main([*pictures, "--out", str(root / "surface"), "--steps", "4"])
     assert {"eval_moved_px", "eval_cover"} <= _log(root / "surface")[-1].keys()
     first = ["--checkpoint", str(root / "surface" / "checkpoint"), *pairs[2:], "--out", str(root / "decoder")]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
-from eartalking.autoencoder.lips import Lips, fit_lips, with_sharp_lips, with_teeth
+from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
@@ -29,7 +29,6 @@ from eartalking.modules.res_block import upsample
 from eartalking.motion.code import MotionCode
 from eartalking.perception.face_marks import read_marks
 from eartalking.perception.frame_encoder import FrameEncoder
-from eartalking.perception.portrait_reader import PortraitReader
 
 
 class FrameAutoencoder(nn.Module):
@@ -44,7 +43,6 @@ class FrameAutoencoder(nn.Module):
         self.config = config
         self.code = MotionCode(config)
         self.encoder = FrameEncoder(config)
-        self.portrait_reader = PortraitReader(config)
         self.reference_encoder = ReferenceEncoder(config)
         self.surface = SurfaceEncoder(config)
         self.decoder = FrameDecoder(config)
@@ -56,6 +54,8 @@ class FrameAutoencoder(nn.Module):
         the pixels.
         """
         read = self.encoder(frame, reference.image).float()
+        if reference.lips is not None:
+            read = self._with_lips(read, reference.lips, read_marks(frame))
         fitted = fit_motion(
             self.surface,
             reference.surface,
@@ -72,22 +72,27 @@ class FrameAutoencoder(nn.Module):
         """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream."""
         look = self.encoder.look(portrait)
         read, landmarks = self.encoder.read(look, look).float(), look.landmarks.float()
-        surface = self.surface(portrait)
-        marks = read_marks(portrait) if self.portrait_reader.trust.any() else None
-        if marks is None or not marks.any():
-            return self._reference(portrait, read, landmarks, surface)
-        own, landmarks = self.portrait_reader.combined(marks, read, landmarks)
-        surface = with_sharp_lips(surface, marks)
-        own = fit_lips(self.surface, surface, marks, self.code.coordinates_to_motion, own, self.portrait_reader.error)
-        reference = self._reference(portrait, own, landmarks, with_teeth(surface, marks))
-        return reference._replace(lips=Lips.of(surface, marks, portrait))
+        surface, marks = self.surface(portrait), read_marks(portrait)
+        lips = Lips.of(surface, marks, portrait) if marks.any() else None
+        own = read if lips is None else self._with_lips(read, lips, marks)
+        return self._reference(portrait, own, landmarks, surface, lips)
 
-    def reference_of(self, portrait: Tensor, latents: Tensor, landmarks: Tensor) -> Reference:
-        """The same for portraits whose latents and landmarks are known."""
-        own = self.code.latents_to_coordinates(latents)
-        return self._reference(portrait, own, landmarks, self.surface(portrait))
+    def reference_of(
+        self, portrait: Tensor, latents: Tensor, landmarks: Tensor, marks: Tensor | None = None
+    ) -> Reference:
+        """The same for portraits whose latents, landmarks and, if their lips shall count, marks are known."""
+        surface, own = self.surface(portrait), self.code.latents_to_coordinates(latents)
+        lips = None if marks is None or not marks.any() else Lips.of(surface, marks, portrait)
+        return self._reference(portrait, own, landmarks, surface, lips)
 
-    def _reference(self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields) -> Reference:
+    def _with_lips(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
+        return fit_lips(self.surface, lips.red, marks, self.code.coordinates_to_motion, read, self.encoder.error)
+
+    def _reference(
+        self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
+    ) -> Reference:
+        if lips is not None:
+            surface = with_teeth(surface, lips.between)
         scale = portrait.shape[-1] // surface.cover.shape[-1]
         matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
@@ -100,6 +105,7 @@ class FrameAutoencoder(nn.Module):
             plate,
             self.code.coordinates_to_latents(own),
             landmarks,
+            lips,
         )
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:
@@ -108,12 +114,16 @@ class FrameAutoencoder(nn.Module):
 
     def draw(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The part of `decode` that makes the pixels."""
+        decoded = self.paint(geometry, latents, reference)
+        motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
+        return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
+
+    def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
+        """The same before eyes and mouth are refined."""
         person = reference.person
         if reference.lips is not None:
             person = reference.lips.closing_over(self.surface, person, self.code.latents_to_motion(latents))
-        decoded = self.decoder.paint(geometry, reference._replace(person=person))
-        motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
-        return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
+        return self.decoder.paint(geometry, reference._replace(person=person))
 
     def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
         """The part of `decode` that makes no pixels yet."""

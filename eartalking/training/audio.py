@@ -1,4 +1,4 @@
-"""Stage 7, the audio encoder: `python -m eartalking.training.audio --speech DIR --val DIR --out RUN`.
+"""Stage 6, the audio encoder: `python -m eartalking.training.audio --speech DIR --val DIR --out RUN`.
 
 Speech needs no rendering, so the encoder is first trained by itself on hours of it: from the voice alone it regresses
 SynthTalk's mouth units and names the phone of each frame. The autoregressive model then starts from it.

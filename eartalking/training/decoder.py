@@ -1,4 +1,4 @@
-"""Stage 5, the decoder: `python -m eartalking.training.decoder --checkpoint DIR --data DIR --val DIR --out RUN`.
+"""Stage 4, the decoder: `python -m eartalking.training.decoder --checkpoint DIR --data DIR --val DIR --out RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 12000 --max-minutes 9` (resumes slice by slice).
 

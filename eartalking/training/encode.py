@@ -1,10 +1,10 @@
-"""Stage 8, training latents: `python -m eartalking.training.encode --checkpoint DIR --speech DIR --portraits DIR ...`.
+"""Stage 7, training latents: `python -m eartalking.training.encode --checkpoint DIR --speech DIR --portraits DIR ...`.
 
 For SynthTalk nothing has to be rendered here: an utterance is animated (motion.py), and the fixed code turns each
 frame's exact labels into the latents that stand for them, thousands of frames a second. Each clip gets a portrait from
 the `stills`. Clips of real video (`--clips`, from training.prepare) go through the frame encoder instead.
 
-`--decoder`, `--encoder` and `--refiner` name the checkpoints of stages 2 to 6; they are put together here. Without them
+`--decoder`, `--encoder` and `--refiner` name the checkpoints of stages 2 to 5; they are put together here. Without them
 the
 autoregressive model can start at once, beside them: the latents stay the same, only the portraits' features are still
 zero.
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         "--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)"
     )
     parser.add_argument("--decoder", help="checkpoint whose decoder, reference encoder and surface encoder to take")
-    parser.add_argument("--encoder", help="checkpoint whose frame encoder and portrait reader to take")
+    parser.add_argument("--encoder", help="checkpoint whose frame encoder to take")
     parser.add_argument("--refiner", help="checkpoint whose part refiner to take")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus, training split")
     parser.add_argument("--val-speech", type=Path, required=True, help="speech corpus, validation split")
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     autoencoder = model.autoencoder
     sources = (
         (args.decoder, ("decoder", "reference_encoder", "surface")),
-        (args.encoder, ("encoder", "portrait_reader")),
+        (args.encoder, ("encoder",)),
         (args.refiner, ("refiner",)),
     )
     for source, parts in sources:

@@ -1,4 +1,4 @@
-"""Stage 6, the part refiner: `python -m eartalking.training.refiner --checkpoint DIR --data DIR --val DIR --out RUN`.
+"""Stage 5, the part refiner: `python -m eartalking.training.refiner --checkpoint DIR --data DIR --val DIR --out RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 256 --steps 8000 --max-minutes 9` (resumes slice by slice).
 
@@ -7,8 +7,9 @@ mouths are cut out of these, of the stills and of the portraits, with a margin, 
 training step sees nothing but such cuts, so it costs a small fraction of a step of the decoder.
 
 The decoder puts a turned head some pixels beside where it is. Against the still itself the best answer to that is a
-blur over eye and mouth, so here it is given the true warp, except in the eyes (`aligned`): what is left to learn is
-what such a warp cannot say, wherever the decoder has put the face.
+blur over eye and mouth, so here it is given the true warp; in the eyes, the decoder's own movement of lids and eyeballs
+on what carries them along (`aligned`). What is left to learn is what such a warp cannot say, wherever the decoder has
+put the face.
 
 By its error alone a network would rather wipe lashes, pores and a camera's noise away than put them a pixel beside
 where they are: it took faces from 0.75 of the truth's sharpness to 0.28. So the strength of the detail counts by itself
@@ -35,7 +36,10 @@ from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.pixels import to_float
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
-from eartalking.motion.vector import BLINK_COLUMNS, MOTION_SCALES
+from eartalking.motion.code import MotionCode
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, MOTION_SCALES
+from eartalking.perception.face_marks import read_marks
 from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
 from eartalking.training.data import StillPairs, prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
@@ -44,6 +48,7 @@ from eartalking.training.losses import PerceptualFeatures, detail
 
 MARGIN = 4  # pixels on every side: at use a part is not found exactly where it is
 OPENING = (0.08, 0.045)  # half width and half height of an eye, in fractions of the frame
+EYE_UNITS = slice(UNIT_INDEX["eyeBlinkLeft"], UNIT_INDEX["eyeWideRight"] + 1)
 AROUND = 2.2  # in the same measure: what lies up to here carries an eye along
 READ_SHARE = 0.5  # of the portraits are as they are read, the others known
 KINDS = ("decoded", "target", "portrait")
@@ -55,15 +60,16 @@ PERCEPTUAL_WEIGHT, EDGE_WEIGHT, DETAIL_WEIGHT, MOVE_WEIGHT = 0.1, 0.5, 0.7, 20.0
 Rows = dict[str, Tensor]
 
 
-def aligned(geometry: Geometry, batch: Rows) -> Geometry:
+def aligned(geometry: Geometry, unmoved: Geometry, batch: Rows) -> Geometry:
     """The geometry with the true warp for its last one; but an eye is carried along by what is around it (the affine
-    map that fits it best), neither shut nor turned."""
+    map that fits it best), and shut and turned as in `geometry` against `unmoved`, where it does as in the portrait.
+    """
     warp = batch["warp"]
     side = warp.shape[-1]
     reach = torch.tensor(OPENING, device=warp.device)
     places = (identity_grid(side, warp.device) + 1) / 2  # (1, M, M, 2)
     seen = (batch["visibility"] * (warp.abs().sum(1, keepdim=True) > 1e-3))[:, 0]  # (B, M, M)
-    out = warp
+    out, moved = warp, geometry.warps[-1] - unmoved.warps[-1]
     for eye in range(2):
         offset = (places - batch["landmarks"][:, eye, None, None]) / reach  # (B, M, M, 2)
         far = offset.norm(dim=-1)
@@ -72,7 +78,7 @@ def aligned(geometry: Geometry, batch: Rows) -> Geometry:
         products = torch.einsum("bmn,bmni,bmnj->bij", weight, terms, terms) + 1e-3 * torch.eye(3, device=warp.device)
         targets = torch.einsum("bmn,bmni,bcmn->bic", weight, terms, warp)
         carried = torch.einsum("bmni,bic->bcmn", terms, torch.linalg.solve(products, targets))
-        out = torch.where((far < 1)[:, None], carried, out)
+        out = torch.where((far < 1)[:, None], carried + moved, out)
     return geometry._replace(warps=[*geometry.warps[:-1], out])
 
 
@@ -86,13 +92,14 @@ def make_cuts(
     each = stills.frames_per_clip
     chosen = [index for index in range(len(stills)) if index % each < share * each]
     portraits = list(range(0, len(stills), each))
-    read = read_portraits(autoencoder, Subset(stills, portraits), device)
+    read, marks = read_portraits(autoencoder, Subset(stills, portraits), device)
     parts = []
     with tqdm(total=len(chosen) + len(portraits), unit="still", desc="cuts", mininterval=5) as bar:
         for source, still in ((chosen, False), (portraits, True)):
             rows = iter(torch.tensor(source).split(batch_size))
             for batch in DataLoader(Subset(stills, source), batch_size):
-                batch = prepare(batch, device) | {"read": read[next(rows) // each]}
+                people = next(rows) // each
+                batch = prepare(batch, device) | {"read": read[people], "marks": marks[people]}
                 if still:
                     batch |= {
                         "frame": batch["portrait"],
@@ -106,12 +113,14 @@ def make_cuts(
 
 
 @torch.inference_mode()
-def read_portraits(autoencoder: FrameAutoencoder, portraits: Subset, device: torch.device) -> Tensor:
-    """Latents (M, N, C) of portraits as a stream reads them."""
-    latents = []
+def read_portraits(autoencoder: FrameAutoencoder, portraits: Subset, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Latents (M, N, C) of portraits as a stream reads them, and the marks (M, K, 3) of their faces."""
+    latents, marks = [], []
     for item in tqdm(portraits, unit="portrait", desc="read", mininterval=5):
-        latents.append(autoencoder.reference(to_float(item["portrait"])[None].to(device)).latents)
-    return torch.cat(latents)
+        portrait = to_float(item["portrait"])[None].to(device)
+        latents.append(autoencoder.reference(portrait).latents)
+        marks.append(read_marks(portrait))
+    return torch.cat(latents), torch.cat(marks)
 
 
 def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
@@ -126,9 +135,10 @@ def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
     latents = torch.where(shared, own, latents)
     landmarks, portrait_landmarks = batch["landmarks"], batch["portrait_landmarks"]
     with torch.autocast(frame.device.type, torch.bfloat16, enabled=has_bf16()):
-        reference = autoencoder.reference_of(portrait, own, portrait_landmarks)
-        geometry = aligned(autoencoder.geometry(latents, reference), batch)
-        decoded = autoencoder.decoder.paint(geometry, reference).image.float()
+        reference = autoencoder.reference_of(portrait, own, portrait_landmarks, batch["marks"])
+        unmoved = autoencoder.geometry(_with_eyes_of(own, latents, autoencoder.code), reference)
+        geometry = aligned(autoencoder.geometry(latents, reference), unmoved, batch)
+        decoded = autoencoder.paint(geometry, latents, reference).image.float()
     size = frame.shape[-1]
     rows = {
         "motion": autoencoder.code.latents_to_coordinates(latents), "own": autoencoder.code.latents_to_coordinates(own),
@@ -146,6 +156,15 @@ def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
         rows[f"eyes_{kind}"] = torch.stack([cuts[0], cuts[1].flip(-1)], dim=1)
         rows[f"mouth_{kind}"] = cuts[2]
     return {name: value.cpu() for name, value in rows.items()}
+
+
+def _with_eyes_of(own: Tensor, latents: Tensor, code: MotionCode) -> Tensor:
+    """Latents (B, N, C) with lids and gaze of `own` (B, N, C)."""
+    mine, theirs = code.latents_to_coordinates(latents), code.latents_to_coordinates(own)
+    change = torch.zeros_like(mine)
+    for columns in (EYE_UNITS, GAZE):
+        change[:, columns] = (theirs - mine)[:, columns]
+    return latents + code.change_to_latents(change)
 
 
 def load_cuts(autoencoder: FrameAutoencoder, data: Path, path: Path, device: torch.device, share: float = 1.0) -> Rows:

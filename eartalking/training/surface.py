@@ -1,4 +1,4 @@
-"""Stage 4, the surface encoder: `python -m eartalking.training.surface --checkpoint DIR --data DIR --val DIR --out
+"""Stage 3, the surface encoder: `python -m eartalking.training.surface --checkpoint DIR --data DIR --val DIR --out
 RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 6000 --max-minutes 9` (resumes slice by slice).

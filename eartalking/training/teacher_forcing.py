@@ -1,4 +1,4 @@
-"""Stage 9, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out
+"""Stage 8, the autoregressive model: `python -m eartalking.training.teacher_forcing --data DIR --checkpoint DIR --out
 RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 20000 --max-minutes 9` (resumes slice by slice).
