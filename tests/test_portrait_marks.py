@@ -58,7 +58,7 @@ def test_what_lies_between_the_lips_gives_way_and_is_covered_when_they_meet() ->
     assert not (teeth.components * between).any() and torch.equal(teeth.point, fields.point)
     code, error = autoencoder.code, autoencoder.encoder.error
     rest = code.motion_to_coordinates(torch.zeros(1, len(code.scale)))
-    own = fit_lips(autoencoder.surface, lips.red, marks, code.coordinates_to_motion, rest, error)
+    own = fit_lips(autoencoder.surface, lips.red, marks, code, rest, error)
     motion = code.coordinates_to_motion(own)
     closed = motion.clone()
     closed[:, UNIT_INDEX["jawForward"] : UNIT_INDEX["mouthUpperUpRight"] + 1] = 0
@@ -94,14 +94,12 @@ def test_lips_are_read_as_far_apart_as_they_stand(marks: torch.Tensor) -> None:
     for lowered in (0.0, 0.02, 0.04):  # of the crop
         moved = marks.clone()
         moved[:, LOWER_INNER, 1] = moved[:, UPPER_INNER, 1] + lowered + 0.003
-        found = fit_lips(autoencoder.surface, red, moved, code.coordinates_to_motion, closed, error)
+        found = fit_lips(autoencoder.surface, red, moved, code, closed, error)
         assert torch.equal(found[:, HEAD_POSE], closed[:, HEAD_POSE])
         jaws.append(float(code.coordinates_to_motion(found)[0, UNIT_INDEX["jawOpen"]] / MOTION_SCALES["face_units"]))
     assert jaws[0] == 0 and 0.1 < jaws[1] < jaws[2] - 0.1
     nothing_seen = torch.zeros_like(marks)
-    assert torch.equal(
-        fit_lips(autoencoder.surface, red, nothing_seen, code.coordinates_to_motion, closed, error), closed
-    )
+    assert torch.equal(fit_lips(autoencoder.surface, red, nothing_seen, code, closed, error), closed)
 
 
 def test_frames_are_read_as_the_portrait_was() -> None:

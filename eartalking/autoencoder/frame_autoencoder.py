@@ -86,7 +86,7 @@ class FrameAutoencoder(nn.Module):
         return self._reference(portrait, own, landmarks, surface, lips)
 
     def _with_lips(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
-        return fit_lips(self.surface, lips.red, marks, self.code.coordinates_to_motion, read, self.encoder.error)
+        return fit_lips(self.surface, lips.red, marks, self.code, read, self.encoder.error)
 
     def _reference(
         self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None

@@ -2,16 +2,16 @@
 
 The frame encoder has seen rendered faces alone. Of the open mouths and the teeth of photographs it says too little, and
 lips that were read too near to each other could not meet: the stream moves them by the difference. The marks of a face
-come from networks that know real ones. So where the reading and the marks clearly disagree, the units of the mouth are
-moved until the lips, by the portrait's own surface, stand just as far apart as the marks do when they are opened by
-these units from a shut mouth (Gauss-Newton steps, the reading as a prior).
+come from networks that know real ones. So where the reading and the marks clearly disagree, the units that open a mouth
+are moved until the lips, by the portrait's own surface, stand just as far apart as the marks do when they are opened by
+these units from a shut mouth (Gauss-Newton steps, the reading as a prior). The others stay as they were read: to meet
+the gap, they would be bent beyond what any face does.
 
 Notation: B batch, K marks, P pairs of lip points, L coordinates of the motion code. Places are in [-1, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,9 @@ from torch import Tensor
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
+from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import MOTION_SCALES
 from eartalking.perception.face_marks import LIPS_OUTLINE
 from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 
@@ -29,16 +31,20 @@ from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 UPPER_INNER, UPPER_OUTER = (80, 81, 82, 13, 312, 311, 310), (40, 39, 37, 0, 267, 269, 270)
 LOWER_INNER, LOWER_OUTER = (88, 178, 87, 14, 317, 402, 318), (91, 181, 84, 17, 314, 405, 321)
 MOUTH = slice(UNIT_INDEX["jawForward"], UNIT_INDEX["mouthUpperUpRight"] + 1)
+OPENING = [
+    UNIT_INDEX[name]
+    for name in ("jawOpen", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight")
+]
 SHUT_GAP = 0.013  # of the distance of the outer eye corners: how far apart the mesh sees lips that are shut
-OVER = 1.4  # times the gap that a mouth is read as open: what is drawn on a grid of pixels closes a little less
+OVER = 1.1  # times the gap that a mouth is read as open: what is drawn on a grid of pixels closes a little less
 EXACT = 0.002  # how exactly a gap shall be met, in units of [-1, 1]: a quarter of a pixel of 256
 BEHIND = 0.15  # head heights: enough that no tooth is mixed into a lip
 SEAM = (0.12, 0.27, 0.24)  # by how much the line between shut lips is darker than these: red, green, blue
 UNSEEN, SEEN = 0.15, 0.55  # of the portrait's opening: up to where nothing shows between its lips, and from where all
 LEAST_APART = 0.012  # in [-1, 1], 1.5 pixels of 256: lips that are nearer to each other count as shut
-# By how much lips stand apart otherwise than was read, in [-1, 1] (1 and 2 pixels of 256): up to here that is the error
-# of the marks, and the reading holds; from there on it is the reading's, and the marks hold.
-AGREE, DISAGREE = 0.008, 0.016
+# By how much lips stand apart otherwise than was read, in [-1, 1] (0.6 and 1.5 pixels of 256): up to here that is the
+# error of the marks, and the reading holds; from there on it is the reading's, and the marks hold.
+AGREE, DISAGREE = 0.005, 0.012
 STEPS = 3
 NUDGE = 0.05  # of a coordinate: the step by which slopes are measured
 
@@ -112,36 +118,34 @@ def inside(polygons: Tensor, places: Tensor) -> Tensor:
 
 
 def fit_lips(
-    surface: SurfaceEncoder,
-    red: SurfaceFields,
-    marks: Tensor,
-    to_motion: Callable[[Tensor], Tensor],
-    read: Tensor,
-    error: Tensor,
+    surface: SurfaceEncoder, red: SurfaceFields, marks: Tensor, code: MotionCode, read: Tensor, error: Tensor
 ) -> Tensor:
     """What was read (B, L) of frames with these marks (B, K, 3), with mouths as far open as the marks say where these
     disagree. `red`: the portraits' surface at the lips, as in `Lips`; `error` (L,): how far off `read` usually is.
     """
     gaps = _gaps(marks)
-    from_shut = _apart(surface, red, shut(to_motion(read)))
+    from_shut = _apart(surface, red, shut(code.coordinates_to_motion(read)))
 
     def residual(coordinates: Tensor) -> Tensor:  # (B, 2, P)
-        return _apart(surface, red, to_motion(coordinates)) - from_shut - gaps
+        return _apart(surface, red, code.coordinates_to_motion(coordinates)) - from_shut - gaps
 
     off = residual(read).norm(dim=1).mean(1, keepdim=True)  # (B, 1)
     share = ((off - AGREE) / (DISAGREE - AGREE)).clamp(0, 1) * (marks.abs().amax((1, 2)) > 0)[:, None]
     if not share.any():
         return read
-    certainty = torch.diag(1 / error[MOUTH].clamp_min(0.05).square())
-    steps = torch.eye(len(error), device=read.device)[MOUTH]  # a unit of each coordinate of the mouth
+    certainty = torch.diag(1 / error[OPENING].clamp_min(0.05).square())
+    steps = torch.eye(len(error), device=read.device)[OPENING]  # a unit of each coordinate
     found = read.clone()
     for _ in range(STEPS):
         there = residual(found).flatten(1)  # (B, 2 P)
         slopes = torch.stack([(residual(found + NUDGE * step).flatten(1) - there) / NUDGE for step in steps], dim=2)
         normal = slopes.transpose(1, 2) @ slopes / EXACT**2 + certainty
         slope = (slopes.transpose(1, 2) @ there[..., None])[..., 0] / EXACT**2
-        slope = slope + (found - read)[:, MOUTH] @ certainty
-        found[:, MOUTH] -= torch.linalg.solve(normal, slope)
+        slope = slope + (found - read)[:, OPENING] @ certainty
+        found[:, OPENING] -= torch.linalg.solve(normal, slope)
+        motion = code.coordinates_to_motion(found)
+        motion[:, OPENING] = motion[:, OPENING].clamp(0, MOTION_SCALES["face_units"])
+        found = code.motion_to_coordinates(motion)
     return torch.lerp(read, found, share)
 
 
