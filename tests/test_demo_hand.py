@@ -144,9 +144,9 @@ def test_who_went_back_to_look_steers_what_was_not_seen(far_ahead: Page) -> None
 
 def test_an_edited_timeline_plays_on_until_where_it_differs(far_ahead: Page) -> None:
     page = far_ahead
-    page.evaluate("EARPlayer.plan({ fps: 25, tracks: {} })")
+    shown = page.evaluate("(EARPlayer.plan({ fps: 25, tracks: {} }), EARPlayer.take.shown)")
     (plan,) = asked(page, "plan")
-    assert plan["from"] >= page.evaluate("EARPlayer.take.shown") + 5
+    assert plan["from"] >= shown + 5
     go_back(page, plan["id"], 40)
     assert page.evaluate("[flows.at(-1), EARPlayer.take.frames.length]") == [True, 40]
     page.wait_for_function("!flows.at(-1)")  # it has come to where it differs

@@ -175,7 +175,7 @@ def _encode_the_latents(root: Path, stills: Path, talking: Path, speech: Path) -
     source = ["--checkpoint", str(root / "code"), "--speech", str(speech), "--val-speech", str(speech)]
     source += ["--portraits", str(stills), "--val-portraits", str(stills)]
     encode.main([*source, "--out", str(root / "latents")])
-    folders = {"decoder": "decoder", "encoder": "reader", "refiner": "refiner"}
+    folders = {"decoder": "decoder", "encoder": "encoder", "refiner": "refiner"}
     parts = [f"--{name}={root / folder / 'checkpoint'}" for name, folder in folders.items()]
     encode.main([*source, *parts, "--clips", str(talking), "--out", str(root / "whole")])
     early, late = (LatentClips(root / name / "train.safetensors") for name in ("latents", "whole"))
