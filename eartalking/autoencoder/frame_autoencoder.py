@@ -68,11 +68,11 @@ class FrameAutoencoder(nn.Module):
         )
         return self.code.coordinates_to_latents(fitted)
 
-    def reference(self, portrait: Tensor) -> Reference:
-        """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream."""
+    def reference(self, portrait: Tensor, marks: Tensor | None = None) -> Reference:
+        """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream. `marks`, where they have been read."""
         look = self.encoder.look(portrait)
         read, landmarks = self.encoder.read(look, look).float(), look.landmarks.float()
-        surface, marks = self.surface(portrait), read_marks(portrait)
+        surface, marks = self.surface(portrait), read_marks(portrait) if marks is None else marks
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         own = read if lips is None else self._with_lips(read, lips, marks)
         return self._reference(portrait, own, landmarks, surface, lips)

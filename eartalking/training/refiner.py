@@ -118,8 +118,8 @@ def read_portraits(autoencoder: FrameAutoencoder, portraits: Subset, device: tor
     latents, marks = [], []
     for item in tqdm(portraits, unit="portrait", desc="read", mininterval=5):
         portrait = to_float(item["portrait"])[None].to(device)
-        latents.append(autoencoder.reference(portrait).latents)
         marks.append(read_marks(portrait))
+        latents.append(autoencoder.reference(portrait, marks[-1]).latents)
     return torch.cat(latents), torch.cat(marks)
 
 
