@@ -41,6 +41,7 @@ def load_model(
     try:
         model = TalkingHeadModel(from_json((folder / CONFIG_NAME).read_text(encoding="utf-8")))
         weights = _patch_names_of_2026_11(_read_weights(folder))
+        weights = _patch_surface_without_marks(weights, model)
         model.load_state_dict(_as_float32(weights))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
@@ -82,6 +83,12 @@ def _patch_names_of_2026_11(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         old = next((old for old in renamed if name.startswith(old)), None)
         patched[name if old is None else renamed[old] + name.removeprefix(old)] = value
     return patched
+
+
+def _patch_surface_without_marks(weights: dict[str, Tensor], model: TalkingHeadModel) -> dict[str, Tensor]:
+    """Surface encoders trained before 2026-11-28 were not shown the marks of a face: they go on without."""
+    marks_in = model.autoencoder.surface.marks_in.weight
+    return {"autoencoder.surface.marks_in.weight": torch.zeros_like(marks_in)} | weights
 
 
 def save_model(model: TalkingHeadModel, folder: str | os.PathLike[str]) -> None:

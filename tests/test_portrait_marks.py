@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 
-from eartalking.autoencoder.lips import LOWER_INNER, UPPER_INNER, Lips, between_lips, fit_lips, inside, with_teeth
+from eartalking.autoencoder.lips import LOWER_INNER, UPPER_INNER, Lips, fit_lips, with_teeth
+from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, between_lips, inside, mark_maps
 from eartalking.checkpoint import load_model
 from eartalking.io.portrait import load_portrait
 from eartalking.modules.pixels import to_float
@@ -45,10 +47,30 @@ def test_polygons_are_filled() -> None:
     assert inside(square, places).tolist() == [[1, 1, 0, 0, 0]]
 
 
+def test_maps_show_lips_and_eyes(marks: torch.Tensor) -> None:
+    opened = marks.clone()
+    opened[:, LOWER_INNER, 1] += 0.03
+    maps = mark_maps(opened, 128)
+    assert maps.shape == (1, NUM_MARK_MAPS, 128, 128) and set(maps.unique().tolist()) == {0, 1}
+    upper, lower, between, eyes = (torch.nonzero(one)[:, 0].float().mean() for one in maps[0])
+    assert eyes < upper < between < lower  # rows, from the top
+    assert torch.equal(maps[:, 2:3], between_lips(opened, 128))
+    assert not mark_maps(torch.zeros_like(marks), 128).any()
+
+
+def test_a_surface_of_a_checkpoint_that_knew_no_marks_is_as_it_was(marks: torch.Tensor) -> None:
+    surface = copy.deepcopy(load_model().autoencoder.surface)
+    torch.nn.init.zeros_(surface.marks_in.weight)
+    portrait = torch.rand(1, 3, 256, 256) * 2 - 1
+    for with_marks, without in zip(surface(portrait, marks), surface(portrait, torch.zeros_like(marks)), strict=True):
+        torch.testing.assert_close(with_marks, without)
+
+
 def test_what_lies_between_the_lips_gives_way_and_is_covered_when_they_meet() -> None:
     autoencoder = load_model().autoencoder
     portrait = to_float(torch.from_numpy(crop_face(load_portrait(PHOTOGRAPH)).image))[None]
-    marks, fields = read_marks(portrait), autoencoder.surface(portrait)
+    marks = read_marks(portrait)
+    fields = autoencoder.surface(portrait, marks)
     lips = Lips.of(fields, marks, portrait)
     between = lips.between
     assert torch.equal(between, between_lips(marks, fields.cover.shape[-1]))
@@ -88,7 +110,7 @@ def test_lips_are_read_as_far_apart_as_they_stand(marks: torch.Tensor) -> None:
     autoencoder = load_model().autoencoder
     portrait = to_float(torch.from_numpy(crop_face(load_portrait(PORTRAIT)).image))[None]
     code, error = autoencoder.code, autoencoder.encoder.error
-    red = Lips.of(autoencoder.surface(portrait), marks, portrait).red
+    red = Lips.of(autoencoder.surface(portrait, marks), marks, portrait).red
     closed = code.motion_to_coordinates(torch.zeros(1, len(code.scale)))
     jaws = []
     for lowered in (0.0, 0.02, 0.04):  # of the crop
@@ -117,7 +139,7 @@ def test_frames_are_read_as_the_portrait_was() -> None:
 def test_between_shut_lips_nothing_shows(marks: torch.Tensor) -> None:
     autoencoder = load_model().autoencoder
     portrait = to_float(torch.from_numpy(crop_face(load_portrait(PORTRAIT)).image))[None]
-    fields, shut = autoencoder.surface(portrait), marks.clone()
+    fields, shut = autoencoder.surface(portrait, marks), marks.clone()
     shut[:, LOWER_INNER, 1] = shut[:, UPPER_INNER, 1] + 0.003
     lips = Lips.of(fields, shut, portrait)
     assert not with_teeth(fields, lips.between).behind.any()

@@ -17,6 +17,7 @@ from eartalking import StreamSession, load_model
 from eartalking.io.video_writer import VideoWriter
 from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.perception.face_marks import NUM_MARKS
 from eartalking.synth import clips
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
@@ -37,6 +38,7 @@ from eartalking.training import (
 )
 from eartalking.training.data import LatentClips, StillPairs, find_clips
 from eartalking.training.loop import Ema, RunOptions, train
+from eartalking.training.marks import MarkedStills
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,6 +113,9 @@ def test_clips_hold_what_they_promise(stills: Path, talking: Path) -> None:
     left, right, mouth = item["portrait_landmarks"]
     assert 0.2 < left[0] < right[0] < 0.8 and mouth[1] > left[1] + 0.1, "eyes beside each other, the mouth below"
     assert (item["portrait_motion"] != twin["portrait_motion"]).any(), "who poses in another way"
+    marked = MarkedStills(stills)
+    assert marked[1]["portrait_marks"].shape == (NUM_MARKS, 3) and marked[1].keys() > item.keys()
+    assert len(list((stills / "marks").iterdir())) == 2, "read once, and kept"
     with pytest.raises(FileNotFoundError, match="no clips"):
         find_clips(stills / "nothing")
 

@@ -27,7 +27,7 @@ from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, backgr
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import upsample
 from eartalking.motion.code import MotionCode
-from eartalking.perception.face_marks import read_marks
+from eartalking.perception.face_marks import NUM_MARKS, read_marks
 from eartalking.perception.frame_encoder import FrameEncoder
 
 
@@ -72,7 +72,8 @@ class FrameAutoencoder(nn.Module):
         """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream. `marks`, where they have been read."""
         look = self.encoder.look(portrait)
         read, landmarks = self.encoder.read(look, look).float(), look.landmarks.float()
-        surface, marks = self.surface(portrait), read_marks(portrait) if marks is None else marks
+        marks = read_marks(portrait) if marks is None else marks
+        surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         own = read if lips is None else self._with_lips(read, lips, marks)
         return self._reference(portrait, own, landmarks, surface, lips)
@@ -80,9 +81,10 @@ class FrameAutoencoder(nn.Module):
     def reference_of(
         self, portrait: Tensor, latents: Tensor, landmarks: Tensor, marks: Tensor | None = None
     ) -> Reference:
-        """The same for portraits whose latents, landmarks and, if their lips shall count, marks are known."""
-        surface, own = self.surface(portrait), self.code.latents_to_coordinates(latents)
-        lips = None if marks is None or not marks.any() else Lips.of(surface, marks, portrait)
+        """The same for portraits whose latents, landmarks and, if their lips and eyes shall count, marks are known."""
+        marks = portrait.new_zeros(len(portrait), NUM_MARKS, 3) if marks is None else marks
+        surface, own = self.surface(portrait, marks), self.code.latents_to_coordinates(latents)
+        lips = Lips.of(surface, marks, portrait) if marks.any() else None
         return self._reference(portrait, own, landmarks, surface, lips)
 
     def _with_lips(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:

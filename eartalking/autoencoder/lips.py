@@ -18,13 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eartalking.autoencoder.mark_maps import between_lips
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.modules.res_block import upsample
-from eartalking.modules.warp import identity_grid
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import MOTION_SCALES
-from eartalking.perception.face_marks import LIPS_OUTLINE
 from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 
 # The mesh's points of the lips between the corners, from the person's right to the left.
@@ -93,28 +92,11 @@ class Lips(NamedTuple):
         return torch.cat([colours, portraits[:, 3:]], dim=1)
 
 
-def between_lips(marks: Tensor, size: int) -> Tensor:
-    """1 between the lips: (B, 1, size, size)."""
-    places = (identity_grid(size, marks.device).view(-1, 2) + 1) / 2
-    return inside(marks[:, LIPS_OUTLINE, :2], places).view(len(marks), 1, size, size)
-
-
 def shut(motion: Tensor) -> Tensor:
     """Motion vectors (B, L) with no unit of the mouth."""
     motion = motion.clone()
     motion[:, MOUTH] = 0
     return motion
-
-
-def inside(polygons: Tensor, places: Tensor) -> Tensor:
-    """Whether places (P, 2) lie in polygons (B, V, 2), by the even-odd rule: (B, P) of 0 and 1."""
-    start, end = polygons[:, None], polygons.roll(-1, 1)[:, None]  # (B, 1, V, 2)
-    x, y = places[:, 0][None, :, None], places[:, 1][None, :, None]  # (1, P, 1)
-    spans = (start[..., 1] > y) != (end[..., 1] > y)
-    rise = end[..., 1] - start[..., 1]
-    share = (y - start[..., 1]) / torch.where(rise == 0, 1.0, rise)
-    left = x < start[..., 0] + share * (end[..., 0] - start[..., 0])
-    return ((spans & left).sum(2) % 2).float()
 
 
 def fit_lips(

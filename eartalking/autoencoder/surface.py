@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, mark_maps
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
 from eartalking.modules.warp import identity_grid
@@ -39,6 +40,7 @@ from eartalking.motion.vector import (
 # The face units, and the eyeballs' two angles in radians, which move their surface nearly linearly.
 NUM_MOVERS = NUM_FACE_UNITS + 2
 BASE_CHANNELS = 4
+MARKS_STEM = 2  # pixels of the marks' maps in a side of the encoder's finest cells
 BEYOND = 2  # cells that the warp goes on beyond the person's edge
 MOST_STRETCHED = 2.5  # a surface may be stretched so many times over without holes
 NEARER = 25.0  # how fast what is in front wins over what is behind, per head height of depth
@@ -102,7 +104,12 @@ class Base(NamedTuple):
 
 
 class SurfaceEncoder(nn.Module):
-    """Portrait (B, 3, H, W) -> SurfaceFields, with the fixed bases that their components refer to as buffers."""
+    """Portrait (B, 3, H, W) and the marks of its face (B, K, 3) -> SurfaceFields, with the fixed bases that their
+    components refer to as buffers.
+
+    The marks come from networks that know real faces. Pixels alone say too little of where one lip ends and the other
+    one, or a tooth, begins: of photographs of open mouths the encoder made one surface of all three.
+    """
 
     basis: Tensor
     pivot: Tensor
@@ -114,6 +121,8 @@ class SurfaceEncoder(nn.Module):
         self.register_buffer("basis", torch.zeros(self.num_components, NUM_MOVERS, 3))
         self.register_buffer("pivot", torch.zeros(3))  # of the neck, in head space
         self.conv_in = nn.Conv2d(3 * config.stem**2 + 2, widths[0], 3, padding=1)
+        self.marks_in = nn.Conv2d(MARKS_STEM**2 * NUM_MARK_MAPS, widths[0], 3, padding=1, bias=False)
+        nn.init.zeros_(self.marks_in.weight)
         self.levels = nn.ModuleList(ResBlock(width, width) for width in widths)
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
@@ -122,10 +131,12 @@ class SurfaceEncoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], 4 * (5 + self.num_components), 3, padding=1)
         self.to_camera = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.SiLU(), nn.Linear(widths[-1], 4))
 
-    def forward(self, portrait: Tensor) -> SurfaceFields:
+    def forward(self, portrait: Tensor, marks: Tensor) -> SurfaceFields:
         x = F.pixel_unshuffle(portrait, self.stem)
         place = identity_grid(x.shape[-1], x.device).permute(0, 3, 1, 2).expand(len(x), -1, -1, -1)
+        marked = F.pixel_unshuffle(mark_maps(marks.float(), MARKS_STEM * x.shape[-1]), MARKS_STEM)
         x = self.conv_in(for_convolution(torch.cat([x, place.to(x.dtype)], dim=1)))
+        x = x + self.marks_in(for_convolution(marked.to(x.dtype)))
         skips = []
         for index, level in enumerate(self.levels):
             x = level(x)

@@ -174,9 +174,8 @@ def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
     return out
 
 
-def fixed_batch(folder: Path, device: torch.device, count: int = 48) -> dict[str, Tensor]:
-    """`count` stills spread over a folder, prepared."""
-    stills = StillPairs(folder)
+def fixed_batch(stills: StillPairs, device: torch.device, count: int = 48) -> dict[str, Tensor]:
+    """`count` stills spread over all, prepared."""
     rows = np.linspace(0, len(stills) - 1, min(count, len(stills))).astype(int)
     items = [stills[int(row)] for row in rows]
     return prepare({name: torch.stack([item[name] for item in items]) for name in items[0]}, device)

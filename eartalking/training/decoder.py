@@ -26,10 +26,11 @@ from eartalking.autoencoder.decoder import Decoded
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model, save_model
 from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
-from eartalking.training.data import StillPairs, endless, fixed_batch, prepare
+from eartalking.training.data import endless, fixed_batch, prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
 from eartalking.training.loop import Losses, RunOptions, train
 from eartalking.training.losses import PERCEPTUAL_FROM, PerceptualFeatures, detail, importance, warp_loss
+from eartalking.training.marks import MarkedStills, as_of_a_photograph
 
 PERCEPTUAL_PART = 3  # features cost as much as all the rest: one sample in so many has them
 
@@ -47,12 +48,13 @@ class DecoderTrainer(nn.Module):
         latents, own = (autoencoder.code.motion_to_latents(batch[name]) for name in ("motion", "portrait_motion"))
         latents = latents + noise * LATENT_NOISE * torch.randn_like(latents)
         own = own + noise * PORTRAIT_NOISE * torch.randn_like(own)
-        reference = autoencoder.reference_of(batch["portrait"], own, batch["portrait_landmarks"])
+        marks = as_of_a_photograph(batch["portrait_marks"]) if noise else batch["portrait_marks"]
+        reference = autoencoder.reference_of(batch["portrait"], own, batch["portrait_landmarks"], marks)
         if not reference.pyramid[0].requires_grad and torch.is_grad_enabled():
             # PyTorch 2.13's backward of a channels-last group norm crashes the process where its input needs no
             # gradient.
             reference = reference._replace(pyramid=[level.requires_grad_() for level in reference.pyramid])
-        return autoencoder.decoder.paint(autoencoder.geometry(latents, reference), reference)
+        return autoencoder.paint(autoencoder.geometry(latents, reference), latents, reference)
 
 
 def compute_losses(
@@ -146,11 +148,11 @@ def main(argv: list[str] | None = None) -> int:
         part.requires_grad_(False)
     perceptual = None if args.no_perceptual else PerceptualFeatures().to(accelerator.device)
     workers = 0 if accelerator.device.type == "cpu" else 8
-    stills = StillPairs(args.data)
+    stills = MarkedStills(args.data)
     loader = DataLoader(stills, options.batch_size, shuffle=True, drop_last=True, num_workers=workers)
     if not len(loader):
         parser.error(f"{args.data} holds {len(stills)} stills, fewer than one batch of {options.batch_size}")
-    held_out = fixed_batch(args.val, accelerator.device)
+    held_out = fixed_batch(MarkedStills(args.val), accelerator.device)
     stream = endless(loader)
     average = train(
         trainer,

@@ -39,12 +39,12 @@ from eartalking.modules.warp import identity_grid
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, MOTION_SCALES
-from eartalking.perception.face_marks import read_marks
 from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
-from eartalking.training.data import StillPairs, prepare
+from eartalking.training.data import prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
 from eartalking.training.loop import Losses, RunOptions, has_bf16, train
 from eartalking.training.losses import PerceptualFeatures, detail
+from eartalking.training.marks import MarkedStills
 
 MARGIN = 4  # pixels on every side: at use a part is not found exactly where it is
 OPENING = (0.08, 0.045)  # half width and half height of an eye, in fractions of the frame
@@ -84,7 +84,7 @@ def aligned(geometry: Geometry, unmoved: Geometry, batch: Rows) -> Geometry:
 
 @torch.no_grad()
 def make_cuts(
-    autoencoder: FrameAutoencoder, stills: StillPairs, device: torch.device, share: float, batch_size: int = 16
+    autoencoder: FrameAutoencoder, stills: MarkedStills, device: torch.device, share: float, batch_size: int = 16
 ) -> Rows:
     """Cuts of a share of the stills, and of the portraits as their own frames: `eyes_KIND` (M, 2, 3, h, w) uint8, the
     second one mirrored; `mouth_KIND` (M, 3, h, w) uint8; `motion` and `own` (M, L), coordinates as the decoder got
@@ -92,14 +92,14 @@ def make_cuts(
     each = stills.frames_per_clip
     chosen = [index for index in range(len(stills)) if index % each < share * each]
     portraits = list(range(0, len(stills), each))
-    read, marks = read_portraits(autoencoder, Subset(stills, portraits), device)
+    read = read_portraits(autoencoder, Subset(stills, portraits), device)
     parts = []
     with tqdm(total=len(chosen) + len(portraits), unit="still", desc="cuts", mininterval=5) as bar:
         for source, still in ((chosen, False), (portraits, True)):
             rows = iter(torch.tensor(source).split(batch_size))
             for batch in DataLoader(Subset(stills, source), batch_size):
                 people = next(rows) // each
-                batch = prepare(batch, device) | {"read": read[people], "marks": marks[people]}
+                batch = prepare(batch, device) | {"read": read[people]}
                 if still:
                     batch |= {
                         "frame": batch["portrait"],
@@ -113,14 +113,13 @@ def make_cuts(
 
 
 @torch.inference_mode()
-def read_portraits(autoencoder: FrameAutoencoder, portraits: Subset, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Latents (M, N, C) of portraits as a stream reads them, and the marks (M, K, 3) of their faces."""
-    latents, marks = [], []
+def read_portraits(autoencoder: FrameAutoencoder, portraits: Subset, device: torch.device) -> Tensor:
+    """Latents (M, N, C) of portraits as a stream reads them."""
+    latents = []
     for item in tqdm(portraits, unit="portrait", desc="read", mininterval=5):
-        portrait = to_float(item["portrait"])[None].to(device)
-        marks.append(read_marks(portrait))
-        latents.append(autoencoder.reference(portrait, marks[-1]).latents)
-    return torch.cat(latents), torch.cat(marks)
+        portrait, marks = to_float(item["portrait"])[None].to(device), item["portrait_marks"][None].to(device)
+        latents.append(autoencoder.reference(portrait, marks).latents)
+    return torch.cat(latents)
 
 
 def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
@@ -135,7 +134,7 @@ def _cut_batch(autoencoder: FrameAutoencoder, batch: Rows) -> Rows:
     latents = torch.where(shared, own, latents)
     landmarks, portrait_landmarks = batch["landmarks"], batch["portrait_landmarks"]
     with torch.autocast(frame.device.type, torch.bfloat16, enabled=has_bf16()):
-        reference = autoencoder.reference_of(portrait, own, portrait_landmarks, batch["marks"])
+        reference = autoencoder.reference_of(portrait, own, portrait_landmarks, batch["portrait_marks"])
         unmoved = autoencoder.geometry(_with_eyes_of(own, latents, autoencoder.code), reference)
         geometry = aligned(autoencoder.geometry(latents, reference), unmoved, batch)
         decoded = autoencoder.paint(geometry, latents, reference).image.float()
@@ -172,7 +171,7 @@ def load_cuts(autoencoder: FrameAutoencoder, data: Path, path: Path, device: tor
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        save_file(make_cuts(autoencoder, StillPairs(data), device, share), partial)
+        save_file(make_cuts(autoencoder, MarkedStills(data), device, share), partial)
         partial.rename(path)
     return load_file(path)
 

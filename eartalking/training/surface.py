@@ -3,10 +3,12 @@ RUN`.
 
 CPU preset: the defaults. GPU preset: `--batch-size 128 --steps 6000 --max-minutes 9` (resumes slice by slice).
 
-From a portrait to the point of the head that each of its pixels shows, and how it moves. What counts is where pixels
-go: the main loss moves the surface that was read and the true one by the same random motion and compares positions; the
-fields themselves are compared, too. Damage keeps the encoder from trusting the renderer's finish: the portrait that a
-user brings is a photograph.
+From a portrait and the marks of its face to the point of the head that each of its pixels shows, and how it moves. What
+counts is where pixels go: the main loss moves the surface that was read and the true one by the same random motion and
+compares positions; the fields themselves are compared, too. Lips and lids are a few hundred of many thousand pixels and
+what people look at, and how far they move is little beside how far a head turns: so they weigh more, and are compared
+once more under motions that keep the portrait's pose. Damage keeps the encoder from trusting the renderer's finish: the
+portrait that a user brings is a photograph.
 """
 
 from __future__ import annotations
@@ -25,29 +27,33 @@ from torch.utils.data import DataLoader, Dataset
 from eartalking.autoencoder.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceEncoder, SurfaceFields
 from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.pixels import to_float
-from eartalking.motion.vector import MOTION_SCALES, motion_vector
-from eartalking.synth.head import load_bundle
+from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, TRANSLATION, motion_vector
+from eartalking.synth.head import MASKS, HeadBundle, load_bundle
 from eartalking.synth.performance import random_stills
 from eartalking.synth.surface_maps import mover_components
 from eartalking.training.augmentation import Damage
 from eartalking.training.data import endless, find_clips
 from eartalking.training.evaluation import to_strip
 from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.marks import as_of_a_photograph, clip_marks
 
 PER_PICTURE = ("frames", "surface_point", "surface_weight", "surface_vertices", "surface_shares")
 BACKGROUND = -2  # in `surface_vertices`
 MOTIONS = 4000  # random states from which each sample's motion is drawn
-SCALES = {"moved": 1.0, "cover": 1.0, "point": 0.5, "components": 0.3, "weight": 1.0, "camera": 0.1}
+SCALES = {"moved": 1.0, "shaped": 2.0, "cover": 1.0, "point": 0.5, "components": 0.3, "weight": 1.0, "camera": 0.1}
+PARTS = 6.0  # how much more lips and lids weigh than the rest of a face
 TEXTURE_SHARE = (
     0.5  # of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes
 )
 
 
 class PortraitSurfaces(Dataset):
-    """One item per picture of a folder of `portraits` clips, its surface as the clip has it, and its motion vector."""
+    """One item per picture of a folder of `portraits` clips, its surface as the clip has it, its motion vector and the
+    marks of its face."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = find_clips(folder)
+        self.marks = [clip["frames"] for clip in clip_marks(folder)]
         self.files = [safe_open(path, "pt") for path in self.paths]
         self.each = self.files[0].get_slice("frames").get_shape()[0]
         self.motion = [
@@ -62,13 +68,18 @@ class PortraitSurfaces(Dataset):
         file = self.files[number]
         item = {name: file.get_slice(name)[row] for name in PER_PICTURE}
         item["surface_point"] = item["surface_point"].float()
-        return item | {"surface_camera": file.get_tensor("surface_camera")[0], "motion": self.motion[number][row]}
+        return item | {
+            "surface_camera": file.get_tensor("surface_camera")[0],
+            "motion": self.motion[number][row],
+            "marks": self.marks[number][row],
+        }
 
 
 class SurfaceTrainer(nn.Module):
     """The surface encoder, and what turns a clip's surface into the fields that it should read."""
 
     table: Tensor
+    importance: Tensor
 
     def __init__(self, encoder: SurfaceEncoder) -> None:
         super().__init__()
@@ -81,6 +92,7 @@ class SurfaceTrainer(nn.Module):
             [torch.from_numpy(components), torch.zeros(2, encoder.num_components)]
         )  # -1 and -2 do not move
         self.register_buffer("table", table, persistent=False)
+        self.register_buffer("importance", vertex_importance(bundle), persistent=False)
 
     def truth(self, batch: dict[str, Tensor]) -> SurfaceFields:
         """The fields of a batch of `PortraitSurfaces`."""
@@ -100,8 +112,22 @@ class SurfaceTrainer(nn.Module):
             torch.zeros_like(cover),
         )
 
-    def forward(self, portrait: Tensor) -> SurfaceFields:
-        return self.encoder(portrait)
+    def weights(self, batch: dict[str, Tensor]) -> Tensor:
+        """How much each pixel matters: (B, 1, S, S), 0 where the person is not."""
+        return self.importance[batch["surface_vertices"][..., 0].long() % len(self.importance)][:, None]
+
+    def forward(self, portrait: Tensor, marks: Tensor) -> SurfaceFields:
+        return self.encoder(portrait, marks)
+
+
+def vertex_importance(bundle: HeadBundle) -> Tensor:
+    """(V + 2,): 0.5 for what no face unit moves, 1.5 for a face, PARTS times as much for lips and lids, 0 for what is
+    not the person.
+    """
+    moving = np.abs(bundle.deltas).max(axis=(0, 2)) > 0
+    part = bundle.masks[:, [MASKS.index("lips"), MASKS.index("eyelids")]].max(1)
+    weight = np.where(moving, 1.5, 0.5) * (1 + (PARTS - 1) * part)
+    return torch.from_numpy(np.append(weight, [0.0, 0.5]).astype(np.float32))  # -2 and -1: background, what stays
 
 
 def damaged(portraits: Tensor) -> Tensor:
@@ -121,20 +147,20 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], motions: Tensor
     plain = trainer if isinstance(trainer, SurfaceTrainer) else trainer.module  # several processes wrap it
     with torch.no_grad():
         truth = plain.truth(batch)
-    found = trainer(damaged(batch["portrait"]))
-    encoder = plain.encoder
-    motion = motions[torch.randint(len(motions), (len(truth.point),), device=motions.device)]
-    moved = encoder.displace(found, motion, encoder.home(found, batch["motion"]))[0]
-    with torch.no_grad():
-        goal = encoder.displace(truth, motion, encoder.home(truth, batch["motion"]))[0]
-    person = truth.cover
-    face = (truth.components.abs().sum(1, keepdim=True) > 0).float()
-    weight = person * (0.5 + face)
+    found = trainer(damaged(batch["portrait"]), as_of_a_photograph(batch["marks"]))
+    encoder, own = plain.encoder, batch["motion"]
+    motion = motions[torch.randint(len(motions), (len(own),), device=motions.device)]
+    weight = plain.weights(batch)
     weight = weight / weight.mean()
-    with torch.autocast(person.device.type, enabled=False):  # which refuses this function on a GPU
-        cover = F.binary_cross_entropy(found.cover.clamp(1e-5, 1 - 1e-5), person)
-    losses = {
-        "moved": 64 * (weight * (moved - goal).abs()).mean(),  # in pixels of a map of 128
+    with torch.autocast(own.device.type, enabled=False):  # which refuses this function on a GPU
+        cover = F.binary_cross_entropy(found.cover.clamp(1e-5, 1 - 1e-5), truth.cover)
+    moved = {}
+    for name, state in (("moved", motion), ("shaped", in_the_pose_of(own, motion))):
+        ours = encoder.displace(found, state, encoder.home(found, own))[0]
+        with torch.no_grad():
+            goal = encoder.displace(truth, state, encoder.home(truth, own))[0]
+        moved[name] = 64 * (weight * (ours - goal).abs()).mean()  # in pixels of a map of 128
+    losses = moved | {
         "cover": cover,
         "point": (weight * (found.point - truth.point).abs()).mean() / POINT_SPREAD,
         "components": (weight * (found.components - truth.components).abs()).mean(),
@@ -149,22 +175,38 @@ def prepare(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
     return batch | {"portrait": to_float(batch["frames"])}
 
 
+def in_the_pose_of(own: Tensor, motion: Tensor) -> Tensor:
+    """Motion vectors (B, L) with pose and place of `own` (B, L)."""
+    motion = motion.clone()
+    for columns in (HEAD_POSE, TRANSLATION):
+        motion[:, columns] = own[:, columns]
+    return motion
+
+
 @torch.no_grad()
 def evaluate(
     trainer: SurfaceTrainer, batch: dict[str, Tensor], motions: Tensor, out: Path, step: int
 ) -> dict[str, float]:
     """On held-out people: how far pixels of the person land from where they should, in pixels of 256, beside how far
-    they move.
+    they move; of lips and lids under motions that keep the pose, too, and which share of their way these go.
     """
-    truth, found = trainer.truth(batch), trainer(batch["portrait"])
+    truth, found = trainer.truth(batch), trainer(batch["portrait"], batch["marks"])
     motion = motions[torch.arange(len(truth.point)) % len(motions)]
-    encoder = trainer.encoder
-    moved, goal = (
-        encoder.displace(fields, motion, encoder.home(fields, batch["motion"]))[0] for fields in (found, truth)
-    )
+    encoder, own, weights = trainer.encoder, batch["motion"], trainer.weights(batch)[:, 0]
     person = truth.cover[:, 0] > 0
-    face = (truth.components.abs().sum(1) > 0) & person
-    error, distance = 128 * (moved - goal).norm(dim=1), 128 * goal.norm(dim=1)
+    face, parts = (weights >= 1) & person, (weights > 1.5 * (1 + PARTS) / 2) & person
+    scores: dict[str, float] = {}
+    for names, state in (
+        ((("moved", person), ("face", face)), motion),
+        ((("parts", parts),), in_the_pose_of(own, motion)),
+    ):
+        moved, goal = (encoder.displace(fields, state, encoder.home(fields, own))[0] for fields in (found, truth))
+        error, distance = 128 * (moved - goal).norm(dim=1), 128 * goal.norm(dim=1)
+        along = (moved * goal).sum(1)
+        for name, where in names:
+            scores |= {f"{name}_px": float(error[where].mean()), f"{name}_of": float(distance[where].mean())}
+            scores[f"{name}_share"] = float(along[where].sum() / goal.square().sum(1)[where].sum())
+            scores[f"{name}_p90"] = float(error[where].quantile(0.9))
     (out / "samples").mkdir(exist_ok=True)
     columns = [F.avg_pool2d(batch["portrait"], 2)]
     for fields in (truth, found):
@@ -174,14 +216,7 @@ def evaluate(
             *(fields.components[:, k : k + 3] / 3 for k in (0, 3)),
         ]
     to_strip([column[:: max(1, len(person) // 8)] for column in columns]).save(out / "samples" / f"{step:06d}.jpg")
-    return {
-        "moved_px": float(error[person].mean()),
-        "moved_of": float(distance[person].mean()),
-        "face_px": float(error[face].mean()),
-        "face_of": float(distance[face].mean()),
-        "face_p90": float(error[face].quantile(0.9)),
-        "cover": float(((found.cover > 0.5) != (truth.cover > 0.5)).float().mean()),
-    }
+    return scores | {"cover": float(((found.cover > 0.5) != (truth.cover > 0.5)).float().mean())}
 
 
 def main(argv: list[str] | None = None) -> int:

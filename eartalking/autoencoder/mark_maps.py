@@ -1,0 +1,54 @@
+"""Where lips and eyes are in a portrait, drawn from the marks of its face: maps that a network can take beside pixels.
+
+Notation: B batch, K marks, V corners of a polygon. Places are in fractions of the picture's side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eartalking.modules.warp import identity_grid
+from eartalking.perception.face_marks import LIPS_OUTLINE, OPENING, eye_marks
+
+# The mesh's points of the lips from the person's right corner to the left one.
+_UPPER_OUTER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
+_LOWER_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
+_UPPER_INNER, _LOWER_INNER = LIPS_OUTLINE[:11], (LIPS_OUTLINE[0], *reversed(LIPS_OUTLINE[10:]))
+NUM_MARK_MAPS = 4
+
+
+def mark_maps(marks: Tensor, size: int) -> Tensor:
+    """Marks (B, K, 3) -> upper lip, lower lip, what lies between them, the eyes' openings: (B, NUM_MARK_MAPS, size,
+    size) of 0 and 1; all zero where no face was certain."""
+    points = marks[..., :2]
+    eyes = [points[:, eye_marks(eye)][:, :OPENING] for eye in (0, 1)]
+    polygons = (
+        points[:, (*_UPPER_OUTER, *reversed(_UPPER_INNER))],
+        points[:, (*_LOWER_OUTER, *reversed(_LOWER_INNER))],
+        points[:, LIPS_OUTLINE],
+    )
+    places = _places(size, marks)
+    upper, lower, between = (inside(polygon, places) for polygon in polygons)
+    opening = torch.maximum(*(inside(eye, places) for eye in eyes))
+    return torch.stack([upper, lower, between, opening], dim=1).unflatten(2, (size, size))
+
+
+def between_lips(marks: Tensor, size: int) -> Tensor:
+    """1 between the lips: (B, 1, size, size)."""
+    return inside(marks[:, LIPS_OUTLINE, :2], _places(size, marks)).view(len(marks), 1, size, size)
+
+
+def inside(polygons: Tensor, places: Tensor) -> Tensor:
+    """Whether places (P, 2) lie in polygons (B, V, 2), by the even-odd rule: (B, P) of 0 and 1."""
+    start, end = polygons[:, None], polygons.roll(-1, 1)[:, None]  # (B, 1, V, 2)
+    x, y = places[:, 0][None, :, None], places[:, 1][None, :, None]  # (1, P, 1)
+    spans = (start[..., 1] > y) != (end[..., 1] > y)
+    rise = end[..., 1] - start[..., 1]
+    share = (y - start[..., 1]) / torch.where(rise == 0, 1.0, rise)
+    left = x < start[..., 0] + share * (end[..., 0] - start[..., 0])
+    return ((spans & left).sum(2) % 2).float()
+
+
+def _places(size: int, marks: Tensor) -> Tensor:
+    return (identity_grid(size, marks.device).view(-1, 2) + 1) / 2
