@@ -42,7 +42,7 @@ from eartalking.model import StreamState, TalkingHeadModel
 from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
 from eartalking.perception.face_detector import crop_face
-from eartalking.stages import GEOMETRY, MOTION, PIXELS, STAGES, submit
+from eartalking.stages import GEOMETRY, MOTION, PIXELS, UNDER_WAY, submit
 
 MAX_TEMPERATURE = 1.5
 
@@ -126,7 +126,7 @@ class StreamSession:
 
     def _start(self, portrait: np.ndarray, threads: int | None = None) -> None:
         self.portrait = portrait  # (H, W, 3) uint8, the crop that the stream animates
-        self._ahead = 0 if (threads or granted_cores()) == 1 else len(STAGES)
+        self._ahead = 0 if (threads or granted_cores()) == 1 else UNDER_WAY
         self._device = next(self.model.parameters()).device
         self._reference, self._initial = submit(MOTION, self._encode, portrait).result()
         self.reset()
