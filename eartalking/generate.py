@@ -3,11 +3,13 @@
     python -m eartalking.generate PORTRAIT AUDIO -o OUT.mp4 [--controls FILE.json|.csv] [--seed N] [--temperature T]
         [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N]
         [--crop auto|center] [--face largest|left|right|N]
+        [--size 256|512] [--frame crop|portrait] [--background keep|COLOUR|IMAGE]
 
 The audio goes through a `StreamSession`, as it would in a call. A progress bar goes to stderr; the last line on stdout
 is one JSON object:
 
-    frames, seconds, size, fps   of the video
+    frames, seconds, fps         of the video
+    size                         of the animated square, pixels a side; width and height are the video's
     speed_fps                    frames made a second, from the first audio to the finished file
     rtf                          time from the first audio to the finished file / length of the video
     ttff_ms                      time from the first audio to the first frame
@@ -39,10 +41,11 @@ from eartalking.checkpoint import load_model
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError, printable
-from eartalking.io.portrait import load_portrait
+from eartalking.io.portrait import MAX_SIDE, MIN_SIDE, load_portrait
 from eartalking.io.sound import read_audio
 from eartalking.io.video_writer import VideoWriter, check_output
 from eartalking.level import is_silent
+from eartalking.output import ENLARGED, FRAMES, KEEP, LARGEST_SIDE, check_output_options, load_background
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face
 from eartalking.session import MAX_TEMPERATURE, Frame, StreamSession
 
@@ -93,7 +96,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="frame a face, or take the middle",
     )
     parser.add_argument("--face", default="largest", metavar="largest|left|right|N", help="which face, of several")
-    return parser.parse_args(argv)
+    parser.add_argument("--size", type=int, metavar="256|512", help="pixels a side of the animated square")
+    parser.add_argument("--frame", choices=FRAMES, default="crop", help="that square alone, or the whole picture")
+    parser.add_argument("--background", default=KEEP, metavar="keep|COLOUR|IMAGE", help="what stands behind the person")
+    args = parser.parse_args(argv)
+    try:
+        check_output_options(args.frame, args.background)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def _positive(text: str) -> int:
@@ -127,7 +138,8 @@ def _read_inputs(args: argparse.Namespace) -> _Inputs:
     waveform = read_audio(args.audio)
     if is_silent(waveform):
         print(f"{printable(str(args.audio))}: the sound is silent, so the mouth will stay closed", file=sys.stderr)
-    portrait = load_portrait(args.portrait)
+    portrait = load_portrait(args.portrait, LARGEST_SIDE if args.frame == "portrait" else MAX_SIDE)
+    load_background(args.background, MIN_SIDE)
     if args.crop == "auto":
         _check_face(args.portrait, portrait, args.face)
     return _Inputs(portrait, waveform, controls)
@@ -152,6 +164,9 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
     elif device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda", "no CUDA device here")
     model = load_model(args.checkpoint, device=device)
+    image_size = model.config.autoencoder.image_size
+    if args.size not in (None, image_size, ENLARGED * image_size):
+        raise InputError("--size", f"must be {image_size} or {ENLARGED * image_size}, not {args.size}")
     session = StreamSession(
         model,
         inputs.portrait,
@@ -160,6 +175,9 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         face=args.face,
         temperature=args.temperature,
         threads=args.threads,
+        size=args.size,
+        frame=args.frame,
+        background=args.background,
     )
 
     started = perf_counter()
@@ -170,7 +188,9 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
     return {
         "frames": len(times),
         "seconds": round(seconds, 3),
-        "size": session.portrait.shape[0],
+        "size": args.size or image_size,
+        "width": session.frame_shape[1],
+        "height": session.frame_shape[0],
         "fps": FPS,
         "speed_fps": round(len(times) / elapsed, 2),
         "rtf": round(elapsed / seconds, 4),
@@ -189,7 +209,7 @@ def _write(args: argparse.Namespace, session: StreamSession, inputs: _Inputs, st
     times = []
     total = -(-len(inputs.waveform) // SAMPLES_PER_FRAME)
     with (
-        VideoWriter(args.output, session.portrait.shape[:2], audio=args.audio) as writer,
+        VideoWriter(args.output, session.frame_shape, audio=args.audio) as writer,
         tqdm(total=total, unit="frame", file=sys.stderr, leave=False) as bar,
     ):
         for frame in _frames(session, inputs):

@@ -30,17 +30,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eartalking.audio import AudioState
+from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.decoder import Geometry
 from eartalking.autoencoder.reference import Reference
 from eartalking.config import SAMPLES_PER_FRAME, to_json
 from eartalking.controls import ControlBatch, ControlFrame, Controls
 from eartalking.errors import InputError
-from eartalking.io.portrait import load_portrait
+from eartalking.io.portrait import MAX_SIDE, load_portrait
 from eartalking.io.threads import granted_cores
 from eartalking.level import LevelState, normalise_level
 from eartalking.model import StreamState, TalkingHeadModel
 from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
+from eartalking.output import ENLARGED, KEEP, LARGEST_SIDE, Background, Output, check_output_options
 from eartalking.perception.face_detector import crop_face
 from eartalking.stages import GEOMETRY, MOTION, PIXELS, UNDER_WAY, submit
 
@@ -100,10 +102,13 @@ class StreamSession:
         crop: "auto" frames a face, "center" takes the picture's middle.
         face: which face, of several: "largest", "left", "right", or a number that counts from the left, 1 first.
         threads: 1 computes one frame after the other; more computes up to three at once. Default: the number of cores.
+        size: pixels a side of the animated crop: the model's, which is the default, or twice as many.
+        frame: "crop", frames show that square; "portrait", the whole picture, in which all around it stands still.
+        background: "keep", a colour ("white", "#00ff00"), or a picture as `portrait`; with `frame` "crop" only.
 
     Raises:
-        InputError: the portrait cannot be used.
-        ValueError: the temperature is out of range.
+        InputError: the portrait or the background cannot be used.
+        ValueError: temperature or size is out of range, or there is no such frame.
     """
 
     def __init__(
@@ -115,28 +120,42 @@ class StreamSession:
         face: str = "largest",
         temperature: float = 1.0,
         threads: int | None = None,
+        size: int | None = None,
+        frame: str = "crop",
+        background: Background = KEEP,
     ) -> None:
         if not 0 <= temperature <= MAX_TEMPERATURE:
             raise ValueError(f"temperature must be 0 to {MAX_TEMPERATURE}, not {temperature}")
         self.model = model
         self.seed, self.temperature = int(seed), float(temperature)
-        size = model.config.autoencoder.image_size
-        image = crop_face(load_portrait(portrait), size=size, mode=crop, face=face).image
-        self._start(image, threads)
+        image_size = model.config.autoencoder.image_size
+        if size not in (None, image_size, ENLARGED * image_size):
+            raise ValueError(f"size must be {image_size} or {ENLARGED * image_size}, not {size}")
+        check_output_options(frame, background)
+        picture = load_portrait(portrait, LARGEST_SIDE if frame == "portrait" else MAX_SIDE)
+        cut = crop_face(picture, size=image_size, mode=crop, face=face)
+        self._start(cut.image, Output.of(picture, cut.box, size or image_size, frame, background), threads)
 
-    def _start(self, portrait: np.ndarray, threads: int | None = None) -> None:
-        self.portrait = portrait  # (H, W, 3) uint8, the crop that the stream animates
+    def _start(self, portrait: np.ndarray, output: Output, threads: int | None = None) -> None:
+        self.portrait = portrait  # (H, W, 3) uint8, the crop that the model animates
+        self._output = output
         self._ahead = 0 if (threads or granted_cores()) == 1 else UNDER_WAY
         self._device = next(self.model.parameters()).device
-        self._reference, self._initial = submit(MOTION, self._encode, portrait).result()
+        self._reference, self._canvas, self._initial = submit(MOTION, self._encode, portrait).result()
         self.reset()
 
-    def _encode(self, portrait: np.ndarray) -> tuple[Reference, StreamState]:
+    def _encode(self, portrait: np.ndarray) -> tuple[Reference, Canvas | None, StreamState]:
         """All that is computed of a portrait, once per stream."""
         pixels = to_float(torch.from_numpy(portrait.copy()).to(self._device))[None]
         reference = self.model.autoencoder.reference(pixels)
         features = reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
-        return reference, self.model.prefill(reference.latents, features)
+        canvas = self._output.canvas(reference, len(portrait), self._device)
+        return reference, canvas, self.model.prefill(reference.latents, features)
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return self._output.frame_shape
 
     @property
     def next_index(self) -> int:
@@ -317,8 +336,10 @@ class StreamSession:
 
     def _draw(self, moved: Future[tuple[Tensor, _Moment]], geometry: Future[Geometry]) -> tuple[np.ndarray, float]:
         """Third stage: the picture (H, W, 3) uint8, and when it was done."""
-        decoded = self.model.autoencoder.draw(geometry.result(), moved.result()[0], self._reference)
-        return np.ascontiguousarray(decoded.pixels()[0].cpu().numpy()), perf_counter()
+        latents = moved.result()[0]
+        decoded = self.model.autoencoder.draw(geometry.result(), latents, self._reference, self._canvas)
+        image = np.ascontiguousarray(decoded.pixels()[0].cpu().numpy())
+        return self._output.place(image), perf_counter()
 
     def _noise(self, index: int) -> Tensor:
         """The frame's noise, a function of seed and index alone: there is no generator state to carry."""
@@ -332,6 +353,7 @@ class StreamSession:
         tensors = {f"state.{name}": value for name, value in self._moment.model.to_tensors().items()}
         tensors |= self._moment.audio.to_tensors("audio.")
         tensors["portrait"] = torch.from_numpy(self.portrait.copy())
+        tensors |= self._output.to_tensors()
         tensors["pending"] = torch.from_numpy(self._pending.copy())
         about = {
             "seed": self.seed,
@@ -371,7 +393,7 @@ class StreamSession:
                 raise InputError(path, "saved from a model of another configuration")
             session = cls.__new__(cls)
             session.model, session.seed, session.temperature = model, about["seed"], about["temperature"]
-            session._start(tensors["portrait"].numpy(), threads)
+            session._start(tensors["portrait"].numpy(), Output.from_tensors(tensors), threads)
             session._load(tensors, about)
         except InputError:
             raise

@@ -47,6 +47,33 @@ def write_wav(path: Path, waveform: np.ndarray) -> Path:
     return path
 
 
+def test_the_whole_picture_at_the_larger_size(tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mp4"
+    assert main([str(PHOTO), str(voice), "-o", str(out), "--size", "128", "--frame", "portrait"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    with Image.open(PHOTO) as picture:
+        assert (result["width"], result["height"]) == picture.size
+    assert result["size"] == 128
+    with av.open(str(out)) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == picture.size
+
+
+def test_a_background_of_ones_own(tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.mp4"
+    arguments = [str(PHOTO), str(voice), "-o", str(out)]
+    assert main([*arguments, "--background", "black"]) == 0
+    with av.open(str(out)) as container:
+        image = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert image[2, 2].max() < 8
+    out.unlink()
+    for option, value, words in (
+        ("--background", "no colour", "neither a colour nor a picture"),
+        ("--size", "100", "must be 64 or 128"),
+    ):
+        assert main([*arguments, option, value]) == 2
+        assert words in capsys.readouterr().err and not out.exists()
+
+
 def test_a_video_as_long_as_the_voice_and_one_line_of_json(
     tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +85,8 @@ def test_a_video_as_long_as_the_voice_and_one_line_of_json(
             "frames",
             "seconds",
             "size",
+            "width",
+            "height",
             "fps",
             "speed_fps",
             "rtf",

@@ -32,6 +32,7 @@ ALLOWED = {
     },
     "eartalking.checkpoint": {f"eartalking.{name}" for name in ("config", "errors", "model")},
     "eartalking.stages": set(),
+    "eartalking.output": {f"eartalking.{name}" for name in ("autoencoder", "errors", "io", "modules", "perception")},
     "eartalking.session": {
         f"eartalking.{name}"
         for name in (
@@ -45,6 +46,7 @@ ALLOWED = {
             "model",
             "modules",
             "motion",
+            "output",
             "perception",
             "stages",
         )
@@ -53,7 +55,7 @@ ALLOWED = {
     "eartalking.generate": {"eartalking"}
     | {
         f"eartalking.{name}"
-        for name in ("checkpoint", "config", "controls", "errors", "io", "level", "perception", "session")
+        for name in ("checkpoint", "config", "controls", "errors", "io", "level", "output", "perception", "session")
     },
     "eartalking.synth": {
         f"eartalking.{name}" for name in ("synth", "config", "controls", "io", "modules", "motion", "perception")

@@ -66,6 +66,19 @@ class WarpHead(nn.Module):
         return self.UNIT * self.conv(F.silu(self.norm(hidden))).float()
 
 
+def warped_over(geometry: Geometry, person: Tensor, plate: Tensor) -> tuple[Tensor, Tensor]:
+    """A portrait's two layers at any size, the person (B, 3 + M, H, W) with M mattes moved over the plate (B, 3, H, W)
+    by the first of them: the picture (B, 3, H, W), and where the mattes are now (B, M, H, W).
+    """
+    scale = plate.shape[-1] // geometry.warps[-1].shape[-1]
+    # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %.
+    # (Bilinear sampling of a portrait of three times the size keeps as much, and takes as long: its pixels no
+    # longer fit into the cache.)
+    moved = warp_image(person, upsample(geometry.warps[-1], scale), "bicubic")
+    mattes = moved[:, 3:].clamp(0, 1) * upsample(geometry.reach, scale)
+    return torch.lerp(plate, moved[:, :3], mattes[:, :1]), mattes
+
+
 class FrameDecoder(nn.Module):
     """(motion, portrait) -> Decoded; the warp that the portrait's surface gives is corrected level by level, coarse to
     fine, and the blend is made at the finest."""
@@ -118,13 +131,8 @@ class FrameDecoder(nn.Module):
 
     def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
         """The warped person before the background, blended with what neither can show."""
-        warps, visibility, hidden, reach = geometry
-        # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %.
-        # (Bilinear sampling of a portrait of three times the size keeps as much, and takes as long: its pixels no
-        # longer fit into the cache.)
-        person, matte = warp_image(reference.person, upsample(warps[-1], self.stem), "bicubic").split([3, 1], dim=1)
-        matte = matte.clamp(0, 1) * upsample(reach, self.stem)
-        warped = torch.lerp(reference.plate, person, matte)  # (B, 3, H, W)
+        warps, visibility, hidden, _ = geometry
+        warped = warped_over(geometry, reference.person, reference.plate)[0]
         refined = for_convolution(torch.cat([hidden, F.pixel_unshuffle(warped, self.stem).to(hidden.dtype)], dim=1))
         refined = hidden + self.refine(F.silu(self.refine_in(refined)))
         out = F.pixel_shuffle(self.conv_out(F.silu(refined)), self.stem).float()  # (B, 4, H, W)

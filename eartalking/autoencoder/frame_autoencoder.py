@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
 from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
@@ -114,11 +115,15 @@ class FrameAutoencoder(nn.Module):
         """Normalised latents (B, N, C) on portraits -> Decoded, eyes and mouth refined."""
         return self.draw(self.geometry(latents, reference), latents, reference)
 
-    def draw(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
-        """The part of `decode` that makes the pixels."""
+    def draw(self, geometry: Geometry, latents: Tensor, reference: Reference, canvas: Canvas | None = None) -> Decoded:
+        """The part of `decode` that makes the pixels; with a canvas, its image is the canvas's."""
+        geometry = geometry if canvas is None else canvas.hold(geometry)
         decoded = self.paint(geometry, latents, reference)
         motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
-        return decoded._replace(image=self.refiner(decoded.image, reference.image, motion, own, reference.landmarks))
+        image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks)
+        if canvas is not None:
+            image = canvas.draw(self.surface, geometry, decoded, image, self.code.latents_to_motion(latents))
+        return decoded._replace(image=image)
 
     def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The same before eyes and mouth are refined."""

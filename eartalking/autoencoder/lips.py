@@ -71,11 +71,11 @@ class Lips(NamedTuple):
     def of(cls, fields: SurfaceFields, marks: Tensor, portraits: Tensor) -> Lips:
         apart = _gaps(marks).norm(dim=1).mean(1)
         between = between_lips(marks, fields.cover.shape[-1]) * (apart > LEAST_APART)[:, None, None, None]
-        covered = background_plate(portraits, between)
-        # The line where lips meet is darker than they are; drawn together, this is what becomes of the opening.
-        dark = F.avg_pool2d(upsample(between, portraits.shape[-1] // between.shape[-1]), 5, 1, 2)
-        covered = (covered + 1) * (1 - dark * dark.new_tensor(SEAM).view(3, 1, 1)) - 1
-        return cls(_at_lips(fields, marks), apart, between, covered)
+        return cls(_at_lips(fields, marks), apart, between, _covered(portraits, between))
+
+    def in_picture(self, portraits: Tensor) -> Lips:
+        """The same for the portraits at another size (B, 3, H, W)."""
+        return self._replace(covered=_covered(portraits, self.between))
 
     def closing_over(self, surface: SurfaceEncoder, portraits: Tensor, motion: Tensor) -> Tensor:
         """What the portraits (B, C, H, W) show when their lips come together under motion vectors (B, L): less and less
@@ -90,6 +90,14 @@ class Lips(NamedTuple):
         seen = ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)
         colours = torch.lerp(self.covered, portraits[:, :3], seen[:, None, None, None])
         return torch.cat([colours, portraits[:, 3:]], dim=1)
+
+
+def _covered(portraits: Tensor, between: Tensor) -> Tensor:
+    """Portraits (B, 3, H, W) with the lips' colour where `between` (B, 1, S, S) is 1."""
+    scale = portraits.shape[-1] // between.shape[-1]
+    # The line where lips meet is darker than they are; drawn together, this is what becomes of the opening.
+    dark = F.avg_pool2d(upsample(between, scale), 2 * scale + 1, 1, scale)
+    return (background_plate(portraits, between) + 1) * (1 - dark * dark.new_tensor(SEAM).view(3, 1, 1)) - 1
 
 
 def shut(motion: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ class FaceCrop:
     face: Box | None
 
 
-def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray) -> np.ndarray:
-    """Any picture as (H, W, 3) uint8 RGB, upright, at most MAX_SIDE pixels on its longer side.
+def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray, max_side: int = MAX_SIDE) -> np.ndarray:
+    """Any picture as (H, W, 3) uint8 RGB, upright, at most `max_side` pixels on its longer side.
 
     Takes a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8. EXIF rotation is applied,
     transparency lies over grey, 16-bit and float pictures are scaled to 8 bits; of an animation the first
@@ -51,9 +51,9 @@ def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray) -> np.
         ValueError: the same for a picture that is not a file.
     """
     if isinstance(source, np.ndarray):
-        return _normalise(_image_from_array(source))
+        return _normalise(_image_from_array(source), max_side)
     if isinstance(source, Image.Image):
-        return _normalise(source)
+        return _normalise(source, max_side)
     try:
         with open(source, "rb") as file:
             if not file.read(1):
@@ -61,7 +61,7 @@ def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray) -> np.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # bomb and metadata warnings: the limits below decide
             with Image.open(source) as image:
-                return _normalise(image)
+                return _normalise(image, max_side)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -103,20 +103,20 @@ def cut_square(
     return FaceCrop(np.array(resized), box, face)
 
 
-def _normalise(image: Image.Image) -> np.ndarray:
+def _normalise(image: Image.Image, max_side: int) -> np.ndarray:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(_too_large())
     if min(image.size) < MIN_SIDE:
         raise ValueError(f"the picture is too small ({image.width}x{image.height}; at least {MIN_SIDE} pixels a side)")
-    image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # lets a large JPEG decode at a fraction of its size
+    image.draft("RGB", (max_side, max_side))  # lets a large JPEG decode at a fraction of its size
     image.load()
     upright = ImageOps.exif_transpose(image)
-    factor = max(upright.size) // MAX_SIDE  # a cheap whole-number step before the good filter
+    factor = max(upright.size) // max_side  # a cheap whole-number step before the good filter
     rgb = _to_rgb(upright)
     if factor > 1:
         rgb = rgb.reduce(factor)
-    if max(rgb.size) > MAX_SIDE:
-        rgb.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    if max(rgb.size) > max_side:
+        rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     return np.array(rgb)
 
 

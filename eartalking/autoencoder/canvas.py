@@ -1,0 +1,94 @@
+"""The square that frames are drawn on, where it is not the model's own: larger, still at its edges, or with another
+background.
+
+The model moves a crop of `image_size` pixels. Its warp says where each place goes, at any size: so a larger cut of the
+same portrait is moved by it and keeps its own detail, and only what is painted comes from the smaller frame.
+
+Notation: B batch, S pixels a side of the canvas, H of the model's frame, h map pixels of the warp. Images are in
+[-1, 1].
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eartalking.autoencoder.decoder import Decoded, Geometry, warped_over
+from eartalking.autoencoder.lips import Lips
+from eartalking.autoencoder.reference import Reference
+from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
+from eartalking.modules.res_block import upsample
+
+REDRAWN = 0.25  # by how much the part refiner changes a pixel until nothing of the portrait's own detail is left there
+
+
+class Canvas(NamedTuple):
+    """person (B, 3 + M, S, S), the portrait at the canvas's size with its mattes: the surface's and, where the
+    background is another one, the finer one of the person; plate (B, 3, S, S), the background without the person; the
+    portrait's lips at this size; background (B, 3, S, S), what is shown in its place; moving (B, 1, h, h) in 0..1, the
+    share of the movement that is kept, 0 at edges that shall stay as they are."""
+
+    person: Tensor
+    plate: Tensor
+    lips: Lips | None
+    background: Tensor | None
+    moving: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        reference: Reference,
+        portrait: Tensor,
+        matte: Tensor | None = None,
+        background: Tensor | None = None,
+        moving: Tensor | None = None,
+    ) -> Canvas:
+        """`portrait` (B, 3, S, S) is what `reference` shows, S a multiple of its size. `matte` (B, 1, S, S) in 0..1 of
+        the person and `background` go together."""
+        cover = reference.surface.cover
+        mattes = [upsample(cover, portrait.shape[-1] // cover.shape[-1])]
+        plate = background_plate(portrait, cover)
+        if matte is not None:
+            mattes.append(matte)
+            # What the finer matte calls person is filled, too: its edge is to be seen against the new background.
+            hidden = F.adaptive_max_pool2d((matte > 0.02).float(), cover.shape[-1])
+            plate = background_plate(portrait, torch.maximum(cover, hidden))
+        lips = None if reference.lips is None else reference.lips.in_picture(portrait)
+        return cls(torch.cat([portrait, *mattes], dim=1), plate, lips, background, moving)
+
+    def hold(self, geometry: Geometry) -> Geometry:
+        """The geometry with movement fading towards the edges that stay."""
+        if self.moving is None:
+            return geometry
+        return geometry._replace(warps=[*geometry.warps[:-1], geometry.warps[-1] * self.moving])
+
+    def draw(
+        self, surface: SurfaceEncoder, geometry: Geometry, decoded: Decoded, refined: Tensor, motion: Tensor
+    ) -> Tensor:
+        """The frame (B, 3, S, S): `decoded` by `geometry` under motion vectors (B, L); `refined` (B, 3, H, H) is its
+        image once eyes and mouth were drawn again."""
+        person = self.person if self.lips is None else self.lips.closing_over(surface, self.person, motion)
+        warped, mattes = warped_over(geometry, person, self.plate)
+        factor = self.plate.shape[-1] // refined.shape[-1]
+        if factor > 1:
+            image = _with_detail(decoded, refined, warped, factor)
+        else:
+            image = refined
+        if self.background is not None:
+            # Of the old background as much is taken away as the person lets through, and so much of the new one added.
+            image = image + (1 - mattes[:, 1:]) * (self.background - self.plate)
+        return image
+
+
+def _with_detail(decoded: Decoded, refined: Tensor, warped: Tensor, factor: int) -> Tensor:
+    """The refined frame, enlarged, with what `warped` (B, 3, S, S) shows beyond it; but not where eyes or mouth were
+    redrawn: a shut lid has none of the open eye's lashes."""
+    change = upsample(refined - decoded.image, factor)
+    own = (1 - change.abs().amax(1, keepdim=True) / REDRAWN).clamp(0, 1)
+    blend = upsample(decoded.blend, factor)
+    sharp = torch.lerp(upsample(decoded.painted, factor), warped, blend)
+    smooth = upsample(decoded.image, factor)
+    return smooth + change + own * (sharp - smooth)
