@@ -45,7 +45,7 @@ from eartalking.io.portrait import MAX_SIDE, MIN_SIDE, load_portrait
 from eartalking.io.sound import read_audio
 from eartalking.io.video_writer import VideoWriter, check_output
 from eartalking.level import is_silent
-from eartalking.output import ENLARGED, FRAMES, KEEP, LARGEST_SIDE, check_output_options, load_background
+from eartalking.output import FRAMES, KEEP, LARGEST_SIDE, check_look, load_background
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face
 from eartalking.session import MAX_TEMPERATURE, Frame, StreamSession
 
@@ -99,12 +99,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, metavar="256|512", help="pixels a side of the animated square")
     parser.add_argument("--frame", choices=FRAMES, default="crop", help="that square alone, or the whole picture")
     parser.add_argument("--background", default=KEEP, metavar="keep|COLOUR|IMAGE", help="what stands behind the person")
-    args = parser.parse_args(argv)
-    try:
-        check_output_options(args.frame, args.background)
-    except ValueError as error:
-        parser.error(str(error))
-    return args
+    return parser.parse_args(argv)
 
 
 def _positive(text: str) -> int:
@@ -165,8 +160,10 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         raise InputError("--device cuda", "no CUDA device here")
     model = load_model(args.checkpoint, device=device)
     image_size = model.config.autoencoder.image_size
-    if args.size not in (None, image_size, ENLARGED * image_size):
-        raise InputError("--size", f"must be {image_size} or {ENLARGED * image_size}, not {args.size}")
+    try:
+        check_look(image_size, args.size, args.frame, args.background)
+    except ValueError as error:
+        raise InputError("--size, --frame, --background", str(error)) from None
     session = StreamSession(
         model,
         inputs.portrait,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.reference import Reference
 from eartalking.errors import InputError
-from eartalking.io.portrait import Box, cut_square, load_portrait
+from eartalking.io.portrait import MAX_SIDE, Box, FaceCrop, cut_square, load_portrait
 from eartalking.modules.pixels import to_float
+from eartalking.perception.face_detector import crop_face
 from eartalking.perception.person_matte import person_matte
 from eartalking.perception.turned_square import Picture, TurnedSquare
 
@@ -28,6 +30,19 @@ ENLARGED = 2  # times the model's size: the larger of the two sizes
 LARGEST_SIDE = 3840  # of a whole picture
 FADE = 0.08  # of the crop's side: so far from an edge inside the picture, movement is whole again
 Background = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+class Look(TypedDict, total=False):
+    """What a caller may ask for.
+
+    size: pixels a side of the animated crop: the model's, which is the default, or ENLARGED times as many.
+    frame: "crop", frames show that square; "portrait", the whole picture, in which all around it stands still.
+    background: "keep", a colour ("white", "#00ff00"), or a picture as `load_portrait` takes it; of crops only.
+    """
+
+    size: int | None
+    frame: str
+    background: Background
 
 
 @dataclass(frozen=True)
@@ -47,19 +62,25 @@ class Output:
     def of(
         cls,
         picture: np.ndarray,
-        box: Box,
-        size: int,
+        cut: FaceCrop,
+        size: int | None = None,
         frame: str = "crop",
         background: Background = KEEP,
     ) -> Output:
-        """Raises InputError or ValueError: no such background; ValueError: no such frame, or a background with a whole
-        picture."""
-        check_output_options(frame, background)
-        backdrop = load_background(background, size)
+        """For the model's crop of a picture and a `Look`.
+
+        Raises:
+            InputError: the background is a file that is no picture.
+            ValueError: frames cannot look so.
+        """
+        image_size = len(cut.image)
+        check_look(image_size, size, frame, background)
+        size = size or image_size
         if frame == "crop":
-            return cls(cut_square(picture, size, box, None).image, (0.0, 0.0, size, size), size, False, backdrop)
+            square = cut_square(picture, size, cut.box, None).image
+            return cls(square, (0.0, 0.0, size, size), size, False, load_background(background, size))
         height, width = (side - side % 2 for side in picture.shape[:2])  # H.264 wants them even
-        return cls(np.ascontiguousarray(picture[:height, :width]), box, size, True)
+        return cls(np.ascontiguousarray(picture[:height, :width]), cut.box, size, True)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -136,8 +157,20 @@ class Output:
         )
 
 
-def check_output_options(frame: str, background: Background) -> None:
-    """Raises ValueError: there is no such frame, or it cannot have this background."""
+def framed(
+    source: str | os.PathLike[str] | Image.Image | np.ndarray, image_size: int, crop: str, face: str, frame: str
+) -> tuple[np.ndarray, FaceCrop]:
+    """The picture (H, W, 3) uint8 that `frame` needs, and the model's crop of it. Errors as for `load_portrait` and
+    `crop_face`.
+    """
+    picture = load_portrait(source, LARGEST_SIDE if frame == "portrait" else MAX_SIDE)
+    return picture, crop_face(picture, size=image_size, mode=crop, face=face)
+
+
+def check_look(image_size: int, size: int | None = None, frame: str = "crop", background: Background = KEEP) -> None:
+    """Raises ValueError: a `Look` that a model of this size cannot give."""
+    if size not in (None, image_size, ENLARGED * image_size):
+        raise ValueError(f"size must be {image_size} or {ENLARGED * image_size}, not {size}")
     if frame not in FRAMES:
         raise ValueError(f"frame must be {' or '.join(FRAMES)}, not {frame!r}")
     if frame == "portrait" and not _keeps(background):

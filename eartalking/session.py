@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -36,14 +36,12 @@ from eartalking.autoencoder.reference import Reference
 from eartalking.config import SAMPLES_PER_FRAME, to_json
 from eartalking.controls import ControlBatch, ControlFrame, Controls
 from eartalking.errors import InputError
-from eartalking.io.portrait import MAX_SIDE, load_portrait
 from eartalking.io.threads import granted_cores
 from eartalking.level import LevelState, normalise_level
 from eartalking.model import StreamState, TalkingHeadModel
 from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
-from eartalking.output import ENLARGED, KEEP, LARGEST_SIDE, Background, Output, check_output_options
-from eartalking.perception.face_detector import crop_face
+from eartalking.output import Look, Output, framed
 from eartalking.stages import GEOMETRY, MOTION, PIXELS, UNDER_WAY, submit
 
 MAX_TEMPERATURE = 1.5
@@ -102,13 +100,11 @@ class StreamSession:
         crop: "auto" frames a face, "center" takes the picture's middle.
         face: which face, of several: "largest", "left", "right", or a number that counts from the left, 1 first.
         threads: 1 computes one frame after the other; more computes up to three at once. Default: the number of cores.
-        size: pixels a side of the animated crop: the model's, which is the default, or twice as many.
-        frame: "crop", frames show that square; "portrait", the whole picture, in which all around it stands still.
-        background: "keep", a colour ("white", "#00ff00"), or a picture as `portrait`; with `frame` "crop" only.
+        look: size, frame and background, see `output.Look`.
 
     Raises:
         InputError: the portrait or the background cannot be used.
-        ValueError: temperature or size is out of range, or there is no such frame.
+        ValueError: the temperature is out of range, or frames cannot look so.
     """
 
     def __init__(
@@ -120,21 +116,14 @@ class StreamSession:
         face: str = "largest",
         temperature: float = 1.0,
         threads: int | None = None,
-        size: int | None = None,
-        frame: str = "crop",
-        background: Background = KEEP,
+        **look: Unpack[Look],
     ) -> None:
         if not 0 <= temperature <= MAX_TEMPERATURE:
             raise ValueError(f"temperature must be 0 to {MAX_TEMPERATURE}, not {temperature}")
         self.model = model
         self.seed, self.temperature = int(seed), float(temperature)
-        image_size = model.config.autoencoder.image_size
-        if size not in (None, image_size, ENLARGED * image_size):
-            raise ValueError(f"size must be {image_size} or {ENLARGED * image_size}, not {size}")
-        check_output_options(frame, background)
-        picture = load_portrait(portrait, LARGEST_SIDE if frame == "portrait" else MAX_SIDE)
-        cut = crop_face(picture, size=image_size, mode=crop, face=face)
-        self._start(cut.image, Output.of(picture, cut.box, size or image_size, frame, background), threads)
+        picture, cut = framed(portrait, model.config.autoencoder.image_size, crop, face, look.get("frame", "crop"))
+        self._start(cut.image, Output.of(picture, cut, **look), threads)
 
     def _start(self, portrait: np.ndarray, output: Output, threads: int | None = None) -> None:
         self.portrait = portrait  # (H, W, 3) uint8, the crop that the model animates
@@ -336,10 +325,8 @@ class StreamSession:
 
     def _draw(self, moved: Future[tuple[Tensor, _Moment]], geometry: Future[Geometry]) -> tuple[np.ndarray, float]:
         """Third stage: the picture (H, W, 3) uint8, and when it was done."""
-        latents = moved.result()[0]
-        decoded = self.model.autoencoder.draw(geometry.result(), latents, self._reference, self._canvas)
-        image = np.ascontiguousarray(decoded.pixels()[0].cpu().numpy())
-        return self._output.place(image), perf_counter()
+        decoded = self.model.autoencoder.draw(geometry.result(), moved.result()[0], self._reference, self._canvas)
+        return self._output.place(np.ascontiguousarray(decoded.pixels()[0].cpu().numpy())), perf_counter()
 
     def _noise(self, index: int) -> Tensor:
         """The frame's noise, a function of seed and index alone: there is no generator state to carry."""
