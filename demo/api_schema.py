@@ -11,6 +11,7 @@ import gradio as gr
 
 from demo.timeline.tracks import TRACK_INFO
 from eartalking.controls import CONTROL_RANGES, CONTROL_TRACKS, EMOTION_TRACK, EMOTIONS
+from eartalking.output import FRAMES
 
 LARGEST_SEED = 2**31 - 1
 Schema = dict[str, Any]
@@ -69,8 +70,17 @@ CROP: Schema = {
     "anyOf": [
         {
             "type": "object",
-            "properties": {"left": _PIXELS, "top": _PIXELS, "side": _PIXELS | {"exclusiveMinimum": 0}},
-            "required": ["left", "top", "side"],
+            "properties": {
+                "left": _PIXELS,
+                "top": _PIXELS,
+                "side": _PIXELS | {"exclusiveMinimum": 0},
+                "size": {"type": "integer", "enum": [256, 512], "description": "pixels a side of the video's square"},
+                "frame": {"type": "string", "enum": list(FRAMES), "description": "the square, or the whole picture"},
+                "background": {
+                    "type": "string",
+                    "description": "of the square: keep, or a colour as in CSS, such as white or #00b140",
+                },
+            },
         },
         _NOTHING,
     ]

@@ -10,7 +10,7 @@ import importlib.util
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from demo.line import Line, Speed, capacity
 from demo.settings import Limits
 from demo.trail import frames_of
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from eartalking.io.portrait import Box
+from eartalking.output import Look
 
 if TYPE_CHECKING:
     from eartalking import StreamSession, TalkingHeadModel
@@ -31,7 +33,38 @@ if TYPE_CHECKING:
 _HAS_SPACES = importlib.util.find_spec("spaces") is not None
 _KEPT_PORTRAITS = 8
 _LONGEST_GPU_SECONDS = 120
+_LARGE_WORK = 1.7
 _WARMING_FRAMES, _COLD_FRAMES = 12, 3
+
+
+@dataclass(frozen=True)
+class Sitter:
+    """Who is to speak, and what frames show of it: picture (H, W, 3) uint8, the square of it that is animated (None:
+    all of it, which is the model's crop then), and how frames look.
+    """
+
+    picture: np.ndarray
+    box: Box | None = None
+    look: Look = field(default_factory=Look)
+
+    def frame_shape(self, image_size: int) -> tuple[int, int]:
+        """Height and width of the frames."""
+        if self.look.get("frame") == "portrait":
+            height, width = (side - side % 2 for side in self.picture.shape[:2])
+            return height, width
+        size = self.look.get("size") or image_size
+        return size, size
+
+    @property
+    def work(self) -> float:
+        """How many times as long a frame takes as a usual one, measured on two cores."""
+        return _LARGE_WORK if "size" in self.look else 1.0
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal sitters."""
+        about = repr((self.picture.shape, self.box, sorted(self.look.items())))
+        return hashlib.sha256(self.picture.tobytes() + about.encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -39,12 +72,12 @@ class Job:
     """What a stream is made of; plain data, so that it can be sent to another process.
 
     Attributes:
-        portrait: (size, size, 3) uint8, the crop that is to speak.
+        sitter: who is to speak.
         waveform: (samples,) float32 at 16 kHz.
         seed: same inputs and seed, same frames.
     """
 
-    portrait: np.ndarray
+    sitter: Sitter
     waveform: np.ndarray
     seed: int
 
@@ -78,10 +111,10 @@ class Engine:
         """Pixels a side of portrait crops and frames."""
         return self.model.config.autoencoder.image_size
 
-    def prepare(self, portrait: np.ndarray) -> None:
-        """Encode a crop (size, size, 3) uint8 ahead of its first stream, where that can be done (not on ZeroGPU)."""
+    def prepare(self, sitter: Sitter) -> None:
+        """Encode a portrait ahead of its first stream, where that can be done (not on ZeroGPU)."""
         if not _HAS_SPACES:
-            self.start(portrait)
+            self.start(sitter)
 
     def warm_up(self) -> None:
         """The first frames of a process pay for choosing kernels; better now than at the first visitor's click. The
@@ -89,39 +122,38 @@ class Engine:
         """
         grey = np.full((self.image_size, self.image_size, 3), 128, np.uint8)
         silence = np.zeros(_WARMING_FRAMES * SAMPLES_PER_FRAME, np.float32)
-        times = [perf_counter() for _ in self.start(grey).push(silence)]
+        times = [perf_counter() for _ in self.start(Sitter(grey)).push(silence)]
         for before, after in pairwise(times[_COLD_FRAMES:]):
             self.speed.note(after - before)
 
-    def start(self, portrait: np.ndarray) -> StreamSession:
-        """A stream at its start, of a crop (size, size, 3) uint8. Encoding a portrait takes longer than a frame, so the
-        last few are kept."""
+    def start(self, sitter: Sitter) -> StreamSession:
+        """A stream at its start. Encoding a portrait takes longer than a frame, so the last few are kept."""
         from eartalking import StreamSession
 
-        key = hashlib.sha256(portrait.tobytes()).digest()
+        key = sitter.key
         with self._lock:
             session = self._started.pop(key, None)
         if session is None:
-            session = StreamSession(self.model, portrait, crop="center")
+            session = StreamSession(self.model, sitter.picture, crop=sitter.box or "center", **sitter.look)
         with self._lock:
             self._started[key] = session
             while len(self._started) > _KEPT_PORTRAITS:
                 self._started.popitem(last=False)
         return session.clone()
 
-    def still(self, portrait: np.ndarray, controls: ControlFrame) -> np.ndarray | None:
-        """A crop (size, size, 3) uint8 as it looks under `controls` in its first frame, silent; None where that cannot
-        be made between two streams (on ZeroGPU)."""
+    def still(self, sitter: Sitter, controls: ControlFrame) -> np.ndarray | None:
+        """The first frame (H, W, 3) uint8 of a silent stream under `controls`; None where that cannot be made between
+        two streams (on ZeroGPU)."""
         if _HAS_SPACES:
             return None
-        session = self.start(portrait)
+        session = self.start(sitter)
         session.set(**controls.given())
         (frame,) = (*session.push(np.zeros(SAMPLES_PER_FRAME, np.float32)), *session.flush())
         return frame.image
 
     def _frames(self, slot_number: int, job: Job) -> Iterator[Frame]:
         """The frames of `job`, as `demo.trail.frames_of` gives them."""
-        session = self.start(job.portrait)
+        session = self.start(job.sitter)
         session.seed = job.seed
         session.push(job.waveform)
         yield from frames_of(session, self.slots.slots[slot_number])

@@ -38,9 +38,11 @@ class Speed:
             return None
         return len(self._seconds) / sum(self._seconds)
 
-    def among(self, streams: int) -> Speed:
-        """What a stream may expect that shares the machine: `streams` with it."""
-        return Speed(None if self.fps is None else self.fps / max(streams, 1))
+    def among(self, streams: int, work: float = 1.0) -> Speed:
+        """What a stream may expect that shares the machine, `streams` with it; each of its frames takes `work` times as
+        long as a usual one.
+        """
+        return Speed(None if self.fps is None else self.fps / max(streams, 1) / work)
 
 
 def capacity(fps: float | None, most: int) -> int:

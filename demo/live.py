@@ -95,6 +95,7 @@ class LiveTake:
         self.error = ""
         self._made = Made()
         self._engine, self._limits = engine, limits
+        self._frame_shape = job.sitter.frame_shape(engine.image_size)
         self._slot_number = engine.slots.take()
         self._slot = engine.slots.slots[self._slot_number]
         self._lock = threading.Lock()
@@ -272,7 +273,7 @@ class LiveTake:
             self._greet()
 
     def _greet(self) -> None:
-        self._publish_json("hello", frames=self.job.num_frames, size=self._engine.image_size, fps=FPS,
+        self._publish_json("hello", frames=self.job.num_frames, size=list(self._frame_shape), fps=FPS,
                            rate=PREVIEW_RATE, seed=self.job.seed, speed=self._rounded_speed())  # fmt: skip
 
     def _wait_for_turn(self) -> bool:
@@ -280,7 +281,7 @@ class LiveTake:
         if not self._place.wait():
             return False
         self._started = monotonic()
-        self._speed = self._engine.speed.among(self._engine.line.served)
+        self._speed = self._engine.speed.among(self._engine.line.served, self.job.sitter.work)
         if self.pace == CLOCK:
             self._slot.follow(0, True)
         return True
@@ -292,7 +293,7 @@ class LiveTake:
                 self._end(STOPPED)
                 return
             self._greet()
-            recorder = Recorder(self.video, (self._engine.image_size,) * 2, self.voice.path)
+            recorder = Recorder(self.video, self._frame_shape, self.voice.path)
             try:
                 self._made.record(recorder)
                 for frame in self._engine.frames(self._slot_number, self.job):
@@ -356,7 +357,7 @@ class LiveTake:
         if before is not None:
             self._speed.note(now - before)
             if self._engine.line.served == 1:  # with others, it is not what the machine can do
-                self._engine.speed.note(now - before)
+                self._engine.speed.note((now - before) / self.job.sitter.work)
 
     def _rounded_speed(self) -> float | None:
         return None if self._speed.fps is None else round(self._speed.fps, 1)

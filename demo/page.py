@@ -16,6 +16,7 @@ from demo.compare import build_compare_tab
 from demo.examples import EXAMPLES, PORTRAITS, VOICES, example_cards
 from demo.leaderboard import build_leaderboard_tab
 from demo.live_tab import CONSENT_NEEDED, build_live_tab
+from demo.looks import looks
 from demo.messages import bad, clear, message_line, message_place, note
 from demo.portrait import PortraitInput, chosen, picture_url, portrait_crop, shown
 from demo.sessions import Sessions, UserSession
@@ -83,6 +84,7 @@ class _CreateHandlers:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._looks = looks(sessions.engine.image_size)
 
     def take_portrait(self, path: str | None, request: gr.Request) -> tuple[Any, Any, Any]:
         session = self._sessions.get(request.session_hash)
@@ -139,6 +141,7 @@ class _CreateHandlers:
         self,
         crop_value: Any,
         timeline_value: Any,
+        look: str,
         seed_value: float | None,
         with_badge: bool,
         agreed: bool,
@@ -156,14 +159,19 @@ class _CreateHandlers:
             controls = read_controls({"fps": 25, "tracks": (timeline_value or {}).get("tracks", {})})
             crop = chosen(crop_value)
             take = self._sessions.start_take(
-                session, controls=controls, seed=int(seed_value or 0), crop=crop, badge=with_badge
+                session,
+                controls=controls,
+                seed=int(seed_value or 0),
+                crop=crop,
+                look=self._looks.get(look),
+                badge=with_badge,
             )
         except (UploadError, BusyError) as error:
             return voice, heard, gr.skip(), bad(error, "generate")
         return voice, heard, {"token": take.token, "url": take.url}, clear()
 
     def speak_example(
-        self, event: gr.EventData, seed_value: float | None, with_badge: bool, request: gr.Request
+        self, event: gr.EventData, look: str, seed_value: float | None, with_badge: bool, request: gr.Request
     ) -> tuple[Any, ...]:
         session = self._sessions.get(request.session_hash)
         example = EXAMPLES[event.index]
@@ -171,7 +179,13 @@ class _CreateHandlers:
             self._sessions.set_bundled(session, example.portrait, example.voice)
             session.title = example.title
             controls = read_controls({"fps": 25, "tracks": example.tracks})
-            take = self._sessions.start_take(session, controls=controls, seed=int(seed_value or 0), badge=with_badge)
+            take = self._sessions.start_take(
+                session,
+                controls=controls,
+                seed=int(seed_value or 0),
+                look=self._looks.get(look),
+                badge=with_badge,
+            )
         except (UploadError, BusyError) as error:
             return (*(gr.skip() for _ in range(6)), bad(error, "examples"))
         session.words = ""
@@ -205,7 +219,7 @@ def _build_create(sessions: Sessions) -> gr.HTML:
                 max_length=LONGEST_TEXT, submit_btn=True, elem_id="typed",
             )  # fmt: skip
             message_place("voice")
-            seed, badge = _options()
+            look, seed, badge = _options(list(looks(sessions.engine.image_size)))
             consent, generate = _consent_and_generate()
         with gr.Column(elem_id="watch"):
             screen = stage()
@@ -225,14 +239,14 @@ def _build_create(sessions: Sessions) -> gr.HTML:
     # Not queued: a queue would only add its own delay before the first frame. How many may run is the slots' business.
     generate.click(
         handlers.start,
-        [crop, timeline, seed, badge, consent, text],
+        [crop, timeline, look, seed, badge, consent, text],
         [voice, timeline, screen, message],
         queue=False,
         **private,
     )
     cards.select(
         handlers.speak_example,
-        [seed, badge],
+        [look, seed, badge],
         [portrait, voice, text, crop, timeline, screen, message],
         queue=False,
         **private,
@@ -240,12 +254,20 @@ def _build_create(sessions: Sessions) -> gr.HTML:
     return crop
 
 
-def _options() -> tuple[gr.Number, gr.Checkbox]:
+def _options(looks_offered: list[str]) -> tuple[gr.Dropdown, gr.Number, gr.Checkbox]:
     with gr.Accordion("Options", open=False):
+        look = gr.Dropdown(
+            looks_offered,
+            value=looks_offered[0],
+            label="Picture",
+            elem_id="look",
+            filterable=False,
+            info="More pixels take longer to make: on a small machine the video starts later.",
+        )
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED,
                          info="Same inputs, controls and seed: same video.")  # fmt: skip
         badge = gr.Checkbox(False, label="Visible AI-generated badge", info="The file's metadata says so in any case.")
-    return seed, badge
+    return look, seed, badge
 
 
 def _consent_and_generate() -> tuple[gr.Checkbox, gr.Button]:

@@ -15,9 +15,8 @@ import numpy as np
 from eartalking.io.sound import SpokenSound
 from eartalking.io.video_writer import VideoWriter
 
-BACKLOG = (
-    128  # frames that may wait to be written: 25 MB at 256 pixels. When they are full, the stream waits for the file
-)
+# Of frames that may wait to be written: 128 of 256 pixels a side. When they are full, the stream waits for the file.
+BACKLOG_BYTES = 25_000_000
 # Of the thread: a viewer waits for the next frame, not for the file. With more, a busy machine never gets to it.
 _NICE = 4
 _WHOLE, _EARLY, _DISCARD = object(), object(), object()
@@ -47,7 +46,7 @@ class Recorder:
         self.path, self._size, self._audio = path, size, audio
         self.num_frames = 0
         self.written = 0
-        self._frames: queue.Queue[object] = queue.Queue(BACKLOG)
+        self._frames: queue.Queue[object] = queue.Queue(max(BACKLOG_BYTES // (3 * size[0] * size[1]), 4))
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"mp4-{path.parent.name[:6]}", daemon=True)
         self._thread.start()

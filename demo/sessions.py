@@ -18,13 +18,15 @@ from typing import TypeVar
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from demo.engine import Engine, Job
+from demo.engine import Engine, Job, Sitter
 from demo.live import RUNNING, VIEWER, LiveTake
+from demo.looks import checked_look
 from demo.settings import Limits
 from demo.talk import RUNNING as TALKING
 from demo.talk import Talk
 from demo.uploads import CropBox, Portrait, UploadError, Voice, open_portrait, open_voice
 from eartalking.controls import ControlFrame, Controls
+from eartalking.output import Look
 
 T = TypeVar("T")
 _SWEEP_SECONDS = 30.0
@@ -115,12 +117,12 @@ class Sessions:
         """
         if not self.engine.talks:
             raise UploadError("Live talks are not offered here: this machine computes a few seconds at a time.")
-        cut = _cut(session, crop, self.engine.image_size)
+        sitter = _sitter(session, crop, self.engine.image_size)
         for running in (session.running, session.talk):
             if running is not None:
                 running.stop()
                 running.wait(5.0)
-        session.talk = Talk(self.engine, cut, seed, session.folder, self.limits)
+        session.talk = Talk(self.engine, sitter, seed, session.folder, self.limits)
         session.talk.start()
         return session.talk
 
@@ -165,7 +167,7 @@ class Sessions:
     def _keep(self, session: UserSession, portrait: Portrait) -> Portrait:
         session.portrait = portrait
         if portrait.face is not None:  # without one, where the face is will be asked for
-            self.engine.prepare(portrait.cut(None, self.engine.image_size))
+            self.engine.prepare(Sitter(portrait.cut(None, self.engine.image_size)))
         return portrait
 
     def still(self, session: UserSession, controls: ControlFrame, crop: CropBox | None) -> np.ndarray | None:
@@ -177,7 +179,7 @@ class Sessions:
         portrait = session.portrait
         if portrait is None or (portrait.face is None and crop is None):
             return None
-        return self.engine.still(portrait.cut(crop, self.engine.image_size), controls)
+        return self.engine.still(Sitter(portrait.cut(crop, self.engine.image_size)), controls)
 
     def set_voice(self, session: UserSession, upload: Path | None) -> Voice | None:
         """Check and keep a voice, or the sound of a video.
@@ -217,7 +219,7 @@ class Sessions:
         with self._bundle_lock:
             if path not in self._portraits:
                 portrait = self._portraits[path] = open_portrait(path, self.limits)
-                self.engine.prepare(portrait.cut(None, self.engine.image_size))
+                self.engine.prepare(Sitter(portrait.cut(None, self.engine.image_size)))
             return self._portraits[path]
 
     def _bundled_voice(self, path: Path) -> Voice:
@@ -227,22 +229,29 @@ class Sessions:
             return self._voices[path]
 
     def start_take(
-        self, session: UserSession, *, controls: Controls, seed: int, crop: CropBox | None = None, badge: bool = False,
+        self,
+        session: UserSession,
+        *,
+        controls: Controls,
+        seed: int,
+        crop: CropBox | None = None,
+        look: Look | None = None,
+        badge: bool = False,
         pace: str = VIEWER,
-    ) -> LiveTake:  # fmt: skip
+    ) -> LiveTake:
         """Start a stream from the session's portrait and voice; one that still runs in this session is stopped first.
 
         Raises:
             UploadError: something is missing: a portrait, a voice, or in a picture without a face a crop.
             BusyError: all places are taken.
         """
-        cut = _cut(session, crop, self.engine.image_size)
+        sitter = _sitter(session, crop, self.engine.image_size, look)
         if session.voice is None:
             raise UploadError("Please choose a voice first.")
         if session.running is not None:
             session.running.stop()
             session.running.wait(5.0)
-        job = Job(cut, session.voice.waveform, seed)
+        job = Job(sitter, session.voice.waveform, seed)
         take = LiveTake(self.engine, job, session.voice, session.folder, self.limits, controls, badge=badge, pace=pace)
         session.started += 1
         take.number, take.title = session.started, session.title
@@ -337,13 +346,19 @@ class Sessions:
         _give_back_memory()
 
 
-def _cut(session: UserSession, crop: CropBox | None, size: int) -> np.ndarray:
-    """The crop that is to speak. Raises UploadError: there is no portrait, or nothing says where the face is."""
-    if session.portrait is None:
+def _sitter(session: UserSession, crop: CropBox | None, image_size: int, look: Look | None = None) -> Sitter:
+    """Who is to speak. Raises UploadError: there is no portrait, nothing says where the face is, or no frame can look
+    so.
+    """
+    portrait = session.portrait
+    if portrait is None:
         raise UploadError("Please choose a portrait first.")
-    if session.portrait.face is None and crop is None:
+    if portrait.face is None and crop is None:
         raise UploadError("No face was found in this picture. Please frame one with the crop, from chin to crown.")
-    return session.portrait.cut(crop, size)
+    wanted = checked_look(look, image_size)
+    if not wanted:
+        return Sitter(portrait.cut(crop, image_size))
+    return Sitter(*portrait.placed(crop, wanted), wanted)
 
 
 def _clear(session: UserSession, kind: str) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from demo.badge import draw_badge
 from demo.channel import BusyError
-from demo.engine import Engine
+from demo.engine import Engine, Sitter
 from demo.recorder import Recorder
 from demo.settings import STREAM_PATH, Limits
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -46,8 +46,8 @@ class Talk:
     `recorded` (an mp4 is there), `ended` and `error`.
     """
 
-    def __init__(self, engine: Engine, portrait: np.ndarray, seed: int, folder: Path, limits: Limits) -> None:
-        """portrait (size, size, 3) uint8. `folder` receives recordings.
+    def __init__(self, engine: Engine, sitter: Sitter, seed: int, folder: Path, limits: Limits) -> None:
+        """`folder` receives recordings.
 
         Raises:
             BusyError: no place is free.
@@ -57,7 +57,7 @@ class Talk:
         self.state = RUNNING
         self.recordings = 0
         self._engine, self._limits = engine, limits
-        self._portrait, self._seed = portrait, seed
+        self._sitter, self._seed = sitter, seed
         self._slot_number = engine.slots.take()
         try:
             engine.line.enter(self._slot_number)
@@ -142,7 +142,7 @@ class Talk:
     def _run(self) -> None:
         try:
             self.folder.mkdir(parents=True)
-            session = self._engine.start(self._portrait)
+            session = self._engine.start(self._sitter)
             session.seed = self._seed
             self._face = LiveFace(session)
             if not self._stopped:

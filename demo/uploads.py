@@ -30,6 +30,7 @@ from eartalking.io.portrait import (
     load_portrait,
 )
 from eartalking.io.sound import read_audio, seconds_of_sound, write_beginning
+from eartalking.output import Look
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face, crop_face
 
 _PEAKS_PER_SECOND = 50
@@ -38,6 +39,7 @@ _PREVIEW_SAMPLES = PREVIEW_RATE // FPS
 _DETECTING = threading.Lock()  # the detector keeps its work in itself: two threads at once would get wrong boxes
 _DECODING = threading.Lock()  # reading a voice takes five times the memory that it keeps: one at a time
 _TOLERANCE_SECONDS = 0.5  # a voice may be longer by this; the padding of some formats counts as sound
+_WHOLE_SIDE = 1024  # pixels
 _SMALL = 16  # pixels; where only the box of a crop is wanted
 
 
@@ -136,6 +138,22 @@ class Portrait:
         if box is not None and self.fitted(box) != self.box:
             return crop_around(self.image, _face_in(self.fitted(box)), size).image
         return self._automatic(size).image
+
+    def placed(self, box: CropBox | None, look: Look) -> tuple[np.ndarray, Box]:
+        """The picture (H, W, 3) uint8 that frames of this look need, and the square of it that `cut` cuts. A whole
+        picture is made smaller where it is larger than a browser takes 25 of a second.
+
+        Raises:
+            UploadError: as `fitted`.
+        """
+        square = self.box if box is None else self.fitted(box)
+        image, scale = self.image, 1.0
+        if look.get("frame") == "portrait" and max(image.shape) > _WHOLE_SIDE:
+            small = Image.fromarray(image)
+            small.thumbnail((_WHOLE_SIDE, _WHOLE_SIDE), Image.Resampling.LANCZOS)
+            image, scale = np.asarray(small), small.width / image.shape[1]
+        left, top, side = (value * scale for value in (square.left, square.top, square.side))
+        return image, (left, top, left + side, top + side)
 
     def _automatic(self, size: int) -> FaceCrop:
         if self.face is None:

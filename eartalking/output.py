@@ -85,7 +85,8 @@ class Output:
     @property
     def frame_shape(self) -> tuple[int, int]:
         """Height and width of a frame."""
-        return self.picture.shape[:2] if self.whole else (self.size, self.size)
+        height, width = self.picture.shape[:2]  # of crops, the crop's
+        return height, width
 
     def canvas(self, reference: Reference, image_size: int, device: torch.device) -> Canvas | None:
         """What the crop is drawn on; None where that is the model's own frame."""
@@ -158,12 +159,14 @@ class Output:
 
 
 def framed(
-    source: str | os.PathLike[str] | Image.Image | np.ndarray, image_size: int, crop: str, face: str, frame: str
+    source: str | os.PathLike[str] | Image.Image | np.ndarray, image_size: int, crop: str | Box, face: str, frame: str
 ) -> tuple[np.ndarray, FaceCrop]:
     """The picture (H, W, 3) uint8 that `frame` needs, and the model's crop of it. Errors as for `load_portrait` and
     `crop_face`.
     """
     picture = load_portrait(source, LARGEST_SIDE if frame == "portrait" else MAX_SIDE)
+    if not isinstance(crop, str):
+        return picture, cut_square(picture, image_size, crop, None)
     return picture, crop_face(picture, size=image_size, mode=crop, face=face)
 
 

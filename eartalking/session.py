@@ -36,6 +36,7 @@ from eartalking.autoencoder.reference import Reference
 from eartalking.config import SAMPLES_PER_FRAME, to_json
 from eartalking.controls import ControlBatch, ControlFrame, Controls
 from eartalking.errors import InputError
+from eartalking.io.portrait import Box
 from eartalking.io.threads import granted_cores
 from eartalking.level import LevelState, normalise_level
 from eartalking.model import StreamState, TalkingHeadModel
@@ -97,7 +98,7 @@ class StreamSession:
         portrait: a file, a PIL image or an array, as `load_portrait` takes it.
         seed: the same seed with the same voice and controls gives the same frames.
         temperature: how far what is drawn may go, 0 to 1.5: 0 moves the head hardly at all, 1 as people do.
-        crop: "auto" frames a face, "center" takes the picture's middle.
+        crop: "auto" frames a face, "center" takes the picture's middle; or a square of it, as `FaceCrop.box`.
         face: which face, of several: "largest", "left", "right", or a number that counts from the left, 1 first.
         threads: 1 computes one frame after the other; more computes up to three at once. Default: the number of cores.
         look: size, frame and background, see `output.Look`.
@@ -112,7 +113,7 @@ class StreamSession:
         model: TalkingHeadModel,
         portrait: str | os.PathLike[str] | Image.Image | np.ndarray,
         seed: int = 0,
-        crop: str = "auto",
+        crop: str | Box = "auto",
         face: str = "largest",
         temperature: float = 1.0,
         threads: int | None = None,
@@ -390,9 +391,8 @@ class StreamSession:
 
     def _load(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         """What `save` wrote, into a stream that has just been started."""
-        prefix = "state."
         state = self._initial.clone()
-        state.load_tensors({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
+        state.load_tensors({n.removeprefix("state."): v for n, v in tensors.items() if n.startswith("state.")})
         audio = self._moment.audio.from_tensors(tensors, "audio.")
         self._moment = _Moment(audio, LevelState(**about["level"]), state)
         self._pending = tensors["pending"].numpy()

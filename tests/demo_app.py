@@ -45,7 +45,7 @@ class SteadySpeed(Speed):
     def note(self, seconds: float) -> None:
         pass
 
-    def among(self, streams: int) -> Speed:
+    def among(self, streams: int, work: float = 1.0) -> Speed:
         return self
 
 

@@ -83,6 +83,29 @@ def test_generate_is_the_command_line(
     assert sessions.engine.slots.free == LIMITS.takes + LIMITS.waiting
 
 
+def test_the_whole_picture_is_that_of_the_command_line(
+    client: Client, page: tuple[str, Sessions], voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (handle_file(str(PHOTO)), handle_file(str(voice)), {}, 7, False, True, "largest")
+    video, _, about = client.predict(*arguments, {"size": 128, "frame": "portrait"}, api_name="/generate")
+    monkeypatch.setattr("eartalking.generate.load_model", lambda checkpoint, device: page[1].engine.model)
+    pixels, write = hashlib.sha256(), VideoWriter.write
+    monkeypatch.setattr(VideoWriter, "write", lambda self, image: (pixels.update(image), write(self, image)))
+    files = ["-o", str(tmp_path / "line.mp4"), "--size", "128", "--frame", "portrait"]
+    assert main([str(PHOTO), str(voice), *files, "--seed", "7"]) == 0
+    monkeypatch.undo()
+    assert about["fingerprint"] == pixels.hexdigest()
+    with av.open(video) as container, Image.open(PHOTO) as photo:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == photo.size
+    for look, words in (
+        ({"size": 100}, "64 or 128"),
+        ({"background": "/etc/hostname"}, "unknown color"),
+        ("no", "pass crop"),
+    ):
+        with pytest.raises(AppError, match=words):
+            client.predict(*arguments, look, api_name="/generate")
+
+
 def test_stream_is_steered_watched_and_finished(client: Client, tmp_path: Path) -> None:
     voice = write_voice(tmp_path / "long.wav", 10.0)
     job = client.submit(handle_file(str(PHOTO)), handle_file(str(voice)), {}, 0, True, True, api_name="/stream")

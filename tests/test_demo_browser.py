@@ -287,7 +287,31 @@ def test_own_portrait_and_voice_need_consent_and_can_be_cropped(
     wait_state(page, "done")
     (take,) = session.takes
     assert page.inner_text(".ear-message") == ""
-    assert (take.job.portrait != session.portrait.cut(None, 64)).any()  # the crop was moved, and was taken
+    assert (take.job.sitter.picture != session.portrait.cut(None, 64)).any()  # the crop was moved, and was taken
+
+
+def test_the_whole_picture_speaks(visit: Callable[..., Page], demo: tuple[str, Sessions], tmp_path: Path) -> None:
+    page = visit()
+    with Image.open(PHOTO) as photo:
+        photo.crop((0, 20, photo.width, photo.height)).save(tmp_path / "wide.png")
+        wide = f"{photo.width}x{photo.height - 20}"
+    page.set_input_files("#portrait input[type=file]", tmp_path / "wide.png")
+    page.wait_for_selector(".ear-crop", state="visible")
+    page.set_input_files("#voice input[type=file]", write_voice(tmp_path / "voice.wav", 1.2))
+    session = next(iter(demo[1]._sessions.values()))
+    _until(lambda: session.voice is not None)
+    page.get_by_text("Options", exact=True).click()
+    page.click("#look input")
+    page.get_by_role("option", name="Whole picture").click()
+    page.check("#consent input")
+    page.click("#generate")
+    wait_state(page, "done")
+    assert (
+        page.evaluate("(({width, height}) => `${width}x${height}`)(document.querySelector('.ear-screen canvas'))")
+        == wide
+    )
+    with av.open(urllib.request.urlopen(page.get_attribute("[data-get=video]", "href"))) as container:
+        assert f"{container.streams.video[0].width}x{container.streams.video[0].height}" == wide
 
 
 def test_typed_words_are_spoken_without_enter_and_a_new_voice_takes_their_place(

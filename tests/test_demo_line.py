@@ -15,7 +15,7 @@ import pytest
 from demo_app import LIMITS, SteadySpeed, one_thread, tiny_engine, write_voice
 
 from demo.channel import BusyError
-from demo.engine import Engine, Job
+from demo.engine import Engine, Job, Sitter
 from demo.line import Line, Speed, capacity, seconds_to_turn
 from demo.live import CLOCK, FINISHED, FREE, STOPPED, VIEWER, LiveTake
 from demo.talk import Talk
@@ -105,7 +105,7 @@ def take(slow_engine: Engine, tmp_path: Path) -> Iterator[Callable[..., LiveTake
     made: list[LiveTake] = []
 
     def make(pace: str) -> LiveTake:
-        job = Job(FACE, voice.waveform, 0)
+        job = Job(Sitter(FACE), voice.waveform, 0)
         made.append(LiveTake(slow_engine, job, voice, tmp_path / "takes", LIMITS, Controls(), pace=pace))
         return made[-1]
 

@@ -27,7 +27,7 @@ from demo_app import LIMITS, one_thread, tiny_engine, tiny_model, write_voice
 import demo.engine
 import demo.recorder
 from demo.channel import BusyError, SlotPool
-from demo.engine import Engine, Job
+from demo.engine import Engine, Job, Sitter
 from demo.live import FINISHED, FREE, RUNNING, STOPPED, VIEWER, LiveTake
 from demo.settings import Limits
 from demo.uploads import Voice, open_voice
@@ -60,7 +60,7 @@ def take(engine: Engine, voice: Voice, tmp_path: Path) -> Iterator[Callable[...,
     made: list[LiveTake] = []
 
     def make(controls: Controls | None = None, seed: int = 0, limits: Limits = LIMITS, **options: object) -> LiveTake:
-        job = Job(FACE, voice.waveform, seed)
+        job = Job(Sitter(FACE), voice.waveform, seed)
         made.append(LiveTake(engine, job, voice, tmp_path / "takes", limits, controls or Controls(), **options))
         return made[-1]
 
@@ -226,7 +226,7 @@ def test_a_full_disk_ends_the_take_with_a_sentence(
 def test_the_stream_waits_when_too_much_is_unwritten(
     take: Callable[..., LiveTake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo.recorder, "BACKLOG", 4)
+    monkeypatch.setattr(demo.recorder, "BACKLOG_BYTES", 0)
     gate, write = threading.Event(), VideoWriter.write
 
     def gated(self: VideoWriter, image: np.ndarray) -> None:
@@ -335,7 +335,12 @@ def test_on_zero_gpu_changes_reach_the_forked_worker(
     engine.prepare(FACE)  # outside of a GPU call nothing may be computed
     assert not engine._started
     take = LiveTake(
-        engine, Job(FACE, voice.waveform, 0), voice, tmp_path / "takes", LIMITS, Controls({"roll": [(0.0, 2.0)]})
+        engine,
+        Job(Sitter(FACE), voice.waveform, 0),
+        voice,
+        tmp_path / "takes",
+        LIMITS,
+        Controls({"roll": [(0.0, 2.0)]}),
     )
     take.attach(lambda message: None)
     take.start()
@@ -347,7 +352,7 @@ def test_on_zero_gpu_changes_reach_the_forked_worker(
     assert take.effect_of(change) == LIMITS.lead_frames
     assert take.applied[LIMITS.lead_frames - 1].given() == {"roll": 2.0}
     assert take.applied[LIMITS.lead_frames].given() == {"roll": 2.0, "yaw": 15.0, "emotion": ("angry", 0.25)}
-    stopped = LiveTake(engine, Job(FACE, voice.waveform, 0), voice, tmp_path / "takes", LIMITS, Controls())
+    stopped = LiveTake(engine, Job(Sitter(FACE), voice.waveform, 0), voice, tmp_path / "takes", LIMITS, Controls())
     stopped.start()
     _until(lambda: stopped.next_frame > 0)
     stopped.stop()

@@ -15,7 +15,7 @@ import pytest
 from demo_app import CHROMIUM, FLAGS, LIMITS, SLOW, served, tiny_engine, write_voice
 from playwright.sync_api import Page, sync_playwright
 
-from demo.engine import Engine
+from demo.engine import Engine, Sitter
 from demo.sessions import Sessions
 from demo.talk import ENDED, RUNNING, Talk
 from demo.uploads import UploadError
@@ -39,7 +39,7 @@ def talk(engine: Engine, tmp_path: Path) -> Iterator[tuple[Talk, list[bytes | st
     size = engine.image_size
     portrait = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
     messages: list[bytes | str] = []
-    talk = Talk(engine, portrait, 0, tmp_path, LIMITS)
+    talk = Talk(engine, Sitter(portrait), 0, tmp_path, LIMITS)
     talk.start()
     talk.attach(messages.append)
     yield talk, messages
@@ -88,7 +88,7 @@ def test_it_gives_its_place_back_and_keeps_what_is_being_recorded(engine: Engine
     portrait = np.zeros((engine.image_size, engine.image_size, 3), np.uint8)
     for number in range(2 * LIMITS.takes):
         messages: list[bytes | str] = []
-        talking = Talk(engine, portrait, 0, tmp_path, LIMITS)
+        talking = Talk(engine, Sitter(portrait), 0, tmp_path, LIMITS)
         talking.record(True)
         talking.start()
         talking.attach(messages.append)
@@ -99,7 +99,7 @@ def test_it_gives_its_place_back_and_keeps_what_is_being_recorded(engine: Engine
 
 def test_without_a_microphone_it_ends(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.talk._GOODBYE_SECONDS", 0.0)
-    talking = Talk(engine, np.zeros((engine.image_size, engine.image_size, 3), np.uint8), 0, tmp_path, LIMITS)
+    talking = Talk(engine, Sitter(np.zeros((engine.image_size,) * 2 + (3,), np.uint8)), 0, tmp_path, LIMITS)
     talking.start()
     assert talking.wait(60) and talking.state == ENDED
 

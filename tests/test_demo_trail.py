@@ -23,7 +23,7 @@ from test_demo_live import FACE, _until, zero_gpu
 import demo.engine
 import demo.trail
 from demo.channel import Slot, SlotPool
-from demo.engine import Engine, Job
+from demo.engine import Engine, Job, Sitter
 from demo.live import FINISHED, FREE, RUNNING, STOPPED, LiveTake
 from demo.made import _IN_MEMORY, Made, Pile
 from demo.steering import NEAR
@@ -79,7 +79,7 @@ def start(engine: Engine, voice: Voice, tmp_path: Path) -> Iterator[Callable[...
     made: list[LiveTake] = []
 
     def begin(controls: Controls | None = None, **options: Any) -> tuple[LiveTake, Viewer]:
-        job = Job(FACE, voice.waveform, 5)
+        job = Job(Sitter(FACE), voice.waveform, 5)
         folder = tmp_path / f"take {len(made)}"
         made.append(
             LiveTake(options.pop("engine", engine), job, voice, folder, LIMITS, controls or Controls(), **options)
@@ -261,7 +261,7 @@ def test_a_trail_reaches_every_frame_that_is_not_final_in_little_room(engine: En
     plan = Controls({"yaw": [(0.0, 0.0), (1.0, 20.0)]})
 
     def stream() -> StreamSession:
-        session = engine.start(FACE)
+        session = engine.start(Sitter(FACE))
         session.push(voice.waveform)
         return session
 
@@ -288,14 +288,14 @@ def test_frames_that_cannot_be_asked_for_again_leave_no_trail(
     engine: Engine, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo.trail, "Trail", None)
-    session = engine.start(FACE)
+    session = engine.start(Sitter(FACE))
     session.push(voice.waveform)
     assert len(list(frames_of(session, Slot(60)))) == voice.num_frames
 
 
 def test_passing_over_frames_leads_to_the_same_stream(engine: Engine, voice: Voice) -> None:
     plan = Controls({"roll": [(0.1, 8.0)], "blink": [(0.5, 1.0)]})
-    plain, passing = engine.start(FACE), engine.start(FACE)
+    plain, passing = engine.start(Sitter(FACE)), engine.start(Sitter(FACE))
     expected = [frame.image for frame in (*plain.push(voice.waveform, plan), *plain.flush(plan))]
     passing.push(voice.waveform)
     passing.pass_over(20, plan)

@@ -101,7 +101,7 @@ ALLOWED = {
     "demo": {"demo", "benchmarks.leaderboard", "eartalking"}
     | {
         f"eartalking.{name}"
-        for name in ("config", "controls", "errors", "io", "live", "perception", "session", "synth.voices")
+        for name in ("config", "controls", "errors", "io", "live", "output", "perception", "session", "synth.voices")
     },
     "app": {"demo"},
 }

@@ -289,7 +289,7 @@
 
   function draw(frame) {
     if (!context) return;
-    if (canvas.width !== frame.bitmap.width) { canvas.width = frame.bitmap.width; canvas.height = frame.bitmap.height; }
+    if (canvas.width !== frame.bitmap.width || canvas.height !== frame.bitmap.height) { canvas.width = frame.bitmap.width; canvas.height = frame.bitmap.height; }
     context.drawImage(frame.bitmap, 0, 0);
     take.shown = frame.index;
     drawn = frame;
