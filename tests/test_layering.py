@@ -91,7 +91,7 @@ ALLOWED = {
     "benchmarks": {"benchmarks", "eval", "eartalking"}
     | {
         f"eartalking.{name}"
-        for name in (*SPINE, "audio", "autoencoder", "io", "modules", "motion", "perception", "synth")
+        for name in (*SPINE, "audio", "autoencoder", "io", "modules", "motion", "output", "perception", "synth")
     },
     # A baseline hears a training window as the model does.
     "benchmarks.methods.latent": {"benchmarks", "eartalking"}

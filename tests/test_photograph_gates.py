@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks.gates.photograph_finding import SMALL_FACE, TURNS, variants
 from benchmarks.gates.photograph_material import Spoken, _spoken, motion_of_controls, performance_of
+from benchmarks.gates.photograph_output import seam
 from benchmarks.gates.photographs import (
     HOLD,
     LEVELS,
@@ -82,7 +83,7 @@ def test_a_gate_of_every_portrait_is_as_good_as_the_worst() -> None:
     row = worst_row("photographs_lips_closed", {"one": 0.95, "other": 0.5}, "other", "portraits")
     assert not row.passed and row.value == 0.5 and row.extra["by_portrait"]["one"] == 0.95
     assert worst_row("photographs_lips_closed", {"one": 0.95}, "one", "portraits").passed
-    assert len(GATES["photographs"]) == 15
+    assert len(GATES["photographs"]) == 18
 
 
 def test_true_renders_are_asked_for_the_same_motion() -> None:
@@ -113,3 +114,15 @@ def test_variants_show_the_face_as_they_say() -> None:
     assert len(rows) == pytest.approx(SMALL_FACE, abs=3)
     assert made["tight"].mean() > 200, "nothing but face"
     assert (made["edge"][:, 0] > 200).any(), "the face is cut by the border"
+
+
+def test_a_seam_is_the_largest_change_around_the_crop() -> None:
+    picture = np.full((40, 60, 3), 100, np.uint8)
+    frames = np.repeat(picture[None], 2, 0)
+    frames[:, 11:29, 21:39] = 200  # the crop, but for its edges
+    assert seam(frames, picture, (20.0, 10.0, 40.0, 30.0)) == 0
+    frames[1, 10, 25] = 103  # at its upper edge
+    assert seam(frames, picture, (20.0, 10.0, 40.0, 30.0)) == 3
+    assert seam(frames, picture, (20.0, -5.0, 40.0, 30.0)) == 0  # which is none where the picture ends
+    frames[0, 5, 50] = 90
+    assert seam(frames, picture, (20.0, 10.0, 40.0, 30.0)) == 10

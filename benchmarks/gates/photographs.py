@@ -22,6 +22,7 @@ from benchmarks.gates.photograph_material import (
     photographs,
     spoken,
 )
+from benchmarks.gates.photograph_output import measure_outputs
 from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
 from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable
 from eartalking.config import SAMPLES_PER_FRAME
@@ -187,7 +188,9 @@ def measure_photographs(context: Context) -> list[GateRow]:
     shown = [one for one in takes if one.subject.shown][:4]
     rows = [[t.subject.image, *spread(np.stack(t.speech.kept), 3), *spread(np.stack(t.steered.kept), 3)] for t in shown]
     context.pictures["photographs"] = strip(rows)
-    return [*lip_rows(takes), blink_row(takes, truth), *_face_rows(takes), *control_rows(takes, truth), *finding]
+    outputs = measure_outputs(context, voices[0].waveform, lambda frames: float(np.nanmean(see(context, frames).sharp)))
+    faces = [*lip_rows(takes), blink_row(takes, truth), *_face_rows(takes)]
+    return [*faces, *outputs, *control_rows(takes, truth), *finding]
 
 
 def _steered_motion() -> np.ndarray:

@@ -1,0 +1,91 @@
+"""Photographs as users want them back: at twice the model's size, and in the whole picture.
+
+The first two seconds of speech. Nothing of it is kept but numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.gates.photograph_material import pictures
+from benchmarks.gates.streams import Context, drive
+from benchmarks.gates.table import GateRow, Unavailable, judge, unavailable
+from eartalking import StreamSession
+from eartalking.config import SAMPLE_RATE
+from eartalking.io.portrait import cut_square
+from eartalking.output import ENLARGED
+from eartalking.perception.face_detector import crop_face
+from eartalking.perception.identity import summarise
+
+NAMES = ("photographs_identity_512", "photographs_sharpness_512", "photographs_seam")
+SECONDS = 2.0
+EVERY = 12  # frames, of which one is read
+Sharpness = Callable[[np.ndarray], float]
+
+
+def measure_outputs(context: Context, waveform: np.ndarray, sharpness: Sharpness) -> list[GateRow]:
+    """Rows for NAMES; `sharpness` of the cheeks in frames (F, S, S, 3), on average."""
+    waveform = waveform[: round(SECONDS * SAMPLE_RATE)]
+    alike, sharp, seams = {}, {}, {}
+    faces = list(_faces())
+    for name, picture, face in tqdm(faces, unit="portrait", desc="512", mininterval=2, leave=False):
+        image_size = context.model.config.autoencoder.image_size
+        size, box = ENLARGED * image_size, crop_face(picture, image_size, face=face).box
+        portrait = cut_square(picture, size, box, None).image
+        frames = _frames(context, picture, waveform, face=face, size=size)
+        try:
+            alike[name] = summarise(context.distances(portrait, frames)).distance
+        except Unavailable:
+            alike[name] = None
+        sharp[name] = sharpness(frames) / max(sharpness(portrait[None]), 1e-6)
+        whole = _frames(context, picture, waveform, face=face, size=size, frame="portrait")
+        seams[name] = seam(whole, picture, box)
+    known = {name: value for name, value in alike.items() if value is not None}
+    if not sharp:
+        return [unavailable(name, "no package with photographs is installed") for name in NAMES]
+    worst = max(sharp, key=lambda one: abs(math.log(max(sharp[one], 1e-6))))
+    return [
+        _row(NAMES[0], known, max(known, key=known.__getitem__)) if known else unavailable(NAMES[0], "no identity"),
+        _row(NAMES[1], sharp, worst),
+        _row(NAMES[2], seams, max(seams, key=seams.__getitem__)),
+    ]
+
+
+def seam(frames: np.ndarray, picture: np.ndarray, box: tuple[float, float, float, float]) -> float:
+    """The largest difference, of 255, between frames (F, H, W, 3) and the picture, around the crop and at its edges."""
+    height, width = frames.shape[1:3]
+    left, top, right, bottom = (round(edge) for edge in box)
+    outside = np.ones((height, width), bool)
+    outside[
+        max(top, 0) + (top > 0) : bottom - (bottom < height), max(left, 0) + (left > 0) : right - (right < width)
+    ] = False
+    return float(np.abs(frames.astype(np.int16) - picture[:height, :width])[:, outside].max(initial=0))
+
+
+def _faces() -> Iterator[tuple[str, np.ndarray, str]]:
+    for name, picture, count, _ in pictures():
+        for number in range(1, count + 1):
+            yield (name if count == 1 else f"{name}{number}"), picture, str(number)
+
+
+def _frames(context: Context, picture: np.ndarray, waveform: np.ndarray, **options: object) -> np.ndarray:
+    kept: list[np.ndarray] = []
+    count = 0
+
+    def look(image: np.ndarray) -> None:
+        nonlocal count
+        if count % EVERY == 0:
+            kept.append(image)
+        count += 1
+
+    drive(StreamSession(context.model, picture, seed=context.seed, **options), waveform, None, look)  # type: ignore[arg-type]
+    return np.stack(kept)
+
+
+def _row(name: str, by_subject: dict[str, float], worst: str) -> GateRow:
+    rounded = {subject: round(value, 4) for subject, value in by_subject.items()}
+    return judge(name, by_subject[worst], len(by_subject), "photographs", worst=worst, by_portrait=rounded)
