@@ -3,7 +3,7 @@
     python -m eartalking.generate PORTRAIT AUDIO -o OUT.mp4 [--controls FILE.json|.csv] [--seed N] [--temperature T]
         [--checkpoint NAME_OR_DIR] [--device auto|cpu|cuda] [--threads N]
         [--crop auto|center] [--face largest|left|right|N]
-        [--size 256|512] [--frame crop|portrait] [--background keep|COLOUR|IMAGE]
+        [--size 256|512] [--frame crop|portrait] [--background keep|COLOUR|IMAGE|alpha]
 
 The audio goes through a `StreamSession`, as it would in a call. A progress bar goes to stderr; the last line on stdout
 is one JSON object:
@@ -43,9 +43,9 @@ from eartalking.controls import Controls
 from eartalking.errors import InputError, printable
 from eartalking.io.portrait import MAX_SIDE, MIN_SIDE, load_portrait
 from eartalking.io.sound import read_audio
-from eartalking.io.video_writer import VideoWriter, check_output
+from eartalking.io.video_writer import TRANSPARENT, VideoWriter, check_output
 from eartalking.level import is_silent
-from eartalking.output import FRAMES, KEEP, LARGEST_SIDE, check_look, load_background
+from eartalking.output import ALPHA, FRAMES, KEEP, LARGEST_SIDE, check_look, load_background
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face
 from eartalking.session import MAX_TEMPERATURE, Frame, StreamSession
 
@@ -98,7 +98,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--face", default="largest", metavar="largest|left|right|N", help="which face, of several")
     parser.add_argument("--size", type=int, metavar="256|512", help="pixels a side of the animated square")
     parser.add_argument("--frame", choices=FRAMES, default="crop", help="that square alone, or the whole picture")
-    parser.add_argument("--background", default=KEEP, metavar="keep|COLOUR|IMAGE", help="what stands behind the person")
+    parser.add_argument(
+        "--background", default=KEEP, metavar="keep|COLOUR|IMAGE|alpha", help="what stands behind the person"
+    )
     return parser.parse_args(argv)
 
 
@@ -126,6 +128,8 @@ class _Inputs:
 def _read_inputs(args: argparse.Namespace) -> _Inputs:
     """All that can be wrong with the files is found here, before a model loads or a byte is written."""
     target = check_output(args.output)
+    if (target.suffix.lower() == TRANSPARENT) != (args.background == ALPHA):
+        raise InputError(args.output, f"{TRANSPARENT} is for --background {ALPHA}, and that for {TRANSPARENT}")
     for source in (args.portrait, args.audio, args.controls):
         if source is not None and target.exists() and Path(source).exists() and target.samefile(source):
             raise InputError(args.output, "would overwrite an input")

@@ -25,7 +25,7 @@ from eartalking.perception.person_matte import person_matte
 from eartalking.perception.turned_square import Picture, TurnedSquare
 
 FRAMES = ("crop", "portrait")
-KEEP = "keep"  # the background that the picture has
+KEEP, ALPHA = "keep", "alpha"  # the background that the picture has, and none: frames say how opaque they are
 ENLARGED = 2  # times the model's size: the larger of the two sizes
 LARGEST_SIDE = 3840  # of a whole picture
 FADE = 0.08  # of the crop's side: so far from an edge inside the picture, movement is whole again
@@ -37,7 +37,8 @@ class Look(TypedDict, total=False):
 
     size: pixels a side of the animated crop: the model's, which is the default, or ENLARGED times as many.
     frame: "crop", frames show that square; "portrait", the whole picture, in which all around it stands still.
-    background: "keep", a colour ("white", "#00ff00"), or a picture as `load_portrait` takes it; of crops only.
+    background: "keep", a colour ("white", "#00ff00"), a picture as `load_portrait` takes it, or "alpha", nothing: then
+    frames are (H, W, 4), the last channel 255 where they are opaque. Of crops only.
     """
 
     size: int | None
@@ -49,7 +50,7 @@ class Look(TypedDict, total=False):
 class Output:
     """picture (H, W, 3) uint8, both even; `box`, the square of it that is animated and drawn at `size` pixels a side;
     `whole`, frames show the whole picture, else the picture is that square; background (size, size, 3) uint8, None to
-    keep the picture's.
+    keep the picture's or, where frames are `transparent`, to show none.
     """
 
     picture: np.ndarray
@@ -57,6 +58,7 @@ class Output:
     size: int
     whole: bool = False
     background: np.ndarray | None = None
+    transparent: bool = False
 
     @classmethod
     def of(
@@ -78,7 +80,8 @@ class Output:
         size = size or image_size
         if frame == "crop":
             square = cut_square(picture, size, cut.box, None).image
-            return cls(square, (0.0, 0.0, size, size), size, False, load_background(background, size))
+            backdrop = load_background(background, size)
+            return cls(square, (0.0, 0.0, size, size), size, False, backdrop, _is(background, ALPHA))
         height, width = (side - side % 2 for side in picture.shape[:2])  # H.264 wants them even
         return cls(np.ascontiguousarray(picture[:height, :width]), cut.box, size, True)
 
@@ -90,15 +93,16 @@ class Output:
 
     def canvas(self, reference: Reference, image_size: int, device: torch.device) -> Canvas | None:
         """What the crop is drawn on; None where that is the model's own frame."""
-        if self.size == image_size and not self.whole and self.background is None:
+        cut_out = self.transparent or self.background is not None
+        if self.size == image_size and not self.whole and not cut_out:
             return None
         portrait = cut_square(self.picture, self.size, self.box, None).image
         matte = backdrop = moving = None
-        if self.background is not None:
+        if cut_out:
             left, top, right, bottom = self.box
             square = TurnedSquare((left + right) / 2, (top + bottom) / 2, right - left)
             matte = torch.from_numpy(person_matte(Picture(self.picture), square, self.size))[None, None].to(device)
-            backdrop = _batch(self.background, device)
+            backdrop = None if self.background is None else _batch(self.background, device)
         if self.whole:
             side = reference.pyramid[0].shape[-1]
             moving = torch.from_numpy(self._fade(side, side))[None, None].to(device)
@@ -139,7 +143,11 @@ class Output:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """For `from_tensors`."""
-        arrays = {"picture": self.picture, "box": np.array(self.box), "numbers": np.array([self.size, self.whole])}
+        arrays = {
+            "picture": self.picture,
+            "box": np.array(self.box),
+            "numbers": np.array([self.size, self.whole, self.transparent]),
+        }
         if self.background is not None:
             arrays["background"] = self.background
         return {f"output.{name}": torch.from_numpy(value.copy()) for name, value in arrays.items()}
@@ -148,13 +156,14 @@ class Output:
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Output:
         arrays = {name: tensors[f"output.{name}"].numpy() for name in ("picture", "box", "numbers")}
         background = tensors.get("output.background")
-        size, whole = arrays["numbers"].tolist()
+        size, whole, transparent = arrays["numbers"].tolist()
         return cls(
             arrays["picture"],
             tuple(arrays["box"].tolist()),
             size,
             bool(whole),
             None if background is None else background.numpy(),
+            bool(transparent),
         )
 
 
@@ -176,7 +185,7 @@ def check_look(image_size: int, size: int | None = None, frame: str = "crop", ba
         raise ValueError(f"size must be {image_size} or {ENLARGED * image_size}, not {size}")
     if frame not in FRAMES:
         raise ValueError(f"frame must be {' or '.join(FRAMES)}, not {frame!r}")
-    if frame == "portrait" and not _keeps(background):
+    if frame == "portrait" and not _is(background, KEEP):
         raise ValueError("another background needs the crop alone, not the whole picture")
 
 
@@ -188,7 +197,7 @@ def load_background(background: Background, size: int) -> np.ndarray | None:
         InputError: a file that is no picture.
         ValueError: an array or image that is none.
     """
-    if _keeps(background):
+    if _is(background, KEEP) or _is(background, ALPHA):
         return None
     if isinstance(background, str) and not os.path.exists(background):
         try:
@@ -203,8 +212,8 @@ def load_background(background: Background, size: int) -> np.ndarray | None:
     return cut_square(image, size, (left, top, left + side, top + side), None).image
 
 
-def _keeps(background: Background) -> bool:
-    return isinstance(background, str) and background == KEEP
+def _is(background: Background, word: str) -> bool:
+    return isinstance(background, str) and background == word
 
 
 def _rise(count: int, first: bool, last: bool) -> np.ndarray:

@@ -58,6 +58,23 @@ def test_the_whole_picture_at_the_larger_size(tmp_path: Path, voice: Path, capsy
         assert (container.streams.video[0].width, container.streams.video[0].height) == picture.size
 
 
+def test_without_a_background_the_video_is_transparent(
+    tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(PHOTO), str(voice), "--background", "alpha", "-o"]
+    assert main([*arguments, str(tmp_path / "out.mp4")]) == 2
+    assert main([*arguments[:2], "-o", str(tmp_path / "out.webm")]) == 2
+    assert ".webm is for --background alpha" in capsys.readouterr().err and os.listdir(tmp_path) == [voice.name]
+    assert main([*arguments, str(tmp_path / "out.webm")]) == 0
+    decoder = av.CodecContext.create("libvpx-vp9", "r")  # FFmpeg's own leaves transparency out
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert "AI-generated" in container.metadata["COMMENT"] and container.streams.audio[0].codec_context.name
+        packets = list(container.demux(video=0))
+    images = [frame.to_ndarray(format="rgba") for packet in packets for frame in decoder.decode(packet)]
+    assert len(images) == 26 and images[0].shape == (64, 64, 4)
+    assert images[0][:5, :5, 3].max() < 30 and images[0][24:40, 24:40, 3].min() > 225
+
+
 def test_a_background_of_ones_own(tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.mp4"
     arguments = [str(PHOTO), str(voice), "-o", str(out)]

@@ -68,7 +68,14 @@ def test_movement_rises_from_the_edges_that_stay() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"size": 128}, {"frame": "portrait"}, {"background": "#204060"}, {"size": 128, "background": "white"}, {}],
+    [
+        {"size": 128},
+        {"frame": "portrait"},
+        {"background": "#204060"},
+        {"size": 128, "background": "white"},
+        {"background": "alpha"},
+        {},
+    ],
     ids=str,
 )
 def test_a_saved_stream_goes_on_with_the_same_frames(
@@ -114,6 +121,10 @@ def test_a_photograph_at_twice_the_size_before_another_background() -> None:
         frames(StreamSession(model, photograph, **options), 0.2)
         for options in ({}, {"size": 512}, {"size": 512, "background": "white"})
     )
+    cut_out = frames(StreamSession(model, photograph, size=512, background="alpha"), 0.2)
+    opaque = cut_out[..., 3:] / 255.0
+    composed = cut_out[..., :3] * opaque + 255 * (1 - opaque)  # laid over white
+    assert np.abs(composed - white).mean() < 1
     reduced = large.reshape(len(large), 256, 2, 256, 2, 3).mean((2, 4))
     assert np.abs(reduced - small).mean() < 2.5  # of 255: it shows the same, with more detail
     corners = white[:, :40, [*range(40), *range(-40, 0)]]

@@ -23,13 +23,14 @@ from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
 from eartalking.modules.res_block import upsample
 
 REDRAWN = 0.25  # by how much the part refiner changes a pixel until nothing of the portrait's own detail is left there
+LEAST_OPAQUE = 0.05  # below it, what is left of the person's colour is noise
 
 
 class Canvas(NamedTuple):
     """person (B, 3 + M, S, S), the portrait at the canvas's size with its mattes: the surface's and, where the
-    background is another one, the finer one of the person; plate (B, 3, S, S), the background without the person; the
-    portrait's lips at this size; background (B, 3, S, S), what is shown in its place; moving (B, 1, h, h) in 0..1, the
-    share of the movement that is kept, 0 at edges that shall stay as they are."""
+    background goes, the finer one of the person; plate (B, 3, S, S), the background without the person; the portrait's
+    lips at this size; background (B, 3, S, S), what is shown in its place, if anything; moving (B, 1, h, h) in 0..1,
+    the share of the movement that is kept, 0 at edges that shall stay as they are."""
 
     person: Tensor
     plate: Tensor
@@ -46,8 +47,9 @@ class Canvas(NamedTuple):
         background: Tensor | None = None,
         moving: Tensor | None = None,
     ) -> Canvas:
-        """`portrait` (B, 3, S, S) is what `reference` shows, S a multiple of its size. `matte` (B, 1, S, S) in 0..1 of
-        the person and `background` go together."""
+        """`portrait` (B, 3, S, S) is what `reference` shows, S a multiple of its size. With the person's `matte`
+        (B, 1, S, S) in 0..1 its background goes, and `background`, if there is one, takes its place.
+        """
         cover = reference.surface.cover
         mattes = [upsample(cover, portrait.shape[-1] // cover.shape[-1])]
         plate = background_plate(portrait, cover)
@@ -68,8 +70,10 @@ class Canvas(NamedTuple):
     def draw(
         self, surface: SurfaceEncoder, geometry: Geometry, decoded: Decoded, refined: Tensor, motion: Tensor
     ) -> Tensor:
-        """The frame (B, 3, S, S): `decoded` by `geometry` under motion vectors (B, L); `refined` (B, 3, H, H) is its
-        image once eyes and mouth were drawn again."""
+        """The frame (B, 3, S, S); where no background takes the old one's place, with its opacity, in [-1, 1], too:
+        (B, 4, S, S). `decoded` is by `geometry` under motion vectors (B, L); `refined` (B, 3, H, H) is its image once
+        eyes and mouth were drawn again.
+        """
         person = self.person if self.lips is None else self.lips.closing_over(surface, self.person, motion)
         warped, mattes = warped_over(geometry, person, self.plate)
         factor = self.plate.shape[-1] // refined.shape[-1]
@@ -77,10 +81,14 @@ class Canvas(NamedTuple):
             image = _with_detail(decoded, refined, warped, factor)
         else:
             image = refined
+        if mattes.shape[1] == 1:
+            return image
+        # Of the old background as much is taken away as the person lets through, and so much of the new one added.
+        opaque = mattes[:, 1:]
         if self.background is not None:
-            # Of the old background as much is taken away as the person lets through, and so much of the new one added.
-            image = image + (1 - mattes[:, 1:]) * (self.background - self.plate)
-        return image
+            return image + (1 - opaque) * (self.background - self.plate)
+        colour = (image - (1 - opaque) * self.plate) / opaque.clamp_min(LEAST_OPAQUE)
+        return torch.cat([colour.clamp(-1, 1), 2 * opaque - 1], dim=1)
 
 
 def _with_detail(decoded: Decoded, refined: Tensor, warped: Tensor, factor: int) -> Tensor:

@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import secrets
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -32,16 +33,43 @@ METADATA = {
 }
 # One encoder thread: with more, the bytes would change with the number of cores, which the model needs.
 # Without its lookahead's rate tree x264 gives equal bytes for equal frames (60 of 60 files; 59 of 60 with it).
-_VIDEO_OPTIONS = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "rc-lookahead=0:no-mbtree=1"}
+_H264_OPTIONS = {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "rc-lookahead=0:no-mbtree=1"}
+# Constant quality; alternate reference frames and transparency exclude each other.
+_VP9_OPTIONS = {"crf": "20", "b": "0", "deadline": "realtime", "cpu-used": "6", "auto-alt-ref": "0", "threads": "1"}
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How a kind of file is written; `pixels`, as which frames come in."""
+
+    name: str
+    video: str
+    audio: str
+    pixel_format: str
+    pixels: str
+    video_options: dict[str, str]
+    options: dict[str, str]
+
+    @property
+    def channels(self) -> int:
+        return len(self.pixels.removesuffix("24"))
+
+
+FORMATS = {
+    ".mp4": _Format("mp4", "libx264", "aac", "yuv420p", "rgb24", _H264_OPTIONS, {"movflags": "faststart"}),
+    ".webm": _Format("webm", "libvpx-vp9", "libopus", "yuva420p", "rgba", _VP9_OPTIONS, {}),
+}
+TRANSPARENT = ".webm"
 
 
 class VideoWriter:
-    """Streams frames into an H.264 MP4 beside `path`, which appears only when everything is written.
+    """Streams frames into a file beside `path`, which appears only when everything is written: H.264 in an MP4 or, with
+    transparency, VP9 in a WebM.
 
     Use as a context manager: leaving it normally finishes the file and puts it in place of `path`; leaving it
     by any exception (Ctrl-C and a full disk included) removes what was written and spares an older `path`.
 
-    `audio` names the file whose sound track is added, at its own quality, as 48 kHz AAC (mono stays mono, the
+    `audio` names the file whose sound track is added, at its own quality, as 48 kHz AAC or Opus (mono stays mono, the
     rest becomes stereo), all of it, however many frames there are. Same input, same bytes. Sound that is still being
     spoken is written as it comes.
     """
@@ -55,19 +83,22 @@ class VideoWriter:
             InputError: `path` cannot be written, or `audio` cannot be read.
         """
         if size[0] % 2 or size[1] % 2:
-            raise ValueError(f"H.264 in yuv420p needs an even height and width, not {size[0]}x{size[1]}")
+            raise ValueError(f"video with halved colour needs an even height and width, not {size[0]}x{size[1]}")
         self.path = Path(path)
+        self._format = FORMATS.get(self.path.suffix.lower(), FORMATS[".mp4"])  # another suffix is refused below
         self.size = tuple(size)
         self.fps = fps
         self.num_frames = 0
         self._soundtrack = audio if audio is None or isinstance(audio, SpokenSound) else Soundtrack(audio)
         self._target = check_output(path)
         self._container: Any = None  # an av.container.OutputContainer, once the file could be made
-        self._part = self._target.parent / f".{secrets.token_hex(6)}.part.mp4"
+        self._part = self._target.parent / f".{secrets.token_hex(6)}.part{self.path.suffix.lower()}"
         try:
             # Created here with the permissions of any new file, and never over another one.
             os.close(os.open(self._part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            self._container = av.open(media_url(self._part), "w", format="mp4", options={"movflags": "faststart"})
+            self._container = av.open(
+                media_url(self._part), "w", format=self._format.name, options=self._format.options
+            )
             self._add_streams()
         except BaseException as error:
             self._give_up(error)
@@ -77,8 +108,8 @@ class VideoWriter:
         self._container.flags |= av.container.Flags.bitexact.value  # no version strings, no dates
         self._container.metadata.update(METADATA)
         height, width = self.size
-        stream = self._container.add_stream("libx264", rate=self.fps, options=_VIDEO_OPTIONS)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream = self._container.add_stream(self._format.video, rate=self.fps, options=self._format.video_options)
+        stream.width, stream.height, stream.pix_fmt = width, height, self._format.pixel_format
         context = stream.codec_context
         context.time_base = Fraction(1, self.fps)
         # Say which matrix made the YUV, or players guess from the size and the colours shift.
@@ -87,7 +118,7 @@ class VideoWriter:
         self._video = stream
         if self._soundtrack is not None:
             layout = self._soundtrack.layout
-            self._audio = self._container.add_stream("aac", rate=SOUNDTRACK_RATE, layout=layout)
+            self._audio = self._container.add_stream(self._format.audio, rate=SOUNDTRACK_RATE, layout=layout)
             self._audio.bit_rate = SOUNDTRACK_BITS_PER_CHANNEL * (1 if layout == "mono" else 2)
 
     def __enter__(self) -> Self:
@@ -106,16 +137,17 @@ class VideoWriter:
             raise
 
     def write(self, image: np.ndarray) -> None:
-        """Add one frame, (H, W, 3) uint8 RGB.
+        """Add one frame, (H, W, 3) uint8 RGB; of a WebM (H, W, 4), with how opaque each pixel is.
 
         Raises:
             InputError: the disk is full, or the sound file turns out to be damaged.
         """
-        if image.shape != (*self.size, 3) or image.dtype != np.uint8:
-            raise ValueError(f"expected {(*self.size, 3)} uint8, got {image.shape} {image.dtype}")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        expected = (*self.size, self._format.channels)
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f"expected {expected} uint8, got {image.shape} {image.dtype}")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=self._format.pixels)
         frame = frame.reformat(
-            format="yuv420p",
+            format=self._format.pixel_format,
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
             interpolation=EXACT_COLOURS,
@@ -168,10 +200,10 @@ def check_output(path: FilePath) -> Path:
     """The real file that writing to `path` would create or replace.
 
     Raises:
-        InputError: not an .mp4, not a plain file, or its folder is missing or not writable.
+        InputError: not a name of FORMATS, not a plain file, or its folder is missing or not writable.
     """
-    if Path(path).suffix.lower() != ".mp4":
-        raise InputError(path, "the output must end in .mp4")
+    if Path(path).suffix.lower() not in FORMATS:
+        raise InputError(path, f"the output must end in {' or '.join(FORMATS)}")
     try:
         target = Path(path).resolve()  # a link is written through, not replaced
         if target.exists() and not target.is_file():
