@@ -14,7 +14,7 @@ from eartalking.controls import ControlBatch, ControlFrame
 from eartalking.modules.departure_head import DepartureHead
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE
-from eartalking.training.departure import groups, run, with_head
+from eartalking.training.departure import groups, run, settle, with_head
 from eartalking.training.motion_spans import MotionSpans
 
 SIZE, FEATURES = 4, 8
@@ -147,7 +147,7 @@ def test_an_emotion_decides_brows_and_eyes_and_leaves_the_head_alive() -> None:
 
     def drawn(asked: ControlFrame) -> set[str]:
         """Which columns differ between seeds."""
-        apart = (torch.stack([shown(asked, seed) for seed in range(4)]).std(0)) > 1e-3
+        apart = (torch.stack([shown(asked, seed) for seed in range(12)]).std(0)) > 1e-3
         return {name for name, column in columns.items() if apart[column]}
 
     assert drawn(ControlFrame()) == {"brow", "lid", "gaze", "yaw"}
@@ -166,3 +166,19 @@ def test_a_model_grows_a_head_and_leaves_out_what_no_stream_runs(tmp_path) -> No
         loaded.emission_head.to_mean.weight, plain.emission_head.to_mean.weight, atol=1e-3, rtol=0
     )
     assert loaded.config == grown.config
+
+
+def test_smiles_and_brows_are_drawn_no_more_strongly_than_they_are() -> None:
+    torch.manual_seed(0)
+    size = 60
+    head = DepartureHead(size, memory=3, features=FEATURES, dim=32, depth=1)
+    head.persistence.fill_(0.98)
+    head.innovation_std.fill_(0.1)  # a fresh head draws noise alone, so its spread is 0.1 / sqrt(1 - 0.98²): 0.5
+    true = 0.25 * torch.randn(8, 500, size)
+    level = torch.zeros(8, 500, size)
+    settle(head, MotionSpans(true, level, torch.zeros(8, 500, FEATURES, dtype=torch.float16)), num_steps=1, rounds=30)
+    drawn = run(head, MotionSpans(level, level, torch.zeros(8, 500, FEATURES)), 1, seed=99).std(1).mean(0)
+    part = groups(size)
+    for name in ("corners", "brows"):
+        assert drawn[part[name]].mean() == pytest.approx(0.25, rel=0.15)
+    assert torch.equal(head.persistence[part["pose"]], torch.full_like(head.persistence[part["pose"]], 0.98))
