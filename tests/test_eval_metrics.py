@@ -13,7 +13,7 @@ from metric_clips import FRAMED, SIZE, blurred, measured, moving, pair, save
 from PIL import Image
 
 from eartalking.errors import InputError
-from eartalking.io.video_writer import _VIDEO_OPTIONS
+from eartalking.io.video_writer import _H264_OPTIONS
 from eartalking.modules.torchvision_operators import declare_torchvision_operators
 from eval.clips import Footage, crop_around, frame_square, read_pair
 from eval.metrics.distribution import FrechetMetric, embedded_distances
@@ -149,7 +149,7 @@ def test_every_field_of_the_protocol_is_in_its_hash() -> None:
 
 
 def test_the_codec_is_what_the_writer_does() -> None:
-    for name, value in _VIDEO_OPTIONS.items():
+    for name, value in _H264_OPTIONS.items():
         assert f"{name}={value}" in CODEC
 
 

@@ -121,8 +121,11 @@ class FrameAutoencoder(nn.Module):
         decoded = self.paint(geometry, latents, reference)
         motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
         image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks)
+        motion = self.code.latents_to_motion(latents)
+        if reference.lips is not None:
+            image = reference.lips.kept(self.surface, motion, geometry.warps[-1], image, decoded.image)
         if canvas is not None:
-            image = canvas.draw(self.surface, geometry, decoded, image, self.code.latents_to_motion(latents))
+            image = canvas.draw(self.surface, geometry, decoded, image, motion)
         return decoded._replace(image=image)
 
     def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:

@@ -21,6 +21,7 @@ from torch import Tensor
 from eartalking.autoencoder.mark_maps import between_lips
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.modules.res_block import upsample
+from eartalking.modules.warp import warp_image
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import MOTION_SCALES
@@ -85,11 +86,26 @@ class Lips(NamedTuple):
         """
         if not self.between.any():
             return portraits
+        colours = torch.lerp(self.covered, portraits[:, :3], self._seen(surface, motion))
+        return torch.cat([colours, portraits[:, 3:]], dim=1)
+
+    def kept(self, surface: SurfaceEncoder, motion: Tensor, warp: Tensor, refined: Tensor, decoded: Tensor) -> Tensor:
+        """Refined frames (B, 3, H, W), but for what the portrait itself shows between its lips, where that has come by
+        `warp` (B, 2, h, w) under motion vectors (B, L): there as they were decoded.
+
+        The part refiner has seen no teeth but rendered ones, and paints those of photographs grey.
+        """
+        if not self.between.any():
+            return refined
+        scale = self.between.shape[-1] // warp.shape[-1]
+        here = warp_image(self.between, upsample(warp, scale)) * self._seen(surface, motion)
+        return torch.lerp(refined, decoded, upsample(here, refined.shape[-1] // here.shape[-1]))
+
+    def _seen(self, surface: SurfaceEncoder, motion: Tensor) -> Tensor:
+        """How much of what lies between the lips is seen, in 0..1: (B, 1, 1, 1)."""
         now = _apart(surface, self.red, motion) - _apart(surface, self.red, shut(motion))
         share = now.norm(dim=1).mean(1) / self.apart.clamp_min(1e-6)
-        seen = ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)
-        colours = torch.lerp(self.covered, portraits[:, :3], seen[:, None, None, None])
-        return torch.cat([colours, portraits[:, 3:]], dim=1)
+        return ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)[:, None, None, None]
 
 
 def _covered(portraits: Tensor, between: Tensor) -> Tensor:
