@@ -231,5 +231,5 @@ def test_without_a_face_a_crop_is_asked_for_and_stays_in_the_picture(
     page.wait_for_function("EARPlayer.take.state === 'done'")
     (session,) = demo[1]._sessions.values()
     corner = noise[:, 100:]  # the largest square, at the right edge
-    taken = np.asarray(Image.fromarray(session.takes[-1].job.portrait), np.float32)
+    taken = np.asarray(Image.fromarray(session.takes[-1].job.sitter.picture), np.float32)
     assert np.abs(taken - np.asarray(Image.fromarray(corner).resize(taken.shape[:2]), np.float32)).mean() < 30

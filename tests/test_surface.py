@@ -13,13 +13,14 @@ from eartalking.config import AutoencoderConfig
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import NUM_FACE_UNITS
 from eartalking.motion.head_space import rotation
-from eartalking.motion.vector import GAZE, MOTION_SCALES, motion_vector
+from eartalking.motion.vector import GAZE, HEAD_POSE, MOTION_SCALES, TRANSLATION, motion_vector
+from eartalking.perception.face_marks import NUM_MARKS
 from eartalking.synth import render
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.performance import Performance, neutral_portrait, random_stills
 from eartalking.synth.surface_maps import mover_components, surface_maps
-from eartalking.training.surface import SurfaceTrainer
+from eartalking.training.surface import SurfaceTrainer, in_the_pose_of
 
 CONFIG = AutoencoderConfig(surface_widths=(8, 16, 16))
 
@@ -100,7 +101,7 @@ def test_the_true_surface_gives_the_true_warp(trainer: SurfaceTrainer) -> None:
 
 
 def test_the_portraits_own_motion_moves_nothing(trainer: SurfaceTrainer) -> None:
-    fields = trainer.encoder(torch.rand(2, 3, 256, 256) * 2 - 1)
+    fields = trainer.encoder(torch.rand(2, 3, 256, 256) * 2 - 1, torch.zeros(2, NUM_MARKS, 3))
     motion = vectors(random_stills(2, np.random.default_rng(0)))
     home = trainer.encoder.home(fields, motion)
     moved, _ = trainer.encoder.displace(fields, motion, home)
@@ -150,7 +151,7 @@ def test_the_plate_is_the_background_and_fills_what_the_person_hid() -> None:
 
 
 def test_the_base_goes_on_beyond_the_edge_and_no_farther(trainer: SurfaceTrainer) -> None:
-    fields = trainer.encoder(torch.rand(1, 3, 256, 256) * 2 - 1)
+    fields = trainer.encoder(torch.rand(1, 3, 256, 256) * 2 - 1, torch.zeros(1, NUM_MARKS, 3))
     cover = torch.zeros_like(fields.cover)
     cover[..., 32:96, 32:96] = 1
     motion = vectors(random_stills(2, np.random.default_rng(1)))
@@ -159,3 +160,14 @@ def test_the_base_goes_on_beyond_the_edge_and_no_farther(trainer: SurfaceTrainer
     assert (reach & ~inside).any() and not (inside & ~reach).any() and not base.warp[0, :, ~reach].any()
     assert base.warp[0, :, reach].abs().sum(0).gt(0).all()
     assert base.at(16).warp.shape == (1, 2, 16, 16)
+
+
+def test_lips_and_lids_weigh_more_than_a_cheek_and_this_more_than_a_shoulder(trainer: SurfaceTrainer) -> None:
+    weights = trainer.importance
+    bundle = load_bundle()
+    lips, torso = weights[torch.from_numpy(bundle.lip_upper)], weights[bundle.vertices_of("torso")]
+    assert lips.min() > 5 > 1.5 >= weights[:-2].median() >= torso.max() == 0.5
+    assert weights[-2] == 0  # the background
+    own, other = torch.zeros(1, 60), torch.ones(1, 60)
+    kept = in_the_pose_of(own, other)
+    assert not kept[:, HEAD_POSE].any() and not kept[:, TRANSLATION].any() and kept[:, GAZE].all()
