@@ -166,7 +166,7 @@ def test_lips_and_lids_weigh_more_than_a_cheek_and_this_more_than_a_shoulder(tra
     weights = trainer.importance
     bundle = load_bundle()
     lips, torso = weights[torch.from_numpy(bundle.lip_upper)], weights[bundle.vertices_of("torso")]
-    assert lips.min() > 5 > 1.5 >= weights[:-2].median() >= torso.max() == 0.5
+    assert lips.min() > 5 > weights[:-2].median() > torso.median() == 0.5
     assert weights[-2] == 0  # the background
     own, other = torch.zeros(1, 60), torch.ones(1, 60)
     kept = in_the_pose_of(own, other)
