@@ -23,7 +23,7 @@ from demo.settings import Limits
 from demo.trail import frames_of
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.io.portrait import Box
-from eartalking.output import Look
+from eartalking.output import Look, whole_shape
 
 if TYPE_CHECKING:
     from eartalking import StreamSession, TalkingHeadModel
@@ -50,8 +50,7 @@ class Sitter:
     def frame_shape(self, image_size: int) -> tuple[int, int]:
         """Height and width of the frames."""
         if self.look.get("frame") == "portrait":
-            height, width = (side - side % 2 for side in self.picture.shape[:2])
-            return height, width
+            return whole_shape(self.picture)
         size = self.look.get("size") or image_size
         return size, size
 

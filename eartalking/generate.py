@@ -41,11 +41,11 @@ from eartalking.checkpoint import load_model
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import Controls
 from eartalking.errors import InputError, printable
-from eartalking.io.portrait import MAX_SIDE, MIN_SIDE, load_portrait
+from eartalking.io.portrait import MIN_SIDE
 from eartalking.io.sound import read_audio
 from eartalking.io.video_writer import TRANSPARENT, VideoWriter, check_output
 from eartalking.level import is_silent
-from eartalking.output import ALPHA, FRAMES, KEEP, LARGEST_SIDE, check_look, load_background
+from eartalking.output import ALPHA, FRAMES, KEEP, check_look, load_background, load_picture
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face
 from eartalking.session import MAX_TEMPERATURE, Frame, StreamSession
 
@@ -137,7 +137,7 @@ def _read_inputs(args: argparse.Namespace) -> _Inputs:
     waveform = read_audio(args.audio)
     if is_silent(waveform):
         print(f"{printable(str(args.audio))}: the sound is silent, so the mouth will stay closed", file=sys.stderr)
-    portrait = load_portrait(args.portrait, LARGEST_SIDE if args.frame == "portrait" else MAX_SIDE)
+    portrait = load_picture(args.portrait, args.frame)
     load_background(args.background, MIN_SIDE)
     if args.crop == "auto":
         _check_face(args.portrait, portrait, args.face)

@@ -29,7 +29,8 @@ KEEP, ALPHA = "keep", "alpha"  # the background that the picture has, and none: 
 ENLARGED = 2  # times the model's size: the larger of the two sizes
 LARGEST_SIDE = 3840  # of a whole picture
 FADE = 0.08  # of the crop's side: so far from an edge inside the picture, movement is whole again
-Background = str | os.PathLike[str] | Image.Image | np.ndarray
+Picturelike = str | os.PathLike[str] | Image.Image | np.ndarray  # what `load_portrait` takes
+Background = Picturelike  # or a word, or a colour
 
 
 class Look(TypedDict, total=False):
@@ -79,10 +80,10 @@ class Output:
         check_look(image_size, size, frame, background)
         size = size or image_size
         if frame == "crop":
-            square = cut_square(picture, size, cut.box, None).image
+            square = cut.image if size == image_size else cut_square(picture, size, cut.box, None).image
             backdrop = load_background(background, size)
             return cls(square, (0.0, 0.0, size, size), size, False, backdrop, _is(background, ALPHA))
-        height, width = (side - side % 2 for side in picture.shape[:2])  # H.264 wants them even
+        height, width = whole_shape(picture)
         return cls(np.ascontiguousarray(picture[:height, :width]), cut.box, size, True)
 
     @property
@@ -96,7 +97,7 @@ class Output:
         cut_out = self.transparent or self.background is not None
         if self.size == image_size and not self.whole and not cut_out:
             return None
-        portrait = cut_square(self.picture, self.size, self.box, None).image
+        portrait = cut_square(self.picture, self.size, self.box, None).image if self.whole else self.picture
         matte = backdrop = moving = None
         if cut_out:
             left, top, right, bottom = self.box
@@ -167,13 +168,22 @@ class Output:
         )
 
 
-def framed(
-    source: str | os.PathLike[str] | Image.Image | np.ndarray, image_size: int, crop: str | Box, face: str, frame: str
-) -> tuple[np.ndarray, FaceCrop]:
+def whole_shape(picture: np.ndarray) -> tuple[int, int]:
+    """Height and width of a frame that shows a whole picture (H, W, 3): H.264 wants them even."""
+    height, width = (side - side % 2 for side in picture.shape[:2])
+    return height, width
+
+
+def load_picture(source: Picturelike, frame: str) -> np.ndarray:
+    """The picture (H, W, 3) uint8 that `frame` needs. Errors as for `load_portrait`."""
+    return load_portrait(source, LARGEST_SIDE if frame == "portrait" else MAX_SIDE)
+
+
+def framed(source: Picturelike, image_size: int, crop: str | Box, face: str, frame: str) -> tuple[np.ndarray, FaceCrop]:
     """The picture (H, W, 3) uint8 that `frame` needs, and the model's crop of it. Errors as for `load_portrait` and
     `crop_face`.
     """
-    picture = load_portrait(source, LARGEST_SIDE if frame == "portrait" else MAX_SIDE)
+    picture = load_picture(source, frame)
     if not isinstance(crop, str):
         return picture, cut_square(picture, image_size, crop, None)
     return picture, crop_face(picture, size=image_size, mode=crop, face=face)

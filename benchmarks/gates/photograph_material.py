@@ -83,14 +83,18 @@ def pictures() -> Iterator[tuple[str, np.ndarray, int, bool]]:
             yield name, load_portrait(file), faces, shown
 
 
+def faces() -> Iterator[tuple[str, np.ndarray, str, bool]]:
+    """Name, picture, which face of it, from the left, and whether it may be kept, of every face that is here."""
+    for name, picture, count, shown in pictures():
+        for number in range(1, count + 1):
+            yield (name if count == 1 else f"{name}{number}"), picture, str(number), shown
+
+
 def photographs(size: int) -> list[Subject]:
     """Every face of every photograph that is here."""
-    found = []
-    for name, picture, faces, shown in pictures():
-        for number in range(1, faces + 1):
-            crop = crop_face(picture, size, face=str(number)).image
-            found.append(Subject(name if faces == 1 else f"{name}{number}", crop, True, shown))
-    return found
+    return [
+        Subject(name, crop_face(picture, size, face=face).image, True, shown) for name, picture, face, shown in faces()
+    ]
 
 
 def spoken(material: Material) -> list[Spoken]:

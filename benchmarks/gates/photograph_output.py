@@ -6,14 +6,14 @@ The first two seconds of speech. Nothing of it is kept but numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.gates.photograph_material import pictures
+from benchmarks.gates.photograph_material import faces
 from benchmarks.gates.streams import Context, drive
-from benchmarks.gates.table import GateRow, Unavailable, judge, unavailable
+from benchmarks.gates.table import GateRow, Unavailable, unavailable, worst_row
 from eartalking import StreamSession
 from eartalking.config import SAMPLE_RATE
 from eartalking.io.portrait import cut_square
@@ -31,8 +31,7 @@ def measure_outputs(context: Context, waveform: np.ndarray, sharpness: Sharpness
     """Rows for NAMES; `sharpness` of the cheeks in frames (F, S, S, 3), on average."""
     waveform = waveform[: round(SECONDS * SAMPLE_RATE)]
     alike, sharp, seams = {}, {}, {}
-    faces = list(_faces())
-    for name, picture, face in tqdm(faces, unit="portrait", desc="512", mininterval=2, leave=False):
+    for name, picture, face, _ in tqdm(list(faces()), unit="portrait", desc="512", mininterval=2, leave=False):
         image_size = context.model.config.autoencoder.image_size
         size, box = ENLARGED * image_size, crop_face(picture, image_size, face=face).box
         portrait = cut_square(picture, size, box, None).image
@@ -49,9 +48,11 @@ def measure_outputs(context: Context, waveform: np.ndarray, sharpness: Sharpness
         return [unavailable(name, "no package with photographs is installed") for name in NAMES]
     worst = max(sharp, key=lambda one: abs(math.log(max(sharp[one], 1e-6))))
     return [
-        _row(NAMES[0], known, max(known, key=known.__getitem__)) if known else unavailable(NAMES[0], "no identity"),
-        _row(NAMES[1], sharp, worst),
-        _row(NAMES[2], seams, max(seams, key=seams.__getitem__)),
+        worst_row(NAMES[0], known, max(known, key=known.__getitem__), "photographs")
+        if known
+        else unavailable(NAMES[0], "no identity"),
+        worst_row(NAMES[1], sharp, worst, "photographs"),
+        worst_row(NAMES[2], seams, max(seams, key=seams.__getitem__), "photographs"),
     ]
 
 
@@ -66,12 +67,6 @@ def seam(frames: np.ndarray, picture: np.ndarray, box: tuple[float, float, float
     return float(np.abs(frames.astype(np.int16) - picture[:height, :width])[:, outside].max(initial=0))
 
 
-def _faces() -> Iterator[tuple[str, np.ndarray, str]]:
-    for name, picture, count, _ in pictures():
-        for number in range(1, count + 1):
-            yield (name if count == 1 else f"{name}{number}"), picture, str(number)
-
-
 def _frames(context: Context, picture: np.ndarray, waveform: np.ndarray, **options: object) -> np.ndarray:
     kept: list[np.ndarray] = []
     count = 0
@@ -84,8 +79,3 @@ def _frames(context: Context, picture: np.ndarray, waveform: np.ndarray, **optio
 
     drive(StreamSession(context.model, picture, seed=context.seed, **options), waveform, None, look)  # type: ignore[arg-type]
     return np.stack(kept)
-
-
-def _row(name: str, by_subject: dict[str, float], worst: str) -> GateRow:
-    rounded = {subject: round(value, 4) for subject, value in by_subject.items()}
-    return judge(name, by_subject[worst], len(by_subject), "photographs", worst=worst, by_portrait=rounded)

@@ -24,7 +24,7 @@ from benchmarks.gates.photograph_material import (
 )
 from benchmarks.gates.photograph_output import measure_outputs
 from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
-from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable
+from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable, worst_row
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.perception.face_finder import find_faces
 from eartalking.perception.face_mesh import CERTAIN, LEFT_EYE_OUTER, RIGHT_EYE_OUTER, FaceMesh, read_meshes
@@ -195,12 +195,6 @@ def measure_photographs(context: Context) -> list[GateRow]:
 
 def _steered_motion() -> np.ndarray:
     return np.repeat(motion_of_controls(LEVELS), HOLD, axis=0)
-
-
-def worst_row(name: str, by_subject: dict[str, float], worst: str, of: str, **extra: Any) -> GateRow:
-    """The row of a gate that every portrait must pass: the value is that of portrait `worst`."""
-    rounded = {subject: round(value, 4) for subject, value in by_subject.items()}
-    return judge(name, by_subject[worst], len(by_subject), of, None, "", worst=worst, by_portrait=rounded, **extra)
 
 
 def closed_share(gap: np.ndarray, said: Spoken) -> float:

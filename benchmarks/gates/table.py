@@ -147,6 +147,12 @@ def judge(
     return GateRow(name, _rounded(value), gate.text, _rounded(floor), passed, n, of, reason, extra)
 
 
+def worst_row(name: str, by_subject: dict[str, float], worst: str, of: str, **extra: Any) -> GateRow:
+    """The row of a gate that every portrait must pass: the value is that of portrait `worst`."""
+    rounded = {subject: round(value, 4) for subject, value in by_subject.items()}
+    return judge(name, by_subject[worst], len(by_subject), of, None, "", worst=worst, by_portrait=rounded, **extra)
+
+
 def unavailable(name: str, reason: str) -> GateRow:
     """The row of a gate that could not be computed."""
     return GateRow(name, None, ALL_GATES[name].text, None, None, 0, "", reason)

@@ -52,12 +52,11 @@ class Canvas(NamedTuple):
         """
         cover = reference.surface.cover
         mattes = [upsample(cover, portrait.shape[-1] // cover.shape[-1])]
-        plate = background_plate(portrait, cover)
         if matte is not None:
             mattes.append(matte)
             # What the finer matte calls person is filled, too: its edge is to be seen against the new background.
-            hidden = F.adaptive_max_pool2d((matte > 0.02).float(), cover.shape[-1])
-            plate = background_plate(portrait, torch.maximum(cover, hidden))
+            cover = torch.maximum(cover, F.adaptive_max_pool2d((matte > 0.02).float(), cover.shape[-1]))
+        plate = background_plate(portrait, cover)
         lips = None if reference.lips is None else reference.lips.in_picture(portrait)
         return cls(torch.cat([portrait, *mattes], dim=1), plate, lips, background, moving)
 
@@ -74,13 +73,12 @@ class Canvas(NamedTuple):
         (B, 4, S, S). `decoded` is by `geometry` under motion vectors (B, L); `refined` (B, 3, H, H) is its image once
         eyes and mouth were drawn again.
         """
+        factor = self.plate.shape[-1] // refined.shape[-1]
+        if factor == 1 and self.person.shape[1] == 4:
+            return refined  # nothing is finer than the model's frame
         person = self.person if self.lips is None else self.lips.closing_over(surface, self.person, motion)
         warped, mattes = warped_over(geometry, person, self.plate)
-        factor = self.plate.shape[-1] // refined.shape[-1]
-        if factor > 1:
-            image = _with_detail(decoded, refined, warped, factor)
-        else:
-            image = refined
+        image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
         if mattes.shape[1] == 1:
             return image
         # Of the old background as much is taken away as the person lets through, and so much of the new one added.

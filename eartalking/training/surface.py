@@ -154,11 +154,14 @@ def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], motions: Tensor
     weight = weight / weight.mean()
     with torch.autocast(own.device.type, enabled=False):  # which refuses this function on a GPU
         cover = F.binary_cross_entropy(found.cover.clamp(1e-5, 1 - 1e-5), truth.cover)
+    home = encoder.home(found, own)
+    with torch.no_grad():
+        true_home = encoder.home(truth, own)
     moved = {}
     for name, state in (("moved", motion), ("shaped", in_the_pose_of(own, motion))):
-        ours = encoder.displace(found, state, encoder.home(found, own))[0]
+        ours = encoder.displace(found, state, home)[0]
         with torch.no_grad():
-            goal = encoder.displace(truth, state, encoder.home(truth, own))[0]
+            goal = encoder.displace(truth, state, true_home)[0]
         moved[name] = 64 * (weight * (ours - goal).abs()).mean()  # in pixels of a map of 128
     losses = moved | {
         "cover": cover,
