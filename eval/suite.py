@@ -17,6 +17,7 @@ from eval.metrics.control import Reader, reader_metrics
 from eval.metrics.distribution import embedded_distances, fid, fvd
 from eval.metrics.head_motion import head_motion_metrics
 from eval.metrics.identity import IdentityMetric, identity_metrics
+from eval.metrics.mesh import MeshFaces, mesh_metrics
 from eval.metrics.metric import Metric
 from eval.metrics.paired import PairedMetric, pixel_metrics
 from eval.metrics.stability import Flicker, drift_metrics
@@ -36,7 +37,7 @@ LONG_WINDOW = 128  # frames of FVD128
 EMBEDDED_SYNC = "_synthtalk"
 
 
-# The three networks below are kept, because loading takes seconds and a comparison builds a suite per method.
+# The four networks below are kept, because loading takes seconds and a comparison builds a suite per method.
 @lru_cache(maxsize=1)
 def load_lite0(device: str) -> Lite0:
     """The embedded features' network. Raises ImportError."""
@@ -47,6 +48,12 @@ def load_lite0(device: str) -> Lite0:
 def load_reader() -> Reader:
     """The face reader. Raises InputError."""
     return Reader()
+
+
+@lru_cache(maxsize=1)
+def load_mesh() -> MeshFaces:
+    """The face mesh. Raises InputError."""
+    return MeshFaces()
 
 
 @lru_cache(maxsize=1)
@@ -133,6 +140,10 @@ class Suite:
         reader, missing = self._embedded(load_reader)
         return head_motion_metrics(reader, missing, protocol=self.protocol)
 
+    def _mesh(self) -> list[Metric]:
+        mesh, missing = self._embedded(load_mesh)
+        return mesh_metrics(mesh, missing, protocol=self.protocol)
+
     def _common(self, missing: str) -> dict[str, Any]:
         return {"missing": missing, "protocol": self.protocol}
 
@@ -173,6 +184,8 @@ NAMES = {
     "csim_dlib": "dlib", "identity_dlib": "dlib", "perceptual_lite0": "lite0",
     "ssim": "pixels", "psnr": "pixels", "flicker": "pixels",
     "drift_identity": "drift", "drift_sharpness": "drift", "drift_colour": "drift",
+    "mouth_corr_mesh": "mesh", "mouth_offset_mesh": "mesh", "mouth_spread_gap_mesh": "mesh",
+    "silence_motion_mesh": "mesh", "pose_err_mesh": "mesh", "gaze_err_mesh": "mesh", "blink_f1_mesh": "mesh",
     "silence_motion": "reader", "pose_err": "reader", "gaze_err": "reader", "blink_f1": "reader",
     "emotion_acc": "reader", "control_latency_frames": "reader",
     "head_spread_gap": "head_motion", "head_speed_gap": "head_motion", "head_shake_gap": "head_motion",

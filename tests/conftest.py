@@ -8,6 +8,8 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,3 +23,21 @@ import torch  # noqa: E402
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium."""
+    from chromium import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[tuple[str, Any]]:
+    """The demo's page with a tiny random model: its address, and what it knows of its visitors."""
+    from demo_app import served, tiny_engine
+
+    with served(tiny_engine()) as (address, sessions):
+        yield address, sessions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import wave
 from collections.abc import Iterator
@@ -24,13 +23,6 @@ from eartalking.io.video_writer import VideoWriter
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PHOTO, PORTRAIT, SPEECH = EXAMPLES / "photo.jpg", EXAMPLES / "portrait.png", EXAMPLES / "speech.wav"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# Containers often give 64 MB of shared memory and no display, and run as root.
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
-).split()
-SLOW = 60_000  # ms a page may take; the machine that runs the tests may have other things to do
 LIMITS = Limits(
     takes=2, waiting=2, voice_seconds=20, upload_bytes=4 * 2**20, voice_bytes=5 * 2**20, portrait_pixels=5_000_000
 )

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from demo_app import CHROMIUM, FLAGS, SLOW
-from playwright.sync_api import Page, sync_playwright
+from chromium import chromium, complaints_of
+from playwright.sync_api import Page
 
 from demo.stage import player_script
 
@@ -54,15 +54,14 @@ EARPlayer.on("state", (take) => states.push(take.state));
 
 @contextmanager
 def player_page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         page = browser.new_page()
-        page.set_default_timeout(SLOW)
+        complaints = complaints_of(page)
         page.set_content(
             f"<!doctype html><canvas></canvas><script>{SERVER}</script>{player_script()}<script>{LISTEN}</script>"
         )
         yield page
-        browser.close()
+        assert complaints == []
 
 
 def load(page: Page) -> Page:

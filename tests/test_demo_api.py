@@ -10,12 +10,11 @@ import os
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import pytest
-from demo_app import LIMITS, PHOTO, served, tiny_engine, write_voice
+from demo_app import LIMITS, PHOTO, write_voice
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -31,14 +30,8 @@ ENDPOINTS = {"/generate", "/stream", "/begin", "/steer", "/status", "/stop", "/l
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[tuple[str, Sessions]]:
-    with served(tiny_engine()) as (address, sessions):
-        yield address, sessions
-
-
-@pytest.fixture(scope="module")
-def client(page: tuple[str, Sessions]) -> Client:
-    return Client(page[0], verbose=False)
+def client(demo: tuple[str, Sessions]) -> Client:
+    return Client(demo[0], verbose=False)
 
 
 @pytest.fixture
@@ -53,12 +46,12 @@ def packets(path: Path | str, kind: str) -> list[tuple[int, bytes]]:
 
 
 def test_generate_is_the_command_line(
-    client: Client, page: tuple[str, Sessions], voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, demo: tuple[str, Sessions], voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video, log, about = client.predict(
         handle_file(str(PHOTO)), handle_file(str(voice)), CONTROLS, 7, False, True, api_name="/generate"
     )
-    sessions = page[1]
+    sessions = demo[1]
     monkeypatch.setattr("eartalking.generate.load_model", lambda checkpoint, device: sessions.engine.model)
     (tmp_path / "controls.json").write_text(json.dumps(CONTROLS))
     files = ["-o", str(tmp_path / "line.mp4"), "--controls", str(tmp_path / "controls.json")]
@@ -84,11 +77,11 @@ def test_generate_is_the_command_line(
 
 
 def test_the_whole_picture_is_that_of_the_command_line(
-    client: Client, page: tuple[str, Sessions], voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, demo: tuple[str, Sessions], voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (handle_file(str(PHOTO)), handle_file(str(voice)), {}, 7, False, True, "largest")
     video, _, about = client.predict(*arguments, {"size": 128, "frame": "portrait"}, api_name="/generate")
-    monkeypatch.setattr("eartalking.generate.load_model", lambda checkpoint, device: page[1].engine.model)
+    monkeypatch.setattr("eartalking.generate.load_model", lambda checkpoint, device: demo[1].engine.model)
     pixels, write = hashlib.sha256(), VideoWriter.write
     monkeypatch.setattr(VideoWriter, "write", lambda self, image: (pixels.update(image), write(self, image)))
     files = ["-o", str(tmp_path / "line.mp4"), "--size", "128", "--frame", "portrait"]
@@ -140,7 +133,7 @@ def test_stop_ends_a_stream_and_gives_its_log_and_what_was_made(client: Client, 
 
 
 def test_a_started_stream_stays_until_its_video_is_fetched_or_nobody_asks(
-    client: Client, page: tuple[str, Sessions], voice: Path
+    client: Client, demo: tuple[str, Sessions], voice: Path
 ) -> None:
     begun = client.predict(handle_file(str(PHOTO)), handle_file(str(voice)), {}, 0, False, True, api_name="/begin")
     _until(lambda: client.predict(begun["take"], api_name="/status")["state"] == "finished")
@@ -148,9 +141,9 @@ def test_a_started_stream_stays_until_its_video_is_fetched_or_nobody_asks(
         status, video = client.predict(begun["take"], api_name="/stop")
         with av.open(video) as container:
             assert status["state"] == "finished" and container.streams.video[0].frames == 25
-    (session,) = (session for key, session in page[1]._sessions.items() if key.startswith("api-"))
+    (session,) = (session for key, session in demo[1]._sessions.items() if key.startswith("api-"))
     session.seen -= LIMITS.idle_seconds + 1
-    page[1].sweep()
+    demo[1].sweep()
     with pytest.raises(AppError, match="no such take"):
         client.predict(begun["take"], api_name="/stop")
 
@@ -188,14 +181,14 @@ def test_without_a_face_a_crop_is_asked_for_and_taken(client: Client, voice: Pat
     ],
 )
 def test_bad_requests_say_why_and_leave_nothing(
-    client: Client, page: tuple[str, Sessions], voice: Path, change: dict, words: str
+    client: Client, demo: tuple[str, Sessions], voice: Path, change: dict, words: str
 ) -> None:
     portrait = None if "portrait" in change else handle_file(str(voice if "swap" in change else PHOTO))
     with pytest.raises(AppError, match=words):
         arguments = (change.get("controls", {}), change.get("seed", 0), False, change.get("consent", True))
         more = {key: change[key] for key in ("face", "crop") if key in change}
         client.predict(portrait, handle_file(str(voice)), *arguments, **more, api_name="/generate")
-    _until(lambda: not [key for key in page[1]._sessions if key.startswith("api-")])
+    _until(lambda: not [key for key in demo[1]._sessions if key.startswith("api-")])
 
 
 def test_an_unknown_take_is_a_sentence(client: Client) -> None:
@@ -216,8 +209,8 @@ def test_endpoints_are_documented_and_nothing_else_is_public(client: Client) -> 
     assert names == ["portrait", "voice", "controls", "seed", "badge", "consent", "face", "crop"]
 
 
-def test_every_endpoint_is_an_mcp_tool(page: tuple[str, Sessions]) -> None:
-    with urllib.request.urlopen(f"{page[0]}gradio_api/mcp/schema", timeout=10) as answer:
+def test_every_endpoint_is_an_mcp_tool(demo: tuple[str, Sessions]) -> None:
+    with urllib.request.urlopen(f"{demo[0]}gradio_api/mcp/schema", timeout=10) as answer:
         tools = {tool["name"]: tool for tool in json.load(answer)}
     by_endpoint = {name: [tool for tool in tools if tool.endswith(name[1:])] for name in ENDPOINTS}
     assert all(len(found) == 1 for found in by_endpoint.values()), sorted(tools)
@@ -226,8 +219,8 @@ def test_every_endpoint_is_an_mcp_tool(page: tuple[str, Sessions]) -> None:
     assert "yaw" in json.dumps(generate["inputSchema"]["properties"]["controls"]) + generate["description"]
 
 
-def test_files_are_served_only_from_their_own_folder(page: tuple[str, Sessions]) -> None:
-    address, sessions = page
+def test_files_are_served_only_from_their_own_folder(demo: tuple[str, Sessions]) -> None:
+    address, sessions = demo
     secret = sessions.root / "secret.txt"
     secret.write_text("secret")
     for path in (
@@ -244,19 +237,19 @@ def test_files_are_served_only_from_their_own_folder(page: tuple[str, Sessions])
 
 @pytest.mark.parametrize("late", [FileNotFoundError(2, "No such file"), RuntimeError("File at path x does not exist.")])
 def test_a_file_that_goes_while_it_is_asked_for_is_gone_and_no_error(
-    page: tuple[str, Sessions], monkeypatch: pytest.MonkeyPatch, late: Exception
+    demo: tuple[str, Sessions], monkeypatch: pytest.MonkeyPatch, late: Exception
 ) -> None:
     def too_late(*_: object) -> None:
         raise late
 
     monkeypatch.setattr("gradio.routes.file_fetch", too_late)
     with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(f"{page[0]}gradio_api/file={PHOTO}", timeout=10)
+        urllib.request.urlopen(f"{demo[0]}gradio_api/file={PHOTO}", timeout=10)
     assert error.value.code == 404
 
 
-def test_frames_are_not_compressed_once_more_on_their_way(page: tuple[str, Sessions], voice: Path) -> None:
-    address, sessions = page
+def test_frames_are_not_compressed_once_more_on_their_way(demo: tuple[str, Sessions], voice: Path) -> None:
+    address, sessions = demo
     session = sessions.get("socket")
     try:
         sessions.set_portrait(session, PHOTO)

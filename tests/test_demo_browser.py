@@ -14,56 +14,40 @@ from typing import Any
 
 import av
 import pytest
-from demo_app import CHROMIUM, FLAGS, LIMITS, PHOTO, SLOW, served, tiny_engine, write_voice
+from chromium import SLOW, complaints_of, needs_chromium, wait_for_page
+from demo_app import LIMITS, PHOTO, write_voice
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from demo.examples import EXAMPLES
 from demo.live import FREE, STOPPED
 from demo.sessions import Sessions
 from demo.uploads import read_controls
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[tuple[str, Sessions]]:
-    with served(tiny_engine()) as (address, sessions):
-        yield address, sessions
+pytestmark = needs_chromium
 
 
 @pytest.fixture
 def visit(browser: Browser, demo: tuple[str, Sessions]) -> Iterator[Callable[..., Page]]:
     """Open the page as a new visitor. Whatever it is about, the console stays clean but for what a test says to expect
     of Gradio's own players, and nothing is fetched from elsewhere."""
-    contexts, complaints = [], []
+    contexts, complaints = [], []  # of each page, what it complains of
 
     def open_page(expected: tuple[str, ...] = (), **options: Any) -> Page:
         context = browser.new_context(viewport={"width": 1400, "height": 1000}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(SLOW)
-        unexpected = lambda message: message.type == "error" and not message.text.startswith(expected)  # noqa: E731
-        page.on("console", lambda message: complaints.append(message.text) if unexpected(message) else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: None if _is_ours(request.url, demo[0]) else complaints.append(request.url))
+        of_page = complaints_of(page, expected)
+        complaints.append(of_page)
+        page.on("request", lambda request: None if _is_ours(request.url, demo[0]) else of_page.append(request.url))
         page.goto(demo[0])
-        page.wait_for_selector(".ear-example")
-        page.wait_for_function("window.EARTimeline && window.EARTimeline.get('timeline')")
+        wait_for_page(page)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert not any(complaints), complaints
     _until(
         lambda: len(demo[1]) == 0 and os.listdir(demo[1].root) == []
     )  # everybody left, and everything went with them

@@ -8,14 +8,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from demo_app import CHROMIUM, FLAGS, SLOW
+from chromium import complaints_of, needs_chromium
 from PIL import Image
 
 from demo.compare import build_compare_tab
 from eartalking.io.video_writer import VideoWriter
 
-sync_api = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = needs_chromium
 
 
 def make_video(path: Path, frames: int, colour: int) -> Path:
@@ -26,7 +25,7 @@ def make_video(path: Path, frames: int, colour: int) -> Path:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
+def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     long, short = make_video(tmp_path / "long.mp4", 100, 0), make_video(tmp_path / "short.mp4", 60, 90)
     make_video(tmp_path / "mine.mp4", 50, 200)
     takes = [
@@ -39,21 +38,16 @@ def page(tmp_path: Path) -> Iterator[Any]:
         with gr.Tab("Compare"):
             build_compare_tab(lambda request: takes if request.session_hash else [])
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, allowed_paths=[str(tmp_path)])
-    errors = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.set_default_timeout(SLOW)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.get_by_role("tab", name="Compare").click()
-        page.wait_for_function("document.querySelectorAll('.cmp-has').length === 2")
-        page.wait_for_function("[...document.querySelectorAll('.cmp video')].every((video) => video.readyState >= 2)")
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    complaints = complaints_of(page)
+    page.goto(address)
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_function("document.querySelectorAll('.cmp-has').length === 2")
+    page.wait_for_function("[...document.querySelectorAll('.cmp video')].every((video) => video.readyState >= 2)")
+    yield page
+    page.close()
     blocks.close()
-    assert not errors
+    assert complaints == []
 
 
 def names_wipe_and_difference(page: Any) -> None:

@@ -7,26 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import needs_chromium
 from control_tracks import controls, random_tracks, values
-from demo_app import CHROMIUM, FLAGS
+from playwright.sync_api import Error
 
 from demo.timeline import file_from_tracks, tracks_from_file
 from demo.timeline.component import WEB, read_controls, script, write_controls
 from demo.timeline.files import as_json, thin
 from eartalking.controls import CONTROL_RANGES, EMOTIONS, SCALAR_TRACKS
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
-
-sync_api = pytest.importorskip("playwright.sync_api")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +28,7 @@ def curves(browser: Any) -> Iterator[Callable[[str, Any], Any]]:
     page.close()
 
 
-@needs_browser
+@needs_chromium
 def test_browser_and_python_ask_for_the_same_values(curves: Callable[[str, Any], Any]) -> None:
     chance = random.Random(0)
     for _ in range(25):
@@ -54,7 +42,7 @@ def test_browser_and_python_ask_for_the_same_values(curves: Callable[[str, Any],
         assert rows == {track: [value for _, value in pairs] for track, pairs in expected.items()}
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize(
     "tracks, names",
     [
@@ -69,11 +57,11 @@ def test_browser_and_python_ask_for_the_same_values(curves: Callable[[str, Any],
     ],
 )
 def test_bad_controls_are_refused_with_the_track(curves: Callable[[str, Any], Any], tracks: Any, names: str) -> None:
-    with pytest.raises(sync_api.Error, match=names):
+    with pytest.raises(Error, match=names):
         curves("Curves.checkTracks(argument)", tracks)
 
 
-@needs_browser
+@needs_chromium
 def test_live_steering_is_a_step_that_changes_no_other_frame(curves: Callable[[str, Any], Any]) -> None:
     chance = random.Random(1)
     for _ in range(80):
@@ -95,7 +83,7 @@ def test_live_steering_is_a_step_that_changes_no_other_frame(curves: Callable[[s
         assert asked[end:] == (pytest.approx(before[end:]) if track != "emotion" else before[end:])
 
 
-@needs_browser
+@needs_chromium
 def test_a_slider_in_motion_replays_exactly(curves: Callable[[str, Any], Any]) -> None:
     """Records at many frames, before a keyframe of the timeline: each value holds until the next record."""
     chance = random.Random(2)
@@ -110,7 +98,7 @@ def test_a_slider_in_motion_replays_exactly(curves: Callable[[str, Any], Any]) -
     assert asked == pytest.approx(expected + [-5.0] * 20)
 
 
-@needs_browser
+@needs_chromium
 def test_a_log_comes_back_as_few_keyframes_with_the_same_values(curves: Callable[[str, Any], Any]) -> None:
     drawn = {
         "yaw": [[0.4, 0.1], [1.2, 15.3], [2.0, -7.7], [2.8, None], [3.0, 4.0]],
@@ -124,7 +112,7 @@ def test_a_log_comes_back_as_few_keyframes_with_the_same_values(curves: Callable
         assert sum(key[1] is not None for key in thinned) <= len(keys) + 2
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("preset", ["nod", "shake", "blink", "smile", "look"])
 def test_presets_change_their_own_frames_only(curves: Callable[[str, Any], Any], preset: str) -> None:
     chance = random.Random(3)
@@ -156,7 +144,7 @@ def test_presets_change_their_own_frames_only(curves: Callable[[str, Any], Any],
         assert changed
 
 
-@needs_browser
+@needs_chromium
 def test_smile_finds_the_word(curves: Callable[[str, Any], Any]) -> None:
     waveform = [1.0 if 50 <= peak < 80 else 0.01 for peak in range(200)]  # a word from 1.0 to 1.6 s
     assert curves("Presets.wordAt(argument, 4, 30)", waveform) == [25, 40]

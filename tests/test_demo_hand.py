@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from demo_app import CHROMIUM
+from chromium import needs_chromium
 from player_page import FRAMES, asked, go_back, hello, lead, load, make, player_page
 from playwright.sync_api import Page
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 import itertools
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
+from chromium import complaints_of, needs_chromium
 
 from benchmarks.leaderboard.headline import TITLES, title
 from benchmarks.leaderboard.method_latency import KEYS
@@ -28,9 +28,6 @@ from benchmarks.leaderboard.table import (
 from demo.leaderboard import _axes, _start, build_leaderboard_tab, plot, points, provenance, ranking
 from demo.settings import LEADERBOARD
 from eartalking.errors import InputError
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 TABLE = """method,source,fid_lite0,fid_lite0_ci_low,sync_c,ttff_ms,n_videos,commit,note
 slow,measured,14.9,13.0,3.9,2310,64,abc,
@@ -218,25 +215,21 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def page(path: Path) -> Iterator[Any]:
+def page(browser: Any, path: Path) -> Iterator[Any]:
     with gr.Blocks() as blocks:
         build_leaderboard_tab(path)
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True)
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    errors = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page()
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.goto(address)
-        page.locator("#leaderboard-table").get_by_text("ours").locator("visible=true").first.wait_for()
-        yield page
-        browser.close()
+    page = browser.new_page()
+    complaints = complaints_of(page)
+    page.goto(address)
+    page.locator("#leaderboard-table").get_by_text("ours").locator("visible=true").first.wait_for()
+    yield page
+    page.close()
     blocks.close()
-    assert not errors
+    assert complaints == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@needs_chromium
 def test_in_the_browser(page: Any, path: Path) -> None:
     table, detail = page.locator("#leaderboard-table"), page.locator("#leaderboard-row")
     assert not table.get_by_text("theirs").locator("visible=true").count()

@@ -7,14 +7,14 @@ import asyncio
 import base64
 import json
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import jsonschema
 import pytest
-from demo_app import LIMITS, PHOTO, served, tiny_engine, write_voice
+from demo_app import LIMITS, PHOTO, write_voice
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
@@ -24,12 +24,6 @@ from eartalking.controls import CONTROL_RANGES, CONTROL_TRACKS
 TOOLS = {"generate", "stream", "begin", "steer", "status", "stop", "leaderboard"}
 CONTROLS = {"fps": 25, "tracks": {"yaw": [[0, -5], [0.4, 12], [0.6, None]], "emotion": [[0.2, ["happy", 0.5]]]}}
 Call = Callable[..., Awaitable[list[Any]]]
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[tuple[str, Sessions]]:
-    with served(tiny_engine()) as (address, sessions):
-        yield address, sessions
 
 
 def data_url(path: Path, kind: str) -> str:
@@ -80,8 +74,8 @@ def frames_of(video: dict[str, Any]) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def test_schemas_say_every_track_its_range_and_the_whole_story(page: tuple[str, Sessions]) -> None:
-    tools = {tool.name: tool for tool in talk(page[0], lambda session: session.list_tools()).tools}
+def test_schemas_say_every_track_its_range_and_the_whole_story(demo: tuple[str, Sessions]) -> None:
+    tools = {tool.name: tool for tool in talk(demo[0], lambda session: session.list_tools()).tools}
     assert set(tools) == TOOLS
     for tool in tools.values():
         jsonschema.Draft202012Validator.check_schema(tool.inputSchema)
@@ -102,18 +96,18 @@ def test_schemas_say_every_track_its_range_and_the_whole_story(page: tuple[str, 
     assert "AI-generated" in tools["generate"].inputSchema["properties"]["consent"]["description"]
 
 
-def test_generate_gives_a_video(page: tuple[str, Sessions], tmp_path: Path) -> None:
+def test_generate_gives_a_video(demo: tuple[str, Sessions], tmp_path: Path) -> None:
     arguments = inputs(tmp_path, 0.8) | {"controls": CONTROLS, "seed": 7, "badge": True, "face": "left"}
-    ((video, log, about),) = talk(page[0], lambda session: called(session, "generate", **arguments))
+    ((video, log, about),) = talk(demo[0], lambda session: called(session, "generate", **arguments))
     assert frames_of(video) == about["frames"] == 20 and log["tracks"]["yaw"][0] == [0.0, -5.0]
 
 
-def test_stream_runs_to_its_end(page: tuple[str, Sessions], tmp_path: Path) -> None:
-    ((status, video),) = talk(page[0], lambda session: called(session, "stream", **inputs(tmp_path, 0.4)))
+def test_stream_runs_to_its_end(demo: tuple[str, Sessions], tmp_path: Path) -> None:
+    ((status, video),) = talk(demo[0], lambda session: called(session, "stream", **inputs(tmp_path, 0.4)))
     assert status["state"] == "finished" and frames_of(video) == 10
 
 
-def test_a_stream_is_started_steered_asked_about_and_stopped(page: tuple[str, Sessions], tmp_path: Path) -> None:
+def test_a_stream_is_started_steered_asked_about_and_stopped(demo: tuple[str, Sessions], tmp_path: Path) -> None:
     async def conversation(session: ClientSession) -> tuple[Any, ...]:
         (begun,) = await called(session, "begin", **inputs(tmp_path, LIMITS.voice_seconds))
         take = begun["take"]
@@ -122,21 +116,21 @@ def test_a_stream_is_started_steered_asked_about_and_stopped(page: tuple[str, Se
         words = await refused(session, "steer", take=take, tracks={"yaw": 99})
         return status, answer, words, (await called(session, "stop", take=take))
 
-    status, answer, words, stopped = talk(page[0], conversation)
+    status, answer, words, stopped = talk(demo[0], conversation)
     assert answer["applied_frame"] >= 0 and status["applied"]["yaw"] == 12.5 and "99" in words
     ended, video = stopped if len(stopped) == 2 else stopped[0]
     assert ended["state"] == "stopped" and ended["controls"]["tracks"]["yaw"]
     assert 0 < ended["frames"] == frames_of(video) < 25 * LIMITS.voice_seconds
 
 
-def test_the_leaderboard_is_short_and_more_for_who_asks(page: tuple[str, Sessions]) -> None:
+def test_the_leaderboard_is_short_and_more_for_who_asks(demo: tuple[str, Sessions]) -> None:
     async def conversation(session: ClientSession) -> tuple[Any, ...]:
         whole = await session.call_tool("leaderboard", {})
         (few,) = await called(session, "leaderboard", suite="full", columns="psnr, ttff_ms")
         (one,) = await called(session, "leaderboard", suite="full", method="ours", columns="all")
         return whole.content[0].text, few, one, await refused(session, "leaderboard", columns="beauty")
 
-    text, few, one, words = talk(page[0], conversation)
+    text, few, one, words = talk(demo[0], conversation)
     rows = ast.literal_eval(text)
     assert len(text) < 20_000 and len(rows) > 20 and {"method", "kind", "suite", "source"} <= set(rows[0])
     ours = next(row for row in rows if (row["method"], row["suite"]) == ("ours", "full"))
@@ -158,6 +152,6 @@ def test_the_leaderboard_is_short_and_more_for_who_asks(page: tuple[str, Session
         ({"crop": {"left": 0, "top": 0}}, "side"),
     ],
 )
-def test_bad_calls_say_why(page: tuple[str, Sessions], tmp_path: Path, change: dict, words: str) -> None:
-    said = talk(page[0], lambda session: refused(session, "generate", **(inputs(tmp_path, 0.2) | change)))
+def test_bad_calls_say_why(demo: tuple[str, Sessions], tmp_path: Path, change: dict, words: str) -> None:
+    said = talk(demo[0], lambda session: refused(session, "generate", **(inputs(tmp_path, 0.2) | change)))
     assert words in said, json.dumps(said)

@@ -9,31 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from demo_app import CHROMIUM, FLAGS, PHOTO, PORTRAIT, SLOW, served, tiny_engine, write_voice
+from chromium import SLOW, needs_chromium
+from demo_app import PHOTO, PORTRAIT, write_voice
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from demo.sessions import Sessions
 from demo.uploads import Portrait
 from eartalking.io.portrait import load_portrait
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
+pytestmark = needs_chromium
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 BOX = "element => { const box = element.getBoundingClientRect(); return [box.left, box.top, box.right, box.bottom]; }"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[tuple[str, Sessions]]:
-    with served(tiny_engine()) as (address, sessions):
-        yield address, sessions
 
 
 def open_page(browser: Browser, address: str, **options: object) -> Page:

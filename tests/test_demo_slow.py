@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import av
 import pytest
-from demo_app import CHROMIUM, FLAGS, SLOW, served, tiny_engine
-from playwright.sync_api import Page, sync_playwright
+from chromium import complaints_of, needs_chromium, wait_for_page
+from demo_app import served, tiny_engine
+from playwright.sync_api import Browser, Page
 
 from demo.engine import Engine, Job
 from demo.examples import EXAMPLES
@@ -20,7 +21,7 @@ from demo.sessions import Sessions
 from demo.uploads import read_controls
 from eartalking.session import Frame
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
+pytestmark = needs_chromium
 FPS = 12.0
 WATCH = """() => { window.paints = [];
 EARPlayer.on("painted", (index) => paints.push([index, EARPlayer.take.frames[index].applied.yaw ?? null])); }"""
@@ -49,22 +50,16 @@ def demo() -> Iterator[tuple[str, Sessions]]:
 
 
 @pytest.fixture
-def page(demo: tuple[str, Sessions]) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(SLOW)
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(demo[0])
-        page.wait_for_selector(".ear-example")
-        page.wait_for_function("window.EARTimeline && window.EARTimeline.get('timeline')")
-        page.evaluate(WATCH)
-        page.click(".ear-example[data-index='0']")
-        yield page
-        browser.close()
-        assert complaints == []
+def page(browser: Browser, demo: tuple[str, Sessions]) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    complaints = complaints_of(page)
+    page.goto(demo[0])
+    wait_for_page(page)
+    page.evaluate(WATCH)
+    page.click(".ear-example[data-index='0']")
+    yield page
+    page.close()
+    assert complaints == []
 
 
 def status(page: Page, words: str) -> None:

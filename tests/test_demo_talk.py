@@ -12,8 +12,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from demo_app import CHROMIUM, FLAGS, LIMITS, SLOW, served, tiny_engine, write_voice
-from playwright.sync_api import Page, sync_playwright
+from chromium import chromium, complaints_of, needs_chromium, wait_for_page
+from demo_app import LIMITS, served, tiny_engine, write_voice
+from playwright.sync_api import Page
 
 from demo.engine import Engine, Sitter
 from demo.sessions import Sessions
@@ -125,22 +126,17 @@ def microphone(tmp_path: Path) -> Iterator[tuple[Page, Sessions]]:
     """The page in a browser whose microphone says a file over and over."""
     voice = write_voice(tmp_path / "voice.wav", 3.0)
     fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with served(tiny_engine()) as (address, sessions), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*FLAGS, *fake, f"--use-file-for-fake-audio-capture={voice}"]
-        )
+    fake.append(f"--use-file-for-fake-audio-capture={voice}")
+    with served(tiny_engine()) as (address, sessions), chromium(*fake) as browser:
         page = browser.new_page(viewport={"width": 1366, "height": 768})
-        page.set_default_timeout(SLOW)
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        complaints = complaints_of(page)
         page.goto(address)
-        page.wait_for_selector(".ear-example")
+        wait_for_page(page)
         yield page, sessions
-        browser.close()
-        assert complaints == []
+    assert complaints == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
+@needs_chromium
 def test_a_visitor_talks_steers_records_and_leaves(microphone: tuple[Page, Sessions]) -> None:
     page, sessions = microphone
     page.get_by_role("tab", name="Live").click()

@@ -8,27 +8,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+from chromium import complaints_of, needs_chromium
 from control_tracks import values
-from demo_app import CHROMIUM, FLAGS, SLOW
 
 from demo.timeline import control_timeline, empty_value, waveform_peaks
 from eartalking.controls import SCALAR_TRACKS
 
-sync_api = pytest.importorskip("playwright.sync_api")
-
-
 START = {"yaw": [[0.4, 0.0], [1.2, 15.0], [2.0, None]], "emotion": [[1.0, ["happy", 0.8]]]}
-
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +73,13 @@ class Timeline:
 @pytest.fixture
 def opened(browser: Any, address: str) -> Iterator[Callable[..., Timeline]]:
     """Opens the page; afterwards it must have shown no error in the console."""
-    contexts, errors = [], []
+    contexts, complaints = [], []
 
     def open_page(**options: Any) -> Timeline:
         context = browser.new_context(**({"viewport": {"width": 1200, "height": 900}} | options))
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(SLOW)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
+        complaints.append(complaints_of(page))
         page.goto(address)
         page.wait_for_function("window.EARTimeline && window.EARTimeline.get('timeline')")
         timeline, before = Timeline(page), None
@@ -106,10 +90,10 @@ def opened(browser: Any, address: str) -> Iterator[Callable[..., Timeline]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert not errors
+    assert not any(complaints), complaints
 
 
-@needs_browser
+@needs_chromium
 def test_mouse_adds_drags_releases_and_deletes(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     mouse = timeline.page.mouse
@@ -140,7 +124,7 @@ def test_mouse_adds_drags_releases_and_deletes(opened: Callable[..., Timeline]) 
     assert timeline.tracks["yaw"] == [[0.4, 0], [2.0, None]]
 
 
-@needs_browser
+@needs_chromium
 def test_keyboard_does_it_all(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     keyboard = timeline.page.keyboard
@@ -170,7 +154,7 @@ def test_keyboard_does_it_all(opened: Callable[..., Timeline]) -> None:
     assert timeline.call("timeline.state().playhead") == 15
 
 
-@needs_browser
+@needs_chromium
 def test_touch_adds_and_drags(opened: Callable[..., Timeline]) -> None:
     timeline = opened(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = timeline.page
@@ -198,7 +182,7 @@ def test_touch_adds_and_drags(opened: Callable[..., Timeline]) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@needs_browser
+@needs_chromium
 def test_two_fingers_zoom_and_one_scrolls_the_page(opened: Callable[..., Timeline]) -> None:
     timeline = opened(viewport={"width": 390, "height": 700}, has_touch=True, is_mobile=True)
     page = timeline.page
@@ -227,7 +211,7 @@ def test_two_fingers_zoom_and_one_scrolls_the_page(opened: Callable[..., Timelin
     assert timeline.tracks == START
 
 
-@needs_browser
+@needs_chromium
 def test_exact_values_and_python_hears_of_it(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     page = timeline.page
@@ -251,7 +235,7 @@ def test_exact_values_and_python_hears_of_it(opened: Callable[..., Timeline]) ->
     page.wait_for_function("document.querySelector('#seen textarea').value === '50'")
 
 
-@needs_browser
+@needs_chromium
 def test_python_changes_only_what_it_sends(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     timeline.call("timeline.setApplied(3, {yaw: 4, emotion: ['sad', 0.5]})")
@@ -266,7 +250,7 @@ def test_python_changes_only_what_it_sends(opened: Callable[..., Timeline]) -> N
     assert timeline.page.get_by_role("button", name="Undo").is_disabled()
 
 
-@needs_browser
+@needs_chromium
 def test_hidden_and_shown_again_it_goes_on(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     page = timeline.page
@@ -285,7 +269,7 @@ def test_hidden_and_shown_again_it_goes_on(opened: Callable[..., Timeline]) -> N
     assert len(timeline.tracks["pitch"]) == len(before["pitch"]) + 1
 
 
-@needs_browser
+@needs_chromium
 def test_steering_is_recorded_as_one_undo_step(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     timeline.call("[10, 11, 12].forEach((frame) => timeline.recordKeyframe('smile', frame, frame / 20))")
@@ -296,7 +280,7 @@ def test_steering_is_recorded_as_one_undo_step(opened: Callable[..., Timeline]) 
     assert timeline.tracks == START
 
 
-@needs_browser
+@needs_chromium
 def test_undo_history_is_bounded(opened: Callable[..., Timeline]) -> None:
     timeline = opened()
     timeline.call("[...Array(230).keys()].forEach((step) => timeline.setControls({tracks: {yaw: [[0, step / 10]]}}))")
@@ -304,7 +288,7 @@ def test_undo_history_is_bounded(opened: Callable[..., Timeline]) -> None:
     assert steps == 200 and timeline.tracks["yaw"] == [[0, 2.9]]
 
 
-@needs_browser
+@needs_chromium
 def test_streaming_frames_cost_little(opened: Callable[..., Timeline]) -> None:
     """Ten applied values, the playhead and the readouts of a frame, painted: far less than the 40 ms that a frame
     has.
@@ -330,7 +314,7 @@ def test_streaming_frames_cost_little(opened: Callable[..., Timeline]) -> None:
     assert timeline.call("timeline.state().applied.yaw.length") == 60
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("kind, button", [("json", "Save JSON"), ("csv", "CSV")])
 def test_save_and_load_give_the_same_frames(
     opened: Callable[..., Timeline], tmp_path: Path, kind: str, button: str
@@ -353,7 +337,7 @@ def test_save_and_load_give_the_same_frames(
     assert sum(map(len, timeline.tracks.values())) < 25  # a table has come back as a curve that one can edit
 
 
-@needs_browser
+@needs_chromium
 def test_a_bad_file_is_named_where_the_user_looks(opened: Callable[..., Timeline], tmp_path: Path) -> None:
     timeline = opened()
     path = tmp_path / "wrong.json"
@@ -364,7 +348,7 @@ def test_a_bad_file_is_named_where_the_user_looks(opened: Callable[..., Timeline
     assert timeline.tracks == START
 
 
-@needs_browser
+@needs_chromium
 def test_zoom_pan_fold_and_theme(opened: Callable[..., Timeline]) -> None:
     timeline = opened(color_scheme="dark")
     page = timeline.page

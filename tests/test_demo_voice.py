@@ -6,29 +6,27 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_app import CHROMIUM, FLAGS, LIMITS, SLOW, film, served, tiny_engine, write_voice
-from playwright.sync_api import Page, sync_playwright
+from chromium import SLOW, needs_chromium
+from demo_app import LIMITS, film, write_voice
+from playwright.sync_api import Browser, Page
 
 from demo.sessions import Sessions
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
-def opened() -> Iterator[tuple[Page, Sessions]]:
-    with served(tiny_engine()) as (address, sessions), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(SLOW)
-        page.goto(address)
-        page.wait_for_selector("#voice input[type=file]", state="attached")
-        yield page, sessions
-        browser.close()
+def opened(browser: Browser, demo: tuple[str, Sessions]) -> tuple[Page, Sessions]:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(SLOW)
+    page.goto(demo[0])
+    page.wait_for_selector("#voice input[type=file]", state="attached")
+    return page, demo[1]
 
 
 @pytest.fixture

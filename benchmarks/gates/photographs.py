@@ -26,12 +26,10 @@ from benchmarks.gates.photograph_output import measure_outputs
 from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
 from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable, worst_row
 from eartalking.config import SAMPLES_PER_FRAME
-from eartalking.perception.face_finder import find_faces
-from eartalking.perception.face_mesh import CERTAIN, LEFT_EYE_OUTER, RIGHT_EYE_OUTER, FaceMesh, read_meshes
+from eartalking.perception.face_follower import FaceFollower
+from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, FaceMesh
 from eartalking.perception.identity import summarise
-from eartalking.perception.iris import read_eyes
 from eartalking.perception.mesh_readings import FaceState, MeshReader
-from eartalking.perception.turned_square import Picture
 from eval.metrics.signals import Box, correlation, sharpness
 
 CLOSED = 0.03  # largest lip gap of a closed mouth
@@ -71,26 +69,17 @@ class Watcher:
 
     def __init__(self, reader: MeshReader) -> None:
         self.seen = Seen()
-        self._reader = reader
-        self._mesh: FaceMesh | None = None
+        self._follower = FaceFollower(reader)
 
     def look(self, image: np.ndarray) -> None:
         """The next frame (S, S, 3) uint8."""
-        picture, seen = Picture(image), self.seen
-        mesh = self._mesh and read_meshes(picture, [self._mesh.next_square])[0]
-        if mesh is None or mesh.certainty < CERTAIN:
-            mesh = next((face for face in find_faces(image) if face.certainty >= CERTAIN), None)
-        self._mesh = mesh
+        seen = self.seen
         if len(seen.states) % 12 == 0:
             seen.kept.append(image)
-        if mesh is None:
-            seen.states.append(None)
-            seen.noses.append(math.nan)
-            seen.sharp.append(math.nan)
-            return
-        seen.states.append(self._reader.read(mesh, read_eyes(picture, [mesh])[0]))
-        seen.noses.append(nose_height(mesh))
-        seen.sharp.append(sharpness(image, cheek_box(mesh, len(image))))
+        found = self._follower.look(image)
+        seen.states.append(found and found[1])
+        seen.noses.append(nose_height(found[0]) if found else math.nan)
+        seen.sharp.append(sharpness(image, cheek_box(found[0], len(image))) if found else math.nan)
 
 
 def nose_height(mesh: FaceMesh) -> float:

@@ -16,6 +16,7 @@ class Title(NamedTuple):
 
 
 _LITE0, _SYNTHTALK, _DLIB = "Lite0", "SynthTalk", "dlib"  # the embedded networks
+_MESH = "face mesh"  # which has seen real faces
 EMBEDDED = (
     "A column that names Lite0 (EfficientNet-Lite0), dlib or SynthTalk (a sync network trained on it) is measured by "
     "this network in place of the field's own: it is not comparable with published FID, FVD, CSIM or SyncNet scores."
@@ -43,6 +44,13 @@ TITLES: dict[str, Title] = {
     "drift_identity": Title("Drift of the person"),
     "drift_sharpness": Title("Drift of sharpness"),
     "drift_colour": Title("Drift of colour"),
+    "mouth_corr_mesh": Title(f"Lips move as the true ones, correlation ({_MESH})"),
+    "mouth_offset_mesh": Title(f"Lips late by ({_MESH})", "frames"),
+    "mouth_spread_gap_mesh": Title(f"Lips, how far they open: difference from people ({_MESH})"),
+    "silence_motion_mesh": Title(f"Mouth open in silence ({_MESH})"),
+    "pose_err_mesh": Title(f"Head pose, error ({_MESH})", "degrees"),
+    "gaze_err_mesh": Title(f"Gaze, error ({_MESH})", "degrees"),
+    "blink_f1_mesh": Title(f"Blinks on request, F1 ({_MESH})"),
     "silence_motion": Title("Mouth open in silence"),
     "pose_err": Title("Head pose, error", "degrees"),
     "gaze_err": Title("Gaze, error", "degrees"),
@@ -97,9 +105,10 @@ HEADLINE: tuple[tuple[str, ...], ...] = (
     ("fid", "fid_lite0"),
     ("fvd", "fvd_lite0"),
     ("csim", "csim_dlib"),
+    ("mouth_corr_mesh",),
     ("psnr",),
-    ("pose_err",),
-    ("blink_f1",),
+    ("pose_err_mesh", "pose_err"),
+    ("blink_f1_mesh", "blink_f1"),
     ("ttff_ms",),
     ("fps",),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -28,11 +29,12 @@ CLOSED = 0.5  # blink above which an eye counts as closed
 QUIET, LOUD = 0.02, 0.3  # of the voice's peak loudness
 SETTLE_BEFORE, SETTLE_AFTER = 8, 3  # frames: a mouth closes a little after a word and opens a little before one
 FEWEST_QUIET = 10  # frames
-SMALLEST_OPENING = 0.004  # head heights; a mouth that speaks opens further on average
 
 
 class Reader:
     """The face reader and its version. Raises InputError: no reader there."""
+
+    smallest_opening = 0.004  # head heights
 
     def __init__(self) -> None:
         self._reader = FaceReader.load()
@@ -51,6 +53,19 @@ class Reader:
             return vars(FaceReading.concat([self._reader.read(batch) for batch in found.batches()]))
 
         return FaceReading(**footage.features(f"reader:1:{self.version}", extract))
+
+
+class ReadsFaces(Interface):
+    """What the metrics of pose, gaze, lids and lips need of a reader. smallest_opening: a mouth that speaks opens
+    further on average, in the unit of its `mouth_open`."""
+
+    smallest_opening: float
+
+    def network(self, *readings: str) -> str:
+        """Its name, with its own error in these readings."""
+
+    def read(self, footage: Footage) -> Any:
+        """Tracks (T,) by name: POSE_TRACKS, GAZE_TRACKS, `blink` and `mouth_open`; Unmeasured without a face."""
 
 
 def asked_track(clip: EvalClip, track: str) -> np.ndarray:
@@ -78,7 +93,7 @@ def _given(track: str, values: list[float | None]) -> np.ndarray:
     return found
 
 
-def track_errors(track: str, asked: np.ndarray, reading: FaceReading) -> np.ndarray:
+def track_errors(track: str, asked: np.ndarray, reading: Any) -> np.ndarray:
     """Absolute errors of a pose or gaze track in degrees, of frames that all were asked (T,); a gaze counts with open
     eyes only.
     """
@@ -108,7 +123,7 @@ class TrackError(MeanMetric):
     """Mean absolute error in degrees over the tracks and frames that were asked for; a gaze needs open eyes."""
 
     tracks: tuple[str, ...] = POSE_TRACKS
-    reader: Reader | None = None
+    reader: ReadsFaces | None = None
 
     def measure(self, clip: EvalClip) -> Item:
         reading = present(self.reader).read(clip.pred)
@@ -136,7 +151,7 @@ class TrackError(MeanMetric):
 class BlinkF1(Metric):
     """F1 of closed eyes over all frames of all clips in which a blink value was asked for."""
 
-    reader: Reader | None = None
+    reader: ReadsFaces | None = None
 
     def measure(self, clip: EvalClip) -> Item:
         asked = asked_track(clip, "blink")
@@ -215,7 +230,7 @@ def _given_parts(asked: np.ndarray) -> list[slice]:
 class SilenceMotion(MeanMetric):
     """Mean mouth opening while the voice is silent over the mean while it sounds: 0 is a mouth that closes."""
 
-    reader: Reader | None = None
+    reader: ReadsFaces | None = None
 
     def measure(self, clip: EvalClip) -> Item:
         loudness = voice_envelope(clip.pred.waveform, clip.num_frames)
@@ -228,7 +243,7 @@ class SilenceMotion(MeanMetric):
         if quiet.sum() < FEWEST_QUIET:
             raise NotAsked(f"the voice is silent in only {int(quiet.sum())} frames, {FEWEST_QUIET} are needed")
         opening = present(self.reader).read(clip.pred).mouth_open
-        if opening[loud].mean() < SMALLEST_OPENING:
+        if opening[loud].mean() < present(self.reader).smallest_opening:
             raise Unmeasured("the mouth hardly opens in speech")
         return {"openings": np.array([opening[quiet].mean(), opening[loud].mean()]), FRAMES: quiet.sum() + loud.sum()}
 
@@ -236,18 +251,29 @@ class SilenceMotion(MeanMetric):
         return float(item["openings"][0] / item["openings"][1])
 
 
-def reader_metrics(reader: Reader | None, missing: str, **common: Any) -> list[Metric]:
-    """All metrics that the face reader gives; `missing`: why there is no reader."""
+def fidelity_metrics(reader: ReadsFaces | None, kind: str, suffix: str = "", **common: Any) -> list[Metric]:
+    """What any reader of poses, gazes, lids and lips gives, the metrics' names with `suffix`. kind: what the reader is
+    called where there is none."""
 
     def network(*readings: str) -> str:
-        return "face reader" if reader is None else reader.network(*readings)
+        return kind if reader is None else reader.network(*readings)
 
+    common = {"reader": reader, **common}
+    return [
+        SilenceMotion(f"silence_motion{suffix}", network("mouth_open"), "embedded", False, **common),
+        TrackError(f"pose_err{suffix}", network(*POSE_TRACKS), "embedded", False, tracks=POSE_TRACKS, **common),
+        TrackError(f"gaze_err{suffix}", network(*GAZE_TRACKS), "embedded", False, tracks=GAZE_TRACKS, **common),
+        BlinkF1(f"blink_f1{suffix}", network("blink_side"), "embedded", True, **common),
+    ]
+
+
+def reader_metrics(reader: Reader | None, missing: str, **common: Any) -> list[Metric]:
+    """All metrics that the face reader gives; `missing`: why there is no reader."""
+    kind = "face reader"
+    emotion, latency = (kind if reader is None else reader.network(*known) for known in (["emotion_recognised"], []))
     common = {"reader": reader, "missing": missing, **common}
     return [
-        TrackError("pose_err", network(*POSE_TRACKS), "embedded", False, tracks=POSE_TRACKS, **common),
-        TrackError("gaze_err", network(*GAZE_TRACKS), "embedded", False, tracks=GAZE_TRACKS, **common),
-        BlinkF1("blink_f1", network("blink_side"), "embedded", True, **common),
-        EmotionAccuracy("emotion_acc", network("emotion_recognised"), "embedded", True, **common),
-        ControlLatency("control_latency_frames", network(), "embedded", False, **common),
-        SilenceMotion("silence_motion", network("mouth_open"), "embedded", False, **common),
+        *fidelity_metrics(kind=kind, **common),
+        EmotionAccuracy("emotion_acc", emotion, "embedded", True, **common),
+        ControlLatency("control_latency_frames", latency, "embedded", False, **common),
     ]

@@ -7,6 +7,7 @@ face reader's own noise is in both sides.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,9 @@ def pose_of(reading: FaceReading) -> np.ndarray:
     return np.stack([getattr(reading, track) for track in POSE_TRACKS], axis=1).astype(np.float64)
 
 
-def spread(pose: np.ndarray, fps: float) -> float:
-    """Mean square distance of a pose (T, 3) from its mean: degrees²."""
-    return float(pose.var(axis=0).mean())
+def spread(signal: np.ndarray, fps: float) -> float:
+    """Mean square distance of a signal (T, C) from its mean; of a pose degrees²."""
+    return float(signal.var(axis=0).mean())
 
 
 def speed(pose: np.ndarray, fps: float) -> float:
@@ -80,24 +81,25 @@ def blinks(reading: FaceReading) -> int:
 
 
 @dataclass
-class HeadGap(Metric):
-    """`gap` of the root mean square over all clips, of made videos against the true ones. `size`: one of `spread`,
-    `speed` and `shake`."""
+class MotionGap(Metric):
+    """`gap` of the root mean square over all clips, of made videos against the true ones. `signal` takes from a reading
+    what moves, (T, C): the head's pose unless told otherwise. `size`: one of `spread`, `speed` and `shake`."""
 
-    size: Any = spread
+    size: Callable[[np.ndarray, float], float] = spread
+    signal: Callable[[Any], np.ndarray] = pose_of
     reader: Reader | None = None
 
     def measure(self, clip: EvalClip) -> Item:
         if clip.num_frames < FEWEST_FRAMES:
-            raise NotAsked(f"head motion needs {FEWEST_FRAMES} frames, the clip has {clip.num_frames}")
+            raise NotAsked(f"motion needs {FEWEST_FRAMES} frames, the clip has {clip.num_frames}")
         reader, fps = present(self.reader), self.protocol.fps
-        made, true = (self.size(pose_of(reader.read(footage)), fps) for footage in (clip.pred, clip.ref))
+        made, true = (self.size(self.signal(reader.read(footage)), fps) for footage in (clip.pred, clip.ref))
         return {"squares": np.array([made, true]) * clip.num_frames, "frames": np.asarray(clip.num_frames)}
 
     def value_of(self, items: list[Item]) -> float:
         made, true = np.sqrt(np.sum([item["squares"] for item in items], axis=0))
         if true <= 0:
-            raise ValueError("the true heads do not move")
+            raise ValueError("nothing moves in the true videos")
         return gap(float(made), float(true))
 
     def clip_details(self, item: Item) -> dict[str, Any]:
@@ -157,9 +159,9 @@ def head_motion_metrics(reader: Reader | None, missing: str, **common: Any) -> l
     lids = "face reader" if reader is None else reader.network("blink_side")
     common = {"reader": reader, "missing": missing, **common}
     return [
-        HeadGap("head_spread_gap", pose, "embedded", False, size=spread, **common),
-        HeadGap("head_speed_gap", pose, "embedded", False, size=speed, **common),
-        HeadGap("head_shake_gap", pose, "embedded", False, size=shake, **common),
+        MotionGap("head_spread_gap", pose, "embedded", False, size=spread, **common),
+        MotionGap("head_speed_gap", pose, "embedded", False, size=speed, **common),
+        MotionGap("head_shake_gap", pose, "embedded", False, size=shake, **common),
         BlinkRateGap("blink_rate_gap", lids, "embedded", False, **common),
         BeatAlignment("beat_alignment", pose, "embedded", True, **common),
     ]
