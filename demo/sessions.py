@@ -26,7 +26,7 @@ from demo.talk import RUNNING as TALKING
 from demo.talk import Talk
 from demo.uploads import CropBox, Portrait, UploadError, Voice, open_portrait, open_voice
 from eartalking.controls import ControlFrame, Controls
-from eartalking.output import Look
+from eartalking.output import Look, leaves
 
 T = TypeVar("T")
 _SWEEP_SECONDS = 30.0
@@ -167,7 +167,7 @@ class Sessions:
     def _keep(self, session: UserSession, portrait: Portrait) -> Portrait:
         session.portrait = portrait
         if portrait.face is not None:  # without one, where the face is will be asked for
-            self.engine.prepare(Sitter(portrait.cut(None, self.engine.image_size)))
+            self.engine.prepare(_sitting(portrait, None, self.engine.image_size))
         return portrait
 
     def still(self, session: UserSession, controls: ControlFrame, crop: CropBox | None) -> np.ndarray | None:
@@ -179,7 +179,7 @@ class Sessions:
         portrait = session.portrait
         if portrait is None or (portrait.face is None and crop is None):
             return None
-        return self.engine.still(Sitter(portrait.cut(crop, self.engine.image_size)), controls)
+        return self.engine.still(_sitting(portrait, crop, self.engine.image_size), controls)
 
     def set_voice(self, session: UserSession, upload: Path | None) -> Voice | None:
         """Check and keep a voice, or the sound of a video.
@@ -219,7 +219,7 @@ class Sessions:
         with self._bundle_lock:
             if path not in self._portraits:
                 portrait = self._portraits[path] = open_portrait(path, self.limits)
-                self.engine.prepare(Sitter(portrait.cut(None, self.engine.image_size)))
+                self.engine.prepare(_sitting(portrait, None, self.engine.image_size))
             return self._portraits[path]
 
     def _bundled_voice(self, path: Path) -> Voice:
@@ -355,10 +355,16 @@ def _sitter(session: UserSession, crop: CropBox | None, image_size: int, look: L
         raise UploadError("Please choose a portrait first.")
     if portrait.face is None and crop is None:
         raise UploadError("No face was found in this picture. Please frame one with the crop, from chin to crown.")
-    wanted = checked_look(look, image_size)
-    if not wanted:
-        return Sitter(portrait.cut(crop, image_size))
-    return Sitter(*portrait.placed(crop, wanted), wanted)
+    return _sitting(portrait, crop, image_size, checked_look(look, image_size))
+
+
+def _sitting(portrait: Portrait, crop: CropBox | None, image_size: int, look: Look | None = None) -> Sitter:
+    """Raises UploadError: the crop cannot be used."""
+    look = look or Look()
+    picture, box = portrait.placed(crop, look)
+    if not look and not leaves(box, picture):
+        return Sitter(portrait.cut(crop, image_size))  # nothing else of the picture is needed
+    return Sitter(picture, box, look)
 
 
 def _clear(session: UserSession, kind: str) -> None:

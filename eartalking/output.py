@@ -18,7 +18,7 @@ from torch import Tensor
 from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.reference import Reference
 from eartalking.errors import InputError
-from eartalking.io.portrait import MAX_SIDE, Box, FaceCrop, cut_square, load_portrait
+from eartalking.io.portrait import HEAD_CENTRE, MAX_SIDE, Box, FaceCrop, cut_square, load_portrait
 from eartalking.modules.pixels import to_float
 from eartalking.perception.face_detector import crop_face
 from eartalking.perception.person_matte import person_matte
@@ -37,7 +37,8 @@ class Look(TypedDict, total=False):
     """What a caller may ask for.
 
     size: pixels a side of the animated crop: the model's, which is the default, or ENLARGED times as many.
-    frame: "crop", frames show that square; "portrait", the whole picture, in which all around it stands still.
+    frame: "crop", frames show that square, or where it lies partly outside the picture the largest square of it that
+    does not; "portrait", the whole picture, in which all around the crop stands still.
     background: "keep", a colour ("white", "#00ff00"), a picture as `load_portrait` takes it, or "alpha", nothing: then
     frames are (H, W, 4), the last channel 255 where they are opaque. Of crops only.
     """
@@ -51,7 +52,8 @@ class Look(TypedDict, total=False):
 class Output:
     """picture (H, W, 3) uint8, both even; `box`, the square of it that is animated and drawn at `size` pixels a side;
     `whole`, frames show the whole picture, else the picture is that square; background (size, size, 3) uint8, None to
-    keep the picture's or, where frames are `transparent`, to show none.
+    keep the picture's or, where frames are `transparent`, to show none; `view`, the square of what is drawn that frames
+    show, if not all of it.
     """
 
     picture: np.ndarray
@@ -60,6 +62,7 @@ class Output:
     whole: bool = False
     background: np.ndarray | None = None
     transparent: bool = False
+    view: Box | None = None
 
     @classmethod
     def of(
@@ -82,7 +85,8 @@ class Output:
         if frame == "crop":
             square = cut.image if size == image_size else cut_square(picture, size, cut.box, None).image
             backdrop = load_background(background, size)
-            return cls(square, (0.0, 0.0, size, size), size, False, backdrop, _is(background, ALPHA))
+            view = _in_picture(cut.box, picture, size)
+            return cls(square, (0.0, 0.0, size, size), size, False, backdrop, _is(background, ALPHA), view)
         height, width = whole_shape(picture)
         return cls(np.ascontiguousarray(picture[:height, :width]), cut.box, size, True)
 
@@ -110,9 +114,11 @@ class Output:
         return Canvas.of(reference, _batch(portrait, device), matte, backdrop, moving)
 
     def place(self, image: np.ndarray) -> np.ndarray:
-        """The frame for a drawn crop (size, size, 3) uint8: itself, or a copy of the whole picture in which it lies
-        where it was cut out. At the crop's edges every pixel is the picture's own.
+        """The frame for a drawn crop (size, size, 3 or 4) uint8: itself, what of it shows the picture, or a copy of the
+        whole picture in which it lies where it was cut out. At the crop's edges every pixel is the picture's own.
         """
+        if self.view is not None:
+            return np.asarray(Image.fromarray(image).resize(image.shape[:2], Image.Resampling.BICUBIC, self.view))
         if not self.whole:
             return image
         left, top, right, bottom = self._inside()
@@ -149,14 +155,14 @@ class Output:
             "box": np.array(self.box),
             "numbers": np.array([self.size, self.whole, self.transparent]),
         }
-        if self.background is not None:
-            arrays["background"] = self.background
+        arrays |= {} if self.background is None else {"background": self.background}
+        arrays |= {} if self.view is None else {"view": np.array(self.view)}
         return {f"output.{name}": torch.from_numpy(value.copy()) for name, value in arrays.items()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Output:
         arrays = {name: tensors[f"output.{name}"].numpy() for name in ("picture", "box", "numbers")}
-        background = tensors.get("output.background")
+        background, view = (tensors.get(f"output.{name}") for name in ("background", "view"))
         size, whole, transparent = arrays["numbers"].tolist()
         return cls(
             arrays["picture"],
@@ -165,7 +171,32 @@ class Output:
             bool(whole),
             None if background is None else background.numpy(),
             bool(transparent),
+            None if view is None else tuple(view.tolist()),
         )
+
+
+def leaves(box: Box, picture: np.ndarray) -> bool:
+    """Whether a square shows more than the picture (H, W, 3) has; half a pixel is nothing."""
+    height, width = picture.shape[:2]
+    return min(box[:2]) < -0.5 or box[2] > width + 0.5 or box[3] > height + 0.5
+
+
+def _in_picture(box: Box, picture: np.ndarray, size: int) -> Box | None:
+    """The largest square of a crop, drawn at `size` pixels, that lies in the picture (H, W, 3), framed as the crop as
+    far as it can be; None where the crop lies in it.
+
+    What the crop shows beyond the picture repeats its edge, for the model's sake, and is not to be seen.
+    """
+    if not leaves(box, picture):
+        return None
+    scale, (height, width) = size / (box[2] - box[0]), picture.shape[:2]
+    low = [max(-edge * scale, 0.0) for edge in box[:2]]
+    high = [min((end - start) * scale, size) for end, start in zip((width, height), box[:2], strict=True)]
+    side = min(high[0] - low[0], high[1] - low[1])
+    # The head's middle stays where it is in a whole crop.
+    wanted = ((size - side) * part for part in (0.5, HEAD_CENTRE))
+    left, top = (min(max(start, first), last - side) for start, first, last in zip(wanted, low, high, strict=True))
+    return left, top, left + side, top + side
 
 
 def whole_shape(picture: np.ndarray) -> tuple[int, int]:

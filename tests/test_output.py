@@ -12,7 +12,7 @@ from tiny_model import DRAWN, tiny_model
 
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.errors import InputError
-from eartalking.io.portrait import load_portrait
+from eartalking.io.portrait import FaceCrop, load_portrait
 from eartalking.output import FADE, Output, load_background
 
 PHOTOGRAPH = Path(__file__).parent.parent / "examples" / "photo.jpg"
@@ -59,6 +59,33 @@ def test_a_whole_picture_stands_still_around_the_crop(model: TalkingHeadModel, p
     assert (drawn[:, 0, middle] != still[0, middle]).any()  # no seam can be seen where the picture ends
 
 
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_crop_that_leaves_the_picture_shows_what_the_picture_has(model: TalkingHeadModel, size: int) -> None:
+    """Beyond its edge the picture is repeated for the model; frames show the largest square without that."""
+    picture = np.full((120, 160, 3), 90, np.uint8)
+    picture[:, 0], picture[0] = (250, 0, 0), (250, 0, 0)  # its edges: repeated, they would be streaks
+    session = StreamSession(model, picture, crop=(-30.0, -6.0, 90.0, 114.0), size=size)
+    view = session._output.view
+    assert view is not None and np.allclose(np.array(view) / size, [0.25, 0.45 * 0.25, 1, 0.45 * 0.25 + 0.75])
+    shown = frames(session)
+    assert shown.shape[1:] == (size, size, 3)
+    assert (session.portrait[:, :14, 0] > 200).all()  # what the model sees has the streaks
+    drawn = session._output.place(session.portrait if size == 64 else np.asarray(session._output.picture))
+    assert (drawn[:, 4:] < 120).all()
+    inside = StreamSession(model, picture, crop=(10.0, 5.0, 90.0, 85.0))
+    frame = shown[0]
+    assert inside._output.view is None and inside._output.place(frame) is frame
+
+
+def test_of_a_tight_crop_the_whole_picture_is_shown() -> None:
+    output = Output.of(
+        np.zeros((80, 100, 3), np.uint8), FaceCrop(np.zeros((64, 64, 3), np.uint8), (-20.0, -40.0, 120.0, 100.0), None)
+    )
+    assert output.view is not None
+    left, top, right, bottom = np.array(output.view) * 140 / 64 - (20, 40, 20, 40)  # in the picture
+    assert 0 <= left and right <= 100 and np.allclose((top, bottom), (0, 80))
+
+
 def test_movement_rises_from_the_edges_that_stay() -> None:
     output = Output(np.zeros((200, 300, 3), np.uint8), (50.0, -10.0, 250.0, 190.0), 100, True)
     fade = output._fade(100, 100)
@@ -74,6 +101,8 @@ def test_movement_rises_from_the_edges_that_stay() -> None:
         {"background": "#204060"},
         {"size": 128, "background": "white"},
         {"background": "alpha"},
+        {"crop": (-20.0, 0.0, 70.0, 90.0)},
+        {"crop": (-20.0, 0.0, 70.0, 90.0), "background": "alpha"},
         {},
     ],
     ids=str,
@@ -81,7 +110,7 @@ def test_movement_rises_from_the_edges_that_stay() -> None:
 def test_a_saved_stream_goes_on_with_the_same_frames(
     model: TalkingHeadModel, picture: np.ndarray, tmp_path: Path, options: dict
 ) -> None:
-    session = StreamSession(model, picture, crop="center", **options)
+    session = StreamSession(model, picture, **({"crop": "center"} | options))
     list(session.push(voice(0.5)))
     session.save(tmp_path / "stream")
     twin = StreamSession.restore(model, tmp_path / "stream")
