@@ -5,8 +5,9 @@ method is timed in a process of its own, and one row per method goes into `leade
 (`leaderboard.md`) and plots.
 
 Videos, features and timings are kept under `--work` by content: a second run does what changed, and a run that was cut
-off goes on. With several processes (`torchrun --nproc-per-node 2 -m benchmarks.compare ...`) the videos and their
-features are shared out among them; timing is then done by one process, alone on the machine.
+off goes on. With several processes, of one machine (`torchrun --nproc-per-node 2 -m benchmarks.compare ...`) or of
+many that see one `--work` (`benchmarks/compare.sbatch`), the videos and their features are shared out among them;
+timing is then done by one process, alone on its machine.
 
 Suites: `quick` is the small set in the repository; `full`, `controls` and `longform` are made by eval.testset when they
 are not in `data/testset`; `--testset DIR` takes any set, of real videos too. The last stdout line is JSON.
@@ -62,6 +63,8 @@ SMALL_SET = ROOT / "benchmarks" / "testset_small"
 SETS = ROOT / "data" / "testset"
 SUITES = ("quick", "full", "controls", "longform")
 RESULTS = ROOT / "benchmarks" / "results"
+# A process waits so long for the others: a share of a large suite takes hours.
+PATIENCE = datetime.timedelta(days=2)
 SUSTAINED_SECONDS = {"quick": 10.0, "full": 60.0}
 
 
@@ -332,7 +335,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, metavar="DIR", help="folder of the canonical weights, for eval.run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="shared by all processes; timing uses all of them"
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="of a machine, shared by its processes; timing uses all of them",
     )
     parser.add_argument("--no-latency", action="store_true", help="leave the speed columns empty")
     return parser
@@ -351,9 +357,11 @@ def _said(words: list[str]) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
-    processes = PartialState(cpu=True).num_processes
-    torch.set_num_threads(max(1, args.threads // processes))
-    start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
+    processes = PartialState(cpu=True, timeout=PATIENCE).num_processes
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    torch.set_num_threads(max(1, args.threads // here))
+    machines = f"--nnodes {processes // here} " if processes > here else ""
+    start = "python" if processes == 1 else f"torchrun {machines}--nproc-per-node {here}"
     command = f"{start} -m benchmarks.compare " + shlex.join(_said(sys.argv[1:] if argv is None else argv))
     try:
         methods = choose(

@@ -50,7 +50,7 @@ class UploadError(ValueError):
 @dataclass(frozen=True)
 class CropBox:
     """A square in the portrait's pixels. The automatic one of a face near the edge reaches beyond the picture, where
-    the edge is repeated; see `Portrait.room`."""
+    the edge is repeated for the model and not shown; see `Portrait.room`."""
 
     left: float
     top: float

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_eval_head_motion import Pair
 
-from eartalking.perception.face_follower import FaceFollower
+from eartalking.io.video_reader import read_video
+from eartalking.perception.face_follower import PASSED_OVER, FaceFollower
 from eartalking.perception.mesh_readings import FaceState, MeshReader
 from eval.clips import read_pair
 from eval.metrics.mesh import OPEN_EYE, SHUT_LIPS, MeshFaces, MeshReading, mesh_metrics
@@ -116,3 +117,12 @@ def test_a_true_video_goes_with_itself_and_its_script() -> None:
     assert (results["blink_f1_mesh"].value or 0) > 0.9
     assert results["pose_err_mesh"].value is None and "never ask" in results["pose_err_mesh"].note
     assert "own: yaw" in results["pose_err_mesh"].network
+
+
+def test_a_face_that_went_is_found_again_within_a_few_frames() -> None:
+    face = next(iter(read_video(SMALL_SET / "small_000.mp4").frames))
+    nothing = np.zeros_like(face)
+    follower = FaceFollower(MeshReader.load())
+    seen = [follower.look(frame) is not None for frame in (face, nothing, nothing, *[face] * (PASSED_OVER + 1))]
+    assert seen[:3] == [True, False, False] and seen[-1]
+    assert [follower.look(frame) is not None for frame in (face, face)] == [True, True]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking import StreamSession, TalkingHeadModel, load_model
@@ -50,7 +51,8 @@ class Ours(Method):
         self.model.eval().requires_grad_(False)
 
     def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
-        session = StreamSession(self.model, request.portrait, seed=request.seed, crop="center")
+        threads = torch.get_num_threads()  # where processes share a machine, each has its part of the cores
+        session = StreamSession(self.model, request.portrait, seed=request.seed, crop="center", threads=threads)
         # Sound that is all there goes in at once, as from the command line: frames can then be computed side by side.
         for piece in sound if sound.live else [np.concatenate(list(sound))]:
             for frame in session.push(piece, request.controls):
