@@ -140,7 +140,7 @@ class StreamSession:
         reference = self.model.autoencoder.reference(pixels)
         features = reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
         canvas = self._output.canvas(reference, len(portrait), self._device)
-        return reference, canvas, self.model.prefill(reference.latents, features)
+        return reference, canvas, self.model.prefill(self.model.autoencoder.resting(reference), features)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -318,7 +318,7 @@ class StreamSession:
             return None, _Moment(audio_state, level, before.model)
         state = before.model.clone()
         latents = self.model.step(audio, asked, noise, state)
-        return latents, _Moment(audio_state, level, state)
+        return self.model.autoencoder.possible(latents, self._reference), _Moment(audio_state, level, state)
 
     def _place(self, moved: Future[tuple[Tensor, _Moment]]) -> Geometry:
         """Second stage."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
+from eartalking.autoencoder.lids import fit_lids, held, narrowness, released
 from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
@@ -56,7 +57,7 @@ class FrameAutoencoder(nn.Module):
         """
         read = self.encoder(frame, reference.image).float()
         if reference.lips is not None:
-            read = self._with_lips(read, reference.lips, read_marks(frame))
+            read = self._by_marks(read, reference.lips, read_marks(frame))
         fitted = fit_motion(
             self.surface,
             reference.surface,
@@ -76,7 +77,7 @@ class FrameAutoencoder(nn.Module):
         marks = read_marks(portrait) if marks is None else marks
         surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
-        own = read if lips is None else self._with_lips(read, lips, marks)
+        own = read if lips is None else self._by_marks(read, lips, marks)
         return self._reference(portrait, own, landmarks, surface, lips)
 
     def reference_of(
@@ -88,8 +89,25 @@ class FrameAutoencoder(nn.Module):
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         return self._reference(portrait, own, landmarks, surface, lips)
 
-    def _with_lips(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
-        return fit_lips(self.surface, lips.red, marks, self.code, read, self.encoder.error)
+    def _by_marks(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
+        """What was read (B, L), with lips and lids as the marks (B, K, 3) of the same frames say."""
+        read = fit_lips(self.surface, lips.red, marks, self.code, read, self.encoder.error)
+        motion = self.code.coordinates_to_motion(read)
+        fitted = fit_lids(marks, motion)
+        return read if fitted is motion else self.code.motion_to_coordinates(fitted)
+
+    def possible(self, latents: Tensor, reference: Reference) -> Tensor:
+        """What the portrait can show of latents (B, N, C): eyes that it shows shut do not open."""
+        narrow = narrowness(self.code.latents_to_motion(reference.latents))
+        if not narrow.any():
+            return latents
+        return self.code.motion_to_latents(held(self.code.latents_to_motion(latents), narrow))
+
+    def resting(self, reference: Reference) -> Tensor:
+        """The latents (B, N, C) of which the portrait itself is what it can show."""
+        motion = self.code.latents_to_motion(reference.latents)
+        narrow = narrowness(motion)
+        return self.code.motion_to_latents(released(motion, narrow)) if narrow.any() else reference.latents
 
     def _reference(
         self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
