@@ -110,10 +110,11 @@ class Engine:
         """Pixels a side of portrait crops and frames."""
         return self.model.config.autoencoder.image_size
 
-    def prepare(self, sitter: Sitter) -> None:
-        """Encode a portrait ahead of its first stream, where that can be done (not on ZeroGPU)."""
-        if not _HAS_SPACES:
-            self.start(sitter)
+    def prepare(self, sitter: Sitter) -> bool:
+        """Encode a portrait ahead of its first stream, where that can be done (not on ZeroGPU); whether its eyes are
+        shut, and will stay so.
+        """
+        return not _HAS_SPACES and self.start(sitter).eyes_stay_shut
 
     def warm_up(self) -> None:
         """The first frames of a process pay for choosing kernels; better now than at the first visitor's click. The

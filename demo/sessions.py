@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -165,9 +165,10 @@ class Sessions:
         return self._keep(session, session.portrait.with_face(number))
 
     def _keep(self, session: UserSession, portrait: Portrait) -> Portrait:
-        session.portrait = portrait
         if portrait.face is not None:  # without one, where the face is will be asked for
-            self.engine.prepare(_sitting(portrait, None, self.engine.image_size))
+            asleep = self.engine.prepare(_sitting(portrait, None, self.engine.image_size))
+            portrait = replace(portrait, asleep=asleep)
+        session.portrait = portrait
         return portrait
 
     def still(self, session: UserSession, controls: ControlFrame, crop: CropBox | None) -> np.ndarray | None:

@@ -68,6 +68,7 @@ class Portrait:
             chin, in pixels of `image`.
         number: which of them speaks, counted from 1; None where no face was found.
         scale: pixels of `image` per pixel of the file's picture.
+        asleep: whether the eyes of the face that speaks are shut, and will stay so.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Portrait:
     faces: tuple[Box, ...] = ()
     number: int | None = None
     scale: float = 1.0
+    asleep: bool = False
 
     @property
     def face(self) -> Box | None:

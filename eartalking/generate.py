@@ -180,6 +180,8 @@ def _generate(args: argparse.Namespace) -> dict[str, float | int | str]:
         frame=args.frame,
         background=args.background,
     )
+    if session.eyes_stay_shut:
+        print(f"{printable(str(args.portrait))}: the eyes are shut in this portrait, and stay shut", file=sys.stderr)
 
     started = perf_counter()
     times = _write(args, session, inputs, started)

@@ -46,6 +46,7 @@ from eartalking.output import Look, Output, framed
 from eartalking.stages import GEOMETRY, MOTION, PIXELS, UNDER_WAY, submit
 
 MAX_TEMPERATURE = 1.5
+NEARLY_SHUT = 0.6  # 0 open, 1 shut
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ class StreamSession:
     def frame_shape(self) -> tuple[int, int]:
         """Height and width of the frames."""
         return self._output.frame_shape
+
+    @property
+    def eyes_stay_shut(self) -> bool:
+        """Whether the portrait's eyes are nearly shut: what is behind the lids is not known, and they do not open."""
+        return bool(self.model.autoencoder.held_lids(self._reference).max() > NEARLY_SHUT)
 
     @property
     def next_index(self) -> int:

@@ -91,6 +91,16 @@ def test_a_background_of_ones_own(tmp_path: Path, voice: Path, capsys: pytest.Ca
         assert words in capsys.readouterr().err and not out.exists()
 
 
+def test_shut_eyes_are_told(
+    tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [str(PHOTO), str(voice), "-o", str(tmp_path / "out.mp4")]
+    for asleep in (False, True):
+        monkeypatch.setattr(StreamSession, "eyes_stay_shut", asleep)
+        assert main(arguments) == 0
+        assert ("photo.jpg: the eyes are shut" in capsys.readouterr().err) is asleep
+
+
 def test_a_video_as_long_as_the_voice_and_one_line_of_json(
     tmp_path: Path, voice: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

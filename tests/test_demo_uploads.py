@@ -21,9 +21,12 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from demo.channel import BusyError
+from demo.portrait import shown
 from demo.sessions import Sessions, UserSession
 from demo.uploads import CropBox, UploadError, open_portrait, read_controls
-from eartalking import Controls
+from eartalking import Controls, StreamSession
+from eartalking.config import SAMPLES_PER_FRAME
+from eartalking.controls import ControlFrame
 from eartalking.perception.face_detector import crop_face
 
 
@@ -359,3 +362,26 @@ def test_bundled_files_are_opened_once_for_all(sessions: Sessions) -> None:
     )
     sessions.close("a")
     assert PORTRAIT.exists() and SPEECH.exists()
+
+
+def test_a_portrait_with_shut_eyes_says_so_and_one_at_the_edge_shows_no_more_than_there_is(
+    sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = sessions.get("edge")
+    with Image.open(PHOTO) as photo:
+        photo.crop((90, 0, *photo.size)).save(tmp_path / "edge.png")
+    portrait = sessions.set_portrait(session, tmp_path / "edge.png")
+    assert portrait is not None and portrait.box.left < -1
+    still = sessions.still(session, ControlFrame(), None)
+    streamed = StreamSession(sessions.engine.model, tmp_path / "edge.png")
+    assert streamed._output.view is not None
+    streamed.push(np.zeros(SAMPLES_PER_FRAME, np.float32))
+    np.testing.assert_array_equal(still, next(iter(streamed.flush())).image)  # to the pixel what the command line makes
+
+    with monkeypatch.context() as change:
+        change.setattr(StreamSession, "eyes_stay_shut", True)
+        portrait = sessions.set_portrait(session, tmp_path / "edge.png")
+    assert portrait is not None and portrait.asleep
+    assert "eyes are shut" in shown(portrait)["picture"]["note"]
+    assert "eyes are shut" in shown(replace(portrait, faces=portrait.faces * 2))["picture"]["note"]
+    assert shown(replace(portrait, asleep=False))["picture"]["note"] == ""

@@ -57,9 +57,11 @@ def shown(portrait: Portrait | None) -> dict[str, Any]:
 def _note(portrait: Portrait) -> str:
     if portrait.number is None:
         return "No face was found in this picture. Drag the square over one, from chin to crown."
+    asleep = "The eyes are shut in this picture, and will stay shut." if portrait.asleep else ""
     if len(portrait.faces) > 1:
-        return f"{len(portrait.faces)} faces found, using number {portrait.number}. Click another to use it."
-    return ""
+        told = f"{len(portrait.faces)} faces found, using number {portrait.number}. Click another to use it."
+        return f"{told} {asleep}".strip()
+    return asleep
 
 
 def picture_url(image: np.ndarray) -> str:

@@ -12,7 +12,7 @@ watch("picture", () => {
   root.hidden = !about || !about.url;
   if (root.hidden) { props.value = null; document.dispatchEvent(new CustomEvent("portrait:gone")); return; }
   note.textContent = about.note;
-  root.open = about.faces.length !== 1; // something is to be chosen
+  root.open = about.note !== ""; // something is to be chosen, or known
   note.dataset.mood = about.faces.length ? "" : "bad";
   image.onload = () => { box = [...about.box]; changed(false); };
   image.src = about.url;

@@ -96,18 +96,23 @@ class FrameAutoencoder(nn.Module):
         fitted = fit_lids(marks, motion)
         return read if fitted is motion else self.code.motion_to_coordinates(fitted)
 
+    def held_lids(self, reference: Reference) -> Tensor:
+        """How far shut the eyes of portraits stay, 0 (open) to 1: (B,)."""
+        return narrowness(self.code.latents_to_motion(reference.latents))
+
     def possible(self, latents: Tensor, reference: Reference) -> Tensor:
         """What the portrait can show of latents (B, N, C): eyes that it shows shut do not open."""
-        narrow = narrowness(self.code.latents_to_motion(reference.latents))
+        narrow = self.held_lids(reference)
         if not narrow.any():
             return latents
         return self.code.motion_to_latents(held(self.code.latents_to_motion(latents), narrow))
 
     def resting(self, reference: Reference) -> Tensor:
         """The latents (B, N, C) of which the portrait itself is what it can show."""
-        motion = self.code.latents_to_motion(reference.latents)
-        narrow = narrowness(motion)
-        return self.code.motion_to_latents(released(motion, narrow)) if narrow.any() else reference.latents
+        narrow = self.held_lids(reference)
+        if not narrow.any():
+            return reference.latents
+        return self.code.motion_to_latents(released(self.code.latents_to_motion(reference.latents), narrow))
 
     def _reference(
         self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
