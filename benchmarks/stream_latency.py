@@ -37,17 +37,18 @@ def measure(
     encode: bool = True,
     crop: str = "auto",
     threads: int | None = None,
+    size: int | None = None,
 ) -> dict[str, Any]:
     """All of `eval.metrics.latency.summary` for a stream over `waveform`, and `serial_fps`, the rate of computing frame
-    after frame over its first fifth; `encode` includes H.264 in the time per frame.
+    after frame over its first fifth; `encode` includes H.264 in the time per frame. `size` as of a session's `Look`.
     """
-    session = StreamSession(model, portrait, crop=crop, threads=threads)
+    session = StreamSession(model, portrait, crop=crop, threads=threads, size=size)
     ttff = []
     for _ in tqdm(range(LIVE_STARTS + 1), unit="start", leave=False, mininterval=2):
         session.reset()
         ttff.append(first_frame_live(session, waveform))
     session.reset()
-    serial = StreamSession(model, session.portrait, crop="center", threads=1)
+    serial = StreamSession(model, portrait, crop=crop, threads=1, size=size)
     serial_fps = _flat_out(serial, waveform[: len(waveform) // 5], encode).fps
     timing = _flat_out(session, waveform, encode)
     # The first start warmed the kernels up.
@@ -57,7 +58,7 @@ def measure(
 def _flat_out(session: StreamSession, waveform: np.ndarray, encode: bool) -> StreamTiming:
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "stream.mp4"
-        with VideoWriter(video, session.portrait.shape[:2]) if encode else nullcontext() as writer:
+        with VideoWriter(video, session.frame_shape) if encode else nullcontext() as writer:
             return run_flat_out(session, waveform, None if writer is None else writer.write)
 
 
@@ -106,8 +107,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--portrait", type=Path, default=EXAMPLES / "photo.jpg")
     parser.add_argument("--audio", type=Path, default=EXAMPLES / "speech.wav", help="repeated until --seconds are full")
     parser.add_argument("--crop", choices=("auto", "center"), default="auto")
+    parser.add_argument("--size", type=int, help="pixels a side of the frames (default: the model's)")
     parser.add_argument("--no-encode", action="store_true", help="leave H.264 out of the time per frame")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/stream_latency_<checkpoint>.json")
+    parser.add_argument(
+        "--out", type=Path, help="default: benchmarks/results/stream_latency_<checkpoint>[_<size>].json"
+    )
     args = parser.parse_args(argv)
     about = provenance(args.checkpoint, args.threads)
     cold = cold_start_seconds(args.checkpoint, args.portrait, args.crop)
@@ -115,20 +119,21 @@ def main(argv: list[str] | None = None) -> int:
     waveform = looped(read_audio(args.audio), args.seconds)
     result = {
         **about,
-        "size": model.config.autoencoder.image_size,
+        "size": args.size or model.config.autoencoder.image_size,
         "target_fps": FPS,
         "seconds": args.seconds,
         "video_encoded": not args.no_encode,
         "lookahead_ms": 1000 * model.config.audio.lookahead // FPS,
         "cold_start_s": round(cold, 2),
-        **measure(model, args.portrait, waveform, not args.no_encode, args.crop, args.threads),
+        **measure(model, args.portrait, waveform, not args.no_encode, args.crop, args.threads, args.size),
     }
     print(
         f"{about['hardware']['processor']}, {args.threads} threads, {result['size']}x{result['size']}, "
         f"{args.seconds:g} s"
     )
     print_table(result)
-    out = args.out or ROOT / "benchmarks" / "results" / f"stream_latency_{Path(args.checkpoint).name}.json"
+    name = "_".join([Path(args.checkpoint).name, *([str(args.size)] if args.size else [])])
+    out = args.out or ROOT / "benchmarks" / "results" / f"stream_latency_{name}.json"
     write_result(out, result)
     print(json.dumps(result))
     return 0

@@ -334,6 +334,8 @@ def test_stream_latency_command(model: TalkingHeadModel, tmp_path, capsys, monke
     assert timing | memory | {"stage_ms", "hardware", "checkpoint_sha256", "commit", "date"} <= set(printed)
     assert printed["frames"] == 48 and printed["hardware"]["threads"] == 1
     assert printed["ttff_ms"] >= 120  # the look-ahead is in it: three pieces of 40 ms have to arrive
+    assert stream_latency.main([*arguments, "--crop", "center", "--size", "128"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["size"] == 2 * printed["size"] == 128
 
 
 def test_quality_command_refuses_unknown_gates(capsys) -> None:
