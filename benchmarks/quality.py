@@ -5,7 +5,7 @@ Prints one line per gate, passed or missed, beside its floor; writes all numbers
 and date, to a JSON, and strips of pictures of what was measured beside it. The last stdout line is JSON.
 
     --suite quick   a few clips, drift over 60 s: about eight minutes on two cores
-    --suite full    more clips, drift over 300 s
+    --suite full    more clips, drift over 300 s, motion over an hour
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.gates.control import measure_control
 from benchmarks.gates.material import SUITES, Material
+from benchmarks.gates.motion import measure_motion
 from benchmarks.gates.photographs import measure_photographs
 from benchmarks.gates.picture import measure_autoencoder, measure_next_frame
 from benchmarks.gates.stream import measure_drift, measure_identity, measure_speed
@@ -37,6 +38,7 @@ MEASURES: dict[str, Callable[[Context], list[GateRow]]] = {
     "speed": measure_speed,
     "autoencoder": measure_autoencoder,
     "next_frame": measure_next_frame,
+    "motion": measure_motion,
     "lip_sync": measure_lip_sync,
     "real_speech": measure_real_speech,
     "silence": measure_silence,

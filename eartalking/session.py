@@ -40,6 +40,7 @@ from eartalking.io.portrait import Box
 from eartalking.io.threads import granted_cores
 from eartalking.level import LevelState, normalise_level
 from eartalking.model import StreamState, TalkingHeadModel
+from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
 from eartalking.output import Look, Output, framed
@@ -261,11 +262,7 @@ class StreamSession:
                 unit.cancel()
 
     def _begin(
-        self,
-        coming: deque[_Coming],
-        count: int,
-        controls: Controls | None,
-        show: Callable[[int], bool] | None,
+        self, coming: deque[_Coming], count: int, controls: Controls | None, show: Callable[[int], bool] | None
     ) -> None:
         """Have units computed until `count` of them are under way, or nothing more is known of the audio."""
         while len(coming) < count and (samples := self._unit(len(coming))) is not None:
@@ -289,8 +286,7 @@ class StreamSession:
         return np.pad(samples, (0, SAMPLES_PER_FRAME - len(samples)))
 
     def _drop_outdated(self, coming: deque[_Coming], moment: _Moment, controls: Controls | None) -> None:
-        """Forget the units under way that would be computed otherwise by now: the caller changed the controls, or the
-        stream itself."""
+        """Forget the units under way that would be computed otherwise by now, after the caller changed something."""
         valid = 0
         if self._moment is moment:
             while valid < len(coming) and coming[valid].applied == self._applied(coming[valid].index, controls):
@@ -336,11 +332,9 @@ class StreamSession:
         return self._output.place(np.ascontiguousarray(decoded.pixels()[0].cpu().numpy())), perf_counter()
 
     def _noise(self, index: int) -> Tensor:
-        """The frame's noise, a function of seed and index alone: there is no generator state to carry."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) % 2**63)
         autoencoder = self.model.config.autoencoder
         shape = (1, autoencoder.num_latent_tokens, autoencoder.latent_channels)
-        return self.temperature * torch.randn(shape, generator=generator).to(self._device)
+        return self.temperature * frame_noise(self.seed, index, shape).to(self._device)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the whole state of the stream (not the weights) to one safetensors file."""
@@ -399,8 +393,8 @@ class StreamSession:
         """What `save` wrote, into a stream that has just been started."""
         state = self._initial.clone()
         state.load_tensors({n.removeprefix("state."): v for n, v in tensors.items() if n.startswith("state.")})
-        audio = self._moment.audio.from_tensors(tensors, "audio.")
-        self._moment = _Moment(audio, LevelState(**about["level"]), state)
+        audio, level = self._moment.audio.from_tensors(tensors, "audio."), LevelState(**about["level"])
+        self._moment = _Moment(audio, level, state)
         self._pending = tensors["pending"].numpy()
         self._samples, self._flushed = about["samples"], about["flushed"]
         self._controls = ControlFrame(about["controls"])

@@ -24,7 +24,19 @@ from eartalking.synth.speech import Utterance
 from eartalking.synth.visemes import PHONES
 from eartalking.training.face_reader_data import targets
 
-SUITE = Suite(1, 1, 1, 1, identities=3, real_utterances=1, control_steps=8, control_hold=15, drift_seconds=1)
+SUITE = Suite(
+    1,
+    1,
+    1,
+    1,
+    identities=3,
+    real_utterances=1,
+    control_steps=8,
+    control_hold=15,
+    drift_seconds=1,
+    motion_voices=2,
+    motion_hour_seconds=0,
+)
 
 
 def utterance(seed: int, seconds: float = 6.0) -> Utterance:

@@ -35,11 +35,13 @@ class Suite:
     control_steps: int  # held values per track
     control_hold: int  # frames that each is held
     drift_seconds: int
+    motion_voices: int
+    motion_hour_seconds: int  # 0: not measured
 
 
 SUITES = {
-    "quick": Suite(12, 6, 8, 100, 2, 3, 8, 15, 60),
-    "full": Suite(40, 12, 24, 150, 6, 12, 16, 20, 300),
+    "quick": Suite(12, 6, 8, 100, 2, 3, 8, 15, 60, 4, 0),
+    "full": Suite(40, 12, 24, 150, 6, 12, 16, 20, 300, 8, 3600),
 }
 
 Clip = dict[str, np.ndarray]

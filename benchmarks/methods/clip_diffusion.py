@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from benchmarks.methods.base import Request, Sound
 from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_features
 from eartalking.modules.emission import TIME_FREQUENCIES, time_features
+from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.transformer import MODULATION_PARTS, Block, zero_init
 
 WINDOW = 16  # frames
@@ -148,8 +149,7 @@ class ClipDiffusion(LatentBaseline):
                 audio_rows.append(next(features))
             rows = audio_rows[first : first + WINDOW]
             audio = torch.stack(rows + [rows[-1]] * (WINDOW - len(rows)), dim=1)  # (1, T, A)
-            generator = torch.Generator().manual_seed((request.seed * 1_000_003 + first) % 2**63)
-            noise = torch.randn((1, WINDOW, *portrait.latents.shape[1:]), generator=generator)
+            noise = frame_noise(request.seed, first, (1, WINDOW, *portrait.latents.shape[1:]))
             window = self.net.sample(audio, portrait.latents, before, noise)
             for latents in window[0, shown - first : request.num_frames - first]:
                 yield portrait.picture(self.model, latents[None])

@@ -23,6 +23,7 @@ from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_fea
 from eartalking.controls import ControlFrame
 from eartalking.modules.emission import EmissionLoss
 from eartalking.modules.flow_head import FlowHead
+from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.transformer import CausalTransformer, TransformerState
 from eartalking.motion.vector import EXACT_CONTROLS, MOTION_SCALES, NUM_MOTION_LABELS
 
@@ -132,8 +133,7 @@ class MotionAr(LatentBaseline):
         portrait = Portrait.of(self.model, request.portrait)
         state = self.net.start(self.model.autoencoder.code.latents_to_motion(portrait.latents))
         for index, audio in enumerate(stream_audio_features(self.audio_trunk, sound, request.num_frames)):
-            generator = torch.Generator().manual_seed((request.seed * 1_000_003 + index) % 2**63)
-            motion = self.net.step(audio, torch.randn((1, NUM_MOTION_LABELS), generator=generator), state)
+            motion = self.net.step(audio, frame_noise(request.seed, index, (1, NUM_MOTION_LABELS)), state)
             motion[:, _UNITS] = motion[:, _UNITS].clamp(0, MOTION_SCALES["face_units"])
             if request.controls is not None:
                 set_columns(motion, request.controls.at(index))

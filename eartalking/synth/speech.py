@@ -8,7 +8,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,17 @@ def silent_utterance(seconds: float) -> Utterance:
     """Silence, for listening clips."""
     samples = round(seconds * SAMPLE_RATE)
     return Utterance(np.zeros(samples, np.float32), [("SIL", 0.0, seconds)], "", "silence", "CC0-1.0")
+
+
+def in_a_row(parts: list[Utterance]) -> Utterance:
+    """Utterances, at least one, as one; text, voice and licence are the first one's."""
+    phones, stresses, start = [], [], 0.0
+    for part in parts:
+        phones += [(phone, start + begin, start + end) for phone, begin, end in part.phones]
+        stresses += [start + time for time in part.stresses]
+        start += part.seconds
+    waveform = np.concatenate([part.waveform for part in parts])
+    return replace(parts[0], waveform=waveform, phones=phones, stresses=stresses)
 
 
 def assemble(voice: Voice, parts: list[tuple[np.ndarray, Phones]], text: str, rng: np.random.Generator) -> Utterance:

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.vector import motion_vector
 from eartalking.synth.clips import cut
 from eartalking.synth.performance import Performance, make_performance, neutral_portrait
-from eartalking.synth.speech import Utterance, augment_waveform, corpus_files, silent_utterance
+from eartalking.synth.speech import Utterance, augment_waveform, corpus_files, in_a_row, silent_utterance
 
 AUGMENTED_SHARE = 0.75
 SILENCE_SHARE, LONGEST_SILENCE = 0.12, 7.0  # of the joints between utterances; seconds
@@ -84,19 +84,9 @@ def _join(utterances: list[Utterance], seconds: float, rng: np.random.Generator)
             parts.append(silent_utterance(rng.uniform(1, LONGEST_SILENCE)))
         parts.append(utterance)
         if sum(part.seconds for part in parts) >= seconds:
-            spans.append(cut(_concat(parts), 0.0, seconds))
+            spans.append(cut(in_a_row(parts), 0.0, seconds))
             parts = []
     return spans
-
-
-def _concat(parts: list[Utterance]) -> Utterance:
-    phones, stresses, start = [], [], 0.0
-    for part in parts:
-        phones += [(phone, start + begin, start + end) for phone, begin, end in part.phones]
-        stresses += [start + time for time in part.stresses]
-        start += len(part.waveform) / SAMPLE_RATE
-    waveform = np.concatenate([part.waveform for part in parts])
-    return dataclasses.replace(parts[0], waveform=waveform, phones=phones, stresses=stresses)
 
 
 @torch.inference_mode()
