@@ -10,8 +10,10 @@ import pytest
 from test_eval_head_motion import Pair
 
 from eartalking.io.video_reader import read_video
+from eartalking.io.video_writer import VideoWriter
 from eartalking.perception.face_follower import PASSED_OVER, FaceFollower
 from eartalking.perception.mesh_readings import FaceState, MeshReader
+from eval.cache import FeatureCache
 from eval.clips import read_pair
 from eval.metrics.mesh import OPEN_EYE, SHUT_LIPS, MeshFaces, MeshReading, mesh_metrics
 from eval.metrics.metric import MetricResult, Unmeasured
@@ -126,3 +128,21 @@ def test_a_face_that_went_is_found_again_within_a_few_frames() -> None:
     seen = [follower.look(frame) is not None for frame in (face, nothing, nothing, *[face] * (PASSED_OVER + 1))]
     assert seen[:3] == [True, False, False] and seen[-1]
     assert [follower.look(frame) is not None for frame in (face, face)] == [True, True]
+
+
+def test_a_video_without_a_face_is_looked_through_once(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "grey.mp4", (256, 256)) as writer:
+        for _ in range(30):
+            writer.write(np.full((256, 256, 3), 120, np.uint8))
+    cache = FeatureCache(tmp_path / "cache")
+    clip = read_pair(tmp_path / "grey.mp4", tmp_path / "grey.mp4", Protocol(crop="none"), cache=cache)
+    for metric in mesh_metrics(MeshFaces(), "", protocol=clip.pred.protocol):
+        metric.update(clip)
+        result = metric.compute()
+        assert result.value is None and (
+            "0 of 30 frames" in result.note or "sound" in result.note or "asked" in result.note
+        )
+    before = cache.computed
+    with pytest.raises(Unmeasured, match="0 of 30 frames"):
+        MeshFaces().read(clip.pred)
+    assert cache.computed == before

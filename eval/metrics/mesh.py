@@ -92,9 +92,15 @@ class MeshFaces:
         def extract(found: Footage) -> dict[str, np.ndarray]:
             follower = FaceFollower(self._reader)
             states = [look and look[1] for batch in found.batches() for look in map(follower.look, batch)]
-            return vars(MeshReading.of(states))
+            try:
+                return vars(MeshReading.of(states))
+            except Unmeasured as error:  # kept as well: looking for a face that is not there takes longest
+                return {"reason": np.array(str(error))}
 
-        return MeshReading(**footage.features(f"mesh:1:{self.version}", extract))
+        tracks = footage.features(f"mesh:1:{self.version}", extract)
+        if "reason" in tracks:
+            raise Unmeasured(str(tracks["reason"]))
+        return MeshReading(**tracks)
 
 
 @dataclass
