@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_set import SMALL_SET, first_clips
 
 from benchmarks import compare
 from benchmarks.compare import _said
@@ -40,7 +41,6 @@ from eval.protocol import Protocol
 from eval.run import fill_cache, score
 from eval.suite import NAMES
 
-SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"
 SHIPPED = Path(__file__).parent.parent / "benchmarks" / "results" / "leaderboard.csv"
 
 
@@ -55,14 +55,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first two clips of the shipped set."""
-    folder = tmp_path_factory.mktemp("set")
-    manifest = json.loads((SMALL_SET / "manifest.json").read_text())
-    manifest["clips"] = manifest["clips"][:2]
-    for clip in manifest["clips"]:
-        for key in ("ref", "portrait", "audio", "labels"):
-            shutil.copy(SMALL_SET / clip[key], folder)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return first_clips(2, tmp_path_factory.mktemp("set"))
 
 
 def row(method: str, **values: object) -> dict:

@@ -5,9 +5,7 @@ Machines are played by processes on the loopback interface, Slurm's two programs
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from demo_app import free_port
+from small_set import first_clips
 
 from benchmarks.leaderboard.rows import read_csv
 
 ROOT = Path(__file__).parent.parent
-SMALL_SET = ROOT / "benchmarks" / "testset_small"
 METHODS = ("copy_previous", "static_portrait")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 WAIT = 300  # seconds
@@ -32,14 +30,7 @@ ENVIRONMENT = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
 @pytest.fixture(scope="module")
 def short_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three clips of the shipped set."""
-    folder = tmp_path_factory.mktemp("set")
-    manifest = json.loads((SMALL_SET / "manifest.json").read_text())
-    manifest["clips"] = manifest["clips"][:3]
-    for clip in manifest["clips"]:
-        for key in ("ref", "portrait", "audio", "labels"):
-            shutil.copy(SMALL_SET / clip[key], folder)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return first_clips(3, tmp_path_factory.mktemp("set"))
 
 
 def arguments(short_set: Path, folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_set import SMALL_SET
 from test_eval_head_motion import Pair
 
 from eartalking.io.video_reader import read_video
@@ -19,7 +20,6 @@ from eval.metrics.mesh import OPEN_EYE, SHUT_LIPS, MeshFaces, MeshReading, mesh_
 from eval.metrics.metric import MetricResult, Unmeasured
 from eval.protocol import Protocol
 
-SMALL_SET = Path(__file__).parent.parent / "benchmarks" / "testset_small"
 REST = FaceState(0, 0, 0, 0, 0, lip_gap=SHUT_LIPS, mouth_width=0.5, eye_opening=0.32)
 TALK = 0.05 * np.random.default_rng(3).random(500)
 

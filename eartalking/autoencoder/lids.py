@@ -16,11 +16,11 @@ from torch import Tensor
 
 from eartalking.motion.vector import BLINK_COLUMNS, MOTION_SCALES
 from eartalking.perception.face_marks import OPENING, eye_marks
+from eartalking.perception.mesh_readings import EYE_CORNERS, LOWER_LID, UPPER_LID
 
 # Opening of open and of shut eyes, medians of rendered heads (`training.mesh_calibration`): distance of the lids over
 # the width of the eye, as `perception.mesh_readings.eye_opening` measures it.
 OPEN, SHUT = 0.33, 0.087
-CORNERS, UPPER, LOWER = (0, 8), slice(11, 14), slice(3, 6)  # of an eye's outline
 # By how much more shut the marks must see an eye than it was read: up to here the reading holds, from there the marks.
 AGREE, DISAGREE = 0.35, 0.5
 # How far shut a portrait's eyes count as open altogether, and from where on they are held where they are.
@@ -32,8 +32,9 @@ def closure(marks: Tensor) -> Tensor:
     openings = []
     for eye in (0, 1):
         outline = marks[:, eye_marks(eye), :2][:, :OPENING]
-        width = (outline[:, CORNERS[0]] - outline[:, CORNERS[1]]).norm(dim=1).clamp_min(1e-6)
-        openings.append((outline[:, UPPER] - outline[:, LOWER]).norm(dim=2).mean(1) / width)
+        start, end = (outline[:, corner] for corner in EYE_CORNERS)
+        lids = outline[:, UPPER_LID] - outline[:, LOWER_LID]
+        openings.append(lids.norm(dim=2).mean(1) / (end - start).norm(dim=1).clamp_min(1e-6))
     return ((OPEN - torch.stack(openings).mean(0)) / (OPEN - SHUT)).clamp(0, 1)
 
 
