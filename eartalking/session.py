@@ -152,7 +152,7 @@ class StreamSession:
     @property
     def eyes_stay_shut(self) -> bool:
         """Whether the portrait's eyes are nearly shut: what is behind the lids is not known, and they do not open."""
-        return bool(self.model.autoencoder.held_lids(self._reference).max() > NEARLY_SHUT)
+        return bool(self._reference.narrow.max() > NEARLY_SHUT)
 
     @property
     def next_index(self) -> int:

@@ -96,23 +96,18 @@ class FrameAutoencoder(nn.Module):
         fitted = fit_lids(marks, motion)
         return read if fitted is motion else self.code.motion_to_coordinates(fitted)
 
-    def held_lids(self, reference: Reference) -> Tensor:
-        """How far shut the eyes of portraits stay, 0 (open) to 1: (B,)."""
-        return narrowness(self.code.latents_to_motion(reference.latents))
-
     def possible(self, latents: Tensor, reference: Reference) -> Tensor:
         """What the portrait can show of latents (B, N, C): eyes that it shows shut do not open."""
-        narrow = self.held_lids(reference)
-        if not narrow.any():
+        if not reference.narrow.any():
             return latents
-        return self.code.motion_to_latents(held(self.code.latents_to_motion(latents), narrow))
+        return self.code.motion_to_latents(held(self.code.latents_to_motion(latents), reference.narrow))
 
     def resting(self, reference: Reference) -> Tensor:
         """The latents (B, N, C) of which the portrait itself is what it can show."""
-        narrow = self.held_lids(reference)
-        if not narrow.any():
+        if not reference.narrow.any():
             return reference.latents
-        return self.code.motion_to_latents(released(self.code.latents_to_motion(reference.latents), narrow))
+        motion = self.code.latents_to_motion(reference.latents)
+        return self.code.motion_to_latents(released(motion, reference.narrow))
 
     def _reference(
         self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
@@ -122,6 +117,7 @@ class FrameAutoencoder(nn.Module):
         scale = portrait.shape[-1] // surface.cover.shape[-1]
         matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
+        latents = self.code.coordinates_to_latents(own)
         return Reference(
             portrait,
             self.reference_encoder(portrait),
@@ -129,8 +125,9 @@ class FrameAutoencoder(nn.Module):
             self.surface.home(surface, self.code.coordinates_to_motion(own)),
             torch.cat([portrait, matte], dim=1),
             plate,
-            self.code.coordinates_to_latents(own),
+            latents,
             landmarks,
+            narrowness(self.code.latents_to_motion(latents)),
             lips,
         )
 

@@ -18,7 +18,8 @@ class Reference(NamedTuple):
     """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and
     where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
     W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
-    where its eyes and its mouth are (B, 3, 2), in fractions of the frame; and its lips, if its face has marks."""
+    where its eyes and its mouth are (B, 3, 2), in fractions of the frame; how far shut its eyes stay (B,), 0 open to 1
+    (`lids.narrowness`); and its lips, if its face has marks."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -28,6 +29,7 @@ class Reference(NamedTuple):
     plate: Tensor
     latents: Tensor
     landmarks: Tensor
+    narrow: Tensor
     lips: Lips | None = None
 
     def expand(self, count: int) -> Reference:
@@ -37,7 +39,9 @@ class Reference(NamedTuple):
             return value.expand(count, *value.shape[1:])
 
         surface = SurfaceFields(*map(wider, self.surface))
-        others = (wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks))
+        others = (
+            wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks, self.narrow)
+        )
         reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
         if self.lips is None:
             return reference
