@@ -20,7 +20,8 @@ def inputs(count: int = 2) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     image, portrait = torch.rand(2, count, 3, 256, 256, generator=generator)
     motion, own = torch.randn(2, count, 60, generator=generator)
-    return image, portrait, motion, own, torch.tensor([[0.35, 0.4], [0.62, 0.4], [0.5, 0.7]]).expand(count, 3, 2)
+    landmarks = torch.tensor([[0.35, 0.4], [0.62, 0.4], [0.5, 0.7]]).expand(count, 3, 2)
+    return image, portrait, motion, own, landmarks, torch.zeros(count, TINY.autoencoder.mouth_channels)
 
 
 def test_a_new_one_changes_nothing() -> None:
@@ -32,7 +33,7 @@ def test_only_eyes_and_mouth_change_and_the_edges_of_the_cuts_do_not() -> None:
     image, *rest = inputs(1)
     change = (make(True)(image, *rest) - image).abs().amax((0, 1))
     boxes = torch.zeros(256, 256, dtype=torch.bool)
-    for part, (x, y) in zip((EYE, EYE, MOUTH), rest[-1][0].tolist(), strict=True):
+    for part, (x, y) in zip((EYE, EYE, MOUTH), rest[-2][0].tolist(), strict=True):
         height, width = cut_size(part, 256)
         ((top, left),) = corners(torch.tensor([[x, y]]), (height, width), 256)
         assert change[top : top + height, left : left + width].max() > 0.1
@@ -63,7 +64,7 @@ def test_a_mirrored_eye_is_drawn_by_the_same_network() -> None:
     eye = torch.rand(1, 3, 40, 48)
     eyes, mouth = torch.stack([eye, eye], dim=1), torch.rand(1, 3, 64, 72)
     motion = torch.randn(1, 60)
-    left, right = refiner.additions(motion, motion, (eyes, eyes), (mouth, mouth))[0][0]
+    left, right = refiner.additions(motion, motion, (eyes, eyes), (mouth, mouth), torch.zeros(1, 4))[0][0]
     torch.testing.assert_close(left, right)
 
 

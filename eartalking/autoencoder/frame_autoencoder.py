@@ -128,6 +128,7 @@ class FrameAutoencoder(nn.Module):
             latents,
             landmarks,
             narrowness(self.code.latents_to_motion(latents)),
+            self.refiner.mouth_code(portrait, own, landmarks),
             lips,
         )
 
@@ -140,7 +141,7 @@ class FrameAutoencoder(nn.Module):
         geometry = geometry if canvas is None else canvas.hold(geometry)
         decoded = self.paint(geometry, latents, reference)
         motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
-        image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks)
+        image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks, reference.mouth_code)
         motion = self.code.latents_to_motion(latents)
         if reference.lips is not None:
             image = reference.lips.kept(self.surface, motion, geometry.warps[-1], image, decoded.image)

@@ -2,12 +2,12 @@
 
 The decoder moves and paints a face on a grid of a quarter of the resolution: an eye is six of its cells wide, a lid
 less than one high. What people look at is therefore cut out of the decoded frame and of the portrait, at whole pixels,
-and a small
-network draws what is missing: lids that close, irises that turn, lips and teeth. What it adds fades out towards the
-edge of the cut, so nothing can be seen of it there. Where the parts are in the frame follows from where they are in the
-portrait and from the motion, so nothing is detected while streaming.
+and a small network draws what is missing: lids that close, irises that turn, lips and teeth (of which `inner_mouth` has
+a code). What it adds fades out towards the edge of the cut, so nothing can be seen of it there. Where the parts are in
+the frame follows from where they are in the portrait and from the motion, so nothing is detected while streaming.
 
-Notation: B batch, H W pixels of a frame, h w of a cut, L coordinates of the motion code. Images are in [-1, 1].
+Notation: B batch, H W pixels of a frame, h w of a cut, L coordinates of the motion code, C numbers of the mouth's.
+Images are in [-1, 1].
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.constant import constant
 from eartalking.modules.res_block import ResBlock, norm_groups, upsample
@@ -116,6 +117,12 @@ class PartRefiner(nn.Module):
         self.cond = nn.Sequential(nn.Linear(size, COND_DIM), nn.SiLU(), nn.Linear(COND_DIM, COND_DIM))
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(COND_DIM, COND_DIM), nn.SiLU())
         self.eye, self.mouth = PartNet(), PartNet()
+        self.inner_mouth: InnerMouth | None = None
+        if config.mouth_channels:
+            self.inner_mouth = InnerMouth(config.mouth_channels, config.motion_size)
+            self.from_code = nn.Linear(config.mouth_channels, COND_DIM)
+            nn.init.zeros_(self.from_code.weight)
+            nn.init.zeros_(self.from_code.bias)
 
     def landmarks(self, motion: Tensor, reference_motion: Tensor, reference_landmarks: Tensor) -> Tensor:
         """Where the parts are, in fractions of the frame (B, 3, 2): from coordinates of the frame and of the portrait
@@ -123,23 +130,44 @@ class PartRefiner(nn.Module):
         known = [motion, motion - reference_motion, (reference_landmarks.flatten(1) - 0.5) / MOVE_UNIT]
         return reference_landmarks + MOVE_UNIT * self.move(torch.cat(known, dim=1)).float().unflatten(1, (3, 2))
 
+    def mouth_code(self, portrait: Tensor, motion: Tensor, landmarks: Tensor) -> Tensor:
+        """What the inside of the mouths of portraits (B, 3, H, W) looks like, most likely: (B, C). Their coordinates
+        (B, L) and landmarks (B, 3, 2)."""
+        if self.inner_mouth is None:
+            return portrait.new_zeros(len(portrait), 0)
+        size = portrait.shape[-1]
+        shape = cut_size(MOUTH, size)
+        return self.inner_mouth.of_portrait(cut(portrait, corners(landmarks[:, 2], shape, size), shape), motion)
+
     def additions(
-        self, motion: Tensor, reference_motion: Tensor, eyes: tuple[Tensor, Tensor], mouth: tuple[Tensor, Tensor]
+        self,
+        motion: Tensor,
+        reference_motion: Tensor,
+        eyes: tuple[Tensor, Tensor],
+        mouth: tuple[Tensor, Tensor],
+        code: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """What to add to the cuts: eyes (B, 2, 3, h, w), mouth (B, 3, h, w); of each the decoded and the portrait's cut
-        are given, the second eye mirrored."""
+        are given, the second eye mirrored; `code` (B, C) of the mouth's inside."""
         cond = self.cond(torch.cat([motion, motion - reference_motion], dim=1))
         sided = self.mix(cond[:, None] + self.side).flatten(0, 1)
+        inside = cond if self.inner_mouth is None else cond + self.from_code(code)
         return (
             self.eye(*(cuts.flatten(0, 1) for cuts in eyes), sided).unflatten(0, (-1, 2)),
-            self.mouth(*mouth, self.mix(cond)),
+            self.mouth(*mouth, self.mix(inside)),
         )
 
     def forward(
-        self, image: Tensor, portrait: Tensor, motion: Tensor, reference_motion: Tensor, reference_landmarks: Tensor
+        self,
+        image: Tensor,
+        portrait: Tensor,
+        motion: Tensor,
+        reference_motion: Tensor,
+        reference_landmarks: Tensor,
+        code: Tensor,
     ) -> Tensor:
-        """Decoded frames and portraits (B, 3, H, W), coordinates (B, L), the portrait's landmarks -> frames (B, 3, H,
-        W).
+        """Decoded frames and portraits (B, 3, H, W), coordinates (B, L), the portrait's landmarks and the code of its
+        mouth (B, C) -> frames (B, 3, H, W).
         """
         size = image.shape[-1]
         here = self.landmarks(motion, reference_motion, reference_landmarks)
@@ -154,7 +182,7 @@ class PartRefiner(nn.Module):
             for part in range(3)
         ]
         eyes = tuple(torch.stack([left, right.flip(-1)], dim=1) for left, right in zip(cuts[0], cuts[1], strict=True))
-        added_eyes, added_mouth = self.additions(motion, reference_motion, eyes, cuts[2])
+        added_eyes, added_mouth = self.additions(motion, reference_motion, eyes, cuts[2], code)
         image = image.clone()
         for part, added in enumerate((added_eyes[:, 0], added_eyes[:, 1].flip(-1), added_mouth)):
             height, width = sizes[part]

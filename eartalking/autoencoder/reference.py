@@ -19,7 +19,7 @@ class Reference(NamedTuple):
     where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
     W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
     where its eyes and its mouth are (B, 3, 2), in fractions of the frame; how far shut its eyes stay (B,), 0 open to 1
-    (`lids.narrowness`); and its lips, if its face has marks."""
+    (`lids.narrowness`); the code of its mouth's inside (B, C); and its lips, if its face has marks."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -30,6 +30,7 @@ class Reference(NamedTuple):
     latents: Tensor
     landmarks: Tensor
     narrow: Tensor
+    mouth_code: Tensor
     lips: Lips | None = None
 
     def expand(self, count: int) -> Reference:
@@ -39,13 +40,11 @@ class Reference(NamedTuple):
             return value.expand(count, *value.shape[1:])
 
         surface = SurfaceFields(*map(wider, self.surface))
-        others = (
-            wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks, self.narrow)
-        )
-        reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
-        if self.lips is None:
+        *others, lips = self[3:]
+        reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *map(wider, others))
+        if lips is None:
             return reference
-        red, *rest = self.lips
+        red, *rest = lips
         return reference._replace(lips=Lips(SurfaceFields(*map(wider, red)), *map(wider, rest)))
 
 

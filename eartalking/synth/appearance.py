@@ -15,6 +15,7 @@ from scipy import ndimage, sparse
 
 from eartalking.synth.head import MASKS, PARTS, HeadBundle
 from eartalking.synth.look import Look, tone
+from eartalking.synth.teeth import ROWS, Teeth, paint_row
 
 ATLAS_SIZE = 640
 TEXELS_PER_UV = 900
@@ -26,8 +27,9 @@ EYE_BOX = (508, 0, 128, 128)
 LOCKS_BOX = (508, 132, 128, 178)
 CLOTH_BOX = (338, 402, 300, 236)
 CLOTH_X, CLOTH_Y = (-1.2, 1.2), (-1.1, 0.35)  # head heights covered by CLOTH_BOX
-SOLIDS = ("teeth", "gum", "tongue", "mouth", "lash", "glasses")
+SOLIDS = ("tongue", "mouth", "lash", "glasses")
 SOLID_ORIGIN, SOLID_SIZE = (484, 316), 24
+TEETH_BOXES = {name: (484, 342 + 30 * index, 150, 28) for index, name in enumerate(ROWS)}
 EYE_TEXTURE_ANGLE = 1.75  # radians from the optical axis at the rim of EYE_BOX
 LATTICES = (5, 14, 38)  # noise cells per head height
 
@@ -140,7 +142,7 @@ def hair_coverage(points: np.ndarray, hairline: float) -> np.ndarray:
     return y - line - hairline * _ramp(z, 0.1, 0.4)
 
 
-def paint_atlas(look: Look, bundle: HeadBundle, rng: np.random.Generator) -> np.ndarray:
+def paint_atlas(look: Look, teeth: Teeth, bundle: HeadBundle, rng: np.random.Generator) -> np.ndarray:
     """The atlas (ATLAS_SIZE, ATLAS_SIZE, 4) uint8 RGBA of one identity."""
     space = texture_space(bundle)
     noise = [_fields(matrix, rng) for matrix in space.noise]  # each (n, 3), roughly -1..1
@@ -158,16 +160,18 @@ def paint_atlas(look: Look, bundle: HeadBundle, rng: np.random.Generator) -> np.
     _place(atlas, EYE_BOX, _paint_eye(rng))
     _place(atlas, LOCKS_BOX, _paint_locks(look, rng))
     _place(atlas, CLOTH_BOX, _paint_cloth(look, rng))
-    for name, colour in _solid_colours(look, rng).items():
+    colours = _solid_colours(look, rng)
+    for name in SOLIDS:
         column, row = solid_corner(name)
-        atlas[row : row + SOLID_SIZE, column : column + SOLID_SIZE, :3] = colour
+        atlas[row : row + SOLID_SIZE, column : column + SOLID_SIZE, :3] = colours[name]
+    for name, box in TEETH_BOXES.items():
+        _place(atlas, box, paint_row(teeth, name, box[2], box[3], colours["teeth"], colours["gum"]))
     return (np.clip(atlas, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def solid_corner(name: str) -> tuple[int, int]:
     """Top-left texel (column, row) of a plain colour's patch."""
-    index = SOLIDS.index(name)
-    return SOLID_ORIGIN[0] + (index % 6) * (SOLID_SIZE + 1), SOLID_ORIGIN[1] + (index // 6) * (SOLID_SIZE + 1)
+    return SOLID_ORIGIN[0] + SOLIDS.index(name) * (SOLID_SIZE + 1), SOLID_ORIGIN[1]
 
 
 def _place(atlas: np.ndarray, box: tuple[int, int, int, int], image: np.ndarray) -> None:

@@ -23,6 +23,7 @@ from eartalking.synth.appearance import (
     HEAD_ISLAND,
     LOCKS_BOX,
     SOLID_SIZE,
+    TEETH_BOXES,
     hair_coverage,
     is_ear_island,
     is_head_island,
@@ -33,6 +34,7 @@ from eartalking.synth.appearance import (
 from eartalking.synth.head import PARTS, HeadBundle, vertex_normals
 from eartalking.synth.look import Look, sample_look
 from eartalking.synth.scene import Light, Photograph, sample_backdrop, sample_camera, sample_light, sample_photograph
+from eartalking.synth.teeth import Teeth, places, sample_teeth, set_teeth
 
 SPLITS = ("train", "val", "test")
 SEEDS_PER_SPLIT = 1_000_000_000
@@ -40,6 +42,7 @@ SEEDS_PER_SPLIT = 1_000_000_000
 GROUPS = {"skin": 1, "torso": 1, "inner_mouth": 2, "eye_left": 3, "eye_right": 3, "teeth_upper": 4,
           "teeth_lower": 5, "tongue": 6, "lashes": 7, "hair": 8, "locks": 9, "glasses": 10}  # fmt: skip
 LOCKS_GRID = (13, 41)
+TEETH_STREAM = 1  # teeth have random numbers of their own: all else of a person stays as it was before they had them
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,8 @@ def sample_identity(seed: int, split: str, bundle: HeadBundle) -> Identity:
     coefficients = np.clip(rng.normal(0, 1, len(bundle.basis)), -2.3, 2.3).astype(np.float32)
     shape = bundle.mean + np.tensordot(coefficients, bundle.basis, axes=1)
     shape = _close_lips(shape, bundle)
-    pieces = [_head_piece(shape, bundle, rng)]
+    teeth = sample_teeth(np.random.default_rng([SPLITS.index(split), seed, TEETH_STREAM]))
+    pieces = [_head_piece(set_teeth(teeth, shape, bundle), teeth, bundle, rng)]
     if look.hair_style != "bald":
         pieces.append(_hair_piece(shape, look, bundle, rng))
     if look.hair_style == "long":
@@ -106,7 +110,7 @@ def sample_identity(seed: int, split: str, bundle: HeadBundle) -> Identity:
         group=np.concatenate([piece.group for piece in pieces]).astype(np.float32),
         triangles=np.concatenate([p.triangles + o for p, o in zip(pieces, offsets, strict=False)]).astype(np.int32),
         eye_centres=eye_centres.astype(np.float32),
-        atlas=paint_atlas(look, bundle, rng),
+        atlas=paint_atlas(look, teeth, bundle, rng),
         backdrop=sample_backdrop(rng),
         light=sample_light(rng),
         camera=camera,
@@ -169,7 +173,7 @@ def _lash_roots(bundle: HeadBundle) -> np.ndarray:
     return skin[cKDTree(bundle.mean[skin]).query(bundle.mean[bundle.vertices_of("lashes")])[1]]
 
 
-def _head_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator) -> _Piece:
+def _head_piece(shape: np.ndarray, teeth: Teeth, bundle: HeadBundle, rng: np.random.Generator) -> _Piece:
     part = bundle.part
     normals = vertex_normals(shape, bundle.triangles)
     rest = shape.copy()
@@ -183,7 +187,8 @@ def _head_piece(shape: np.ndarray, bundle: HeadBundle, rng: np.random.Generator)
     material[:, 2] += 0.12 * rng.uniform(0.2, 1.0) * bundle.masks[:, 0]  # lips are moist
     lip_depth = rest[bundle.lip_upper, 2].mean()
     for name, gloss, brightness in (
-        ("inner_mouth", 0.03, 0.75), ("teeth_upper", 0.14, 1.0), ("teeth_lower", 0.14, 0.9), ("tongue", 0.10, 0.85),
+        ("inner_mouth", 0.03, 0.65), ("teeth_upper", 0.14, teeth.brightness),
+        ("teeth_lower", 0.14, 0.75 * teeth.brightness), ("tongue", 0.10, 0.8),
     ):  # fmt: skip
         chosen = bundle.vertices_of(name)
         behind = np.clip((lip_depth - rest[chosen, 2]) / 0.22, 0, 1)
@@ -233,18 +238,14 @@ def _head_uv(shape: np.ndarray, normals: np.ndarray, bundle: HeadBundle) -> np.n
         flat = direction[:, :2] / np.maximum(np.linalg.norm(direction[:, :2], axis=1, keepdims=True), 1e-6)
         uv[chosen] = np.array(EYE_BOX[:2]) + EYE_BOX[2] / 2 + radius[:, None] * flat * [1, -1]
     for name, solid in (
-        ("teeth_upper", "teeth"),
-        ("teeth_lower", "teeth"),
         ("tongue", "tongue"),
         ("inner_mouth", "mouth"),
         ("lashes", "lash"),
     ):
         uv[part == PARTS.index(name)] = np.array(solid_corner(solid)) + SOLID_SIZE / 2
-    for name, sign in (("teeth_upper", 1), ("teeth_lower", -1)):  # the roots are gum
-        chosen = np.flatnonzero(part == PARTS.index(name))
-        height = sign * bundle.mean[pick][chosen, 1]
-        gum = height > height.min() + 0.62 * np.ptp(height)
-        uv[chosen[gum]] = np.array(solid_corner("gum")) + SOLID_SIZE / 2
+    for name, place in places(bundle).items():
+        column, row, width, height = TEETH_BOXES[name]
+        uv[part == PARTS.index(name)] = (column + 0.5, row + 0.5) + place * (width - 1, height - 1)
     return uv
 
 

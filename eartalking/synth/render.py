@@ -166,7 +166,7 @@ class Renderer:
             self._atlas.use(0)
             self._dynamic.write(dynamic)
             _set(self._colour, _pose_uniforms(performance, index))
-            self._colour["mouth_light"] = 0.45 + 0.55 * min(float(opening[index]) / 0.12, 1.0)
+            self._colour["mouth_light"] = 0.6 + 0.4 * min(float(opening[index]) / 0.1, 1.0)
             self._colour_mesh.render(vertices=self._num_indices)
             self._backdrop_texture.use(0)
             self._backdrop_quad.render(moderngl.TRIANGLE_STRIP)  # last: only where nothing covers it

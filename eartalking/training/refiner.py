@@ -14,11 +14,15 @@ put the face.
 By its error alone a network would rather wipe lashes, pores and a camera's noise away than put them a pixel beside
 where they are: it took faces from 0.75 of the truth's sharpness to 0.28. So the strength of the detail counts by itself
 (`detail`).
+
+The code of a mouth's inside (`autoencoder.inner_mouth`) is learnt with it: from other pictures of the same person while
+a mouth is drawn, and from the portrait alone to foretell that.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -31,8 +35,10 @@ from tqdm import tqdm
 
 from eartalking.autoencoder.decoder import Geometry
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
+from eartalking.autoencoder.inner_mouth import Belief
 from eartalking.autoencoder.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
 from eartalking.checkpoint import load_model, save_model
+from eartalking.model import TalkingHeadModel
 from eartalking.modules.pixels import to_float
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
@@ -57,6 +63,9 @@ PERCEPTUAL_FROM, PERCEPTUAL_PART = (
     4,
 )  # in the second half of the run, on one cut in so many: they cost as much as all the rest
 PERCEPTUAL_WEIGHT, EDGE_WEIGHT, DETAIL_WEIGHT, MOVE_WEIGHT = 0.1, 0.5, 0.7, 20.0
+TOLD = 4  # other pictures of a person, at most, from which the code of the mouth is learnt
+TOLD_WEIGHT = 1e-4  # of a nat of the code that the portrait does not foretell
+OF_THE_CODE = ("autoencoder.refiner.inner_mouth.", "autoencoder.refiner.from_code.")
 Rows = dict[str, Tensor]
 
 
@@ -88,7 +97,7 @@ def make_cuts(
 ) -> Rows:
     """Cuts of a share of the stills, and of the portraits as their own frames: `eyes_KIND` (M, 2, 3, h, w) uint8, the
     second one mirrored; `mouth_KIND` (M, 3, h, w) uint8; `motion` and `own` (M, L), coordinates as the decoder got
-    them; `landmarks` and `portrait_landmarks` (M, 3, 2)."""
+    them; `landmarks` and `portrait_landmarks` (M, 3, 2); `person` (M,), of each the same number."""
     each = stills.frames_per_clip
     chosen = [index for index in range(len(stills)) if index % each < share * each]
     portraits = list(range(0, len(stills), each))
@@ -107,7 +116,7 @@ def make_cuts(
                         "landmarks": batch["portrait_landmarks"],
                     }
                     batch |= {"warp": torch.zeros_like(batch["warp"])}
-                parts.append(_cut_batch(autoencoder, batch))
+                parts.append(_cut_batch(autoencoder, batch) | {"person": people})
                 bar.update(len(batch["frame"]))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -184,6 +193,7 @@ def without_pictures(rows: Rows) -> Rows:
 def draw(rows: Rows, count: int, sizes: tuple[tuple[int, int], tuple[int, int]], device: torch.device) -> Rows:
     """A random batch, cut somewhat beside the parts and tinted; pictures as floats in [-1, 1]."""
     chosen = torch.randint(len(rows["motion"]), (count,))
+    others = other_pictures(rows["person"], chosen, TOLD)
     batch = {name: value[chosen].to(device) for name, value in without_pictures(rows).items()}
     gain = 1 + 0.15 * torch.randn(count, 3, 1, 1, device=device)
     shift = 0.1 * torch.randn(count, 3, 1, 1, device=device)
@@ -195,7 +205,23 @@ def draw(rows: Rows, count: int, sizes: tuple[tuple[int, int], tuple[int, int]],
             pixels = to_unit(rows[f"{part}_{kind}"][chosen][..., y : y + height, x : x + width]).to(device)
             tints = (gain, shift) if part == "mouth" else (gain[:, None], shift[:, None])
             batch[f"{part}_{kind}"] = pixels * tints[0] + tints[1]
+    height, width = sizes[1]
+    told = to_unit(rows["mouth_target"][others][..., top : top + height, left : left + width]).to(device)
+    batch["told"] = told * gain[:, None] + shift[:, None]
+    batch["told_motion"] = rows["motion"][others].to(device)
+    batch["seen"] = (torch.arange(TOLD) < torch.randint(1, TOLD + 1, (count, 1))).float().to(device)
     return batch
+
+
+def other_pictures(person: Tensor, chosen: Tensor, count: int) -> Tensor:
+    """Rows (B, count) of the persons (M,) whom the rows `chosen` (B,) show, without these themselves, in random order;
+    all there are, and no more, where that is fewer."""
+    each = int((person == person[0]).sum())
+    rows_of = person.argsort(stable=True).view(-1, each)  # (P, each)
+    of_same = rows_of[torch.searchsorted(person[rows_of[:, 0]].contiguous(), person[chosen])]  # (B, each)
+    place = (of_same == chosen[:, None]).int().argmax(1, keepdim=True)
+    steps = torch.rand(len(chosen), each - 1).argsort(1)[:, :count] + 1
+    return of_same.gather(1, (place + steps) % each)
 
 
 def to_unit(pixels: Tensor) -> Tensor:
@@ -210,11 +236,31 @@ class RefinerTrainer(nn.Module):
         super().__init__()
         self.refiner = refiner
 
-    def forward(self, batch: Rows, noise: float = LATENT_NOISE) -> tuple[Tensor, Tensor, Tensor]:
-        """-> refined eyes (B, 2, 3, h, w) and mouths (B, 3, h, w), and the landmarks it expects (B, 3, 2)."""
+    def believed(self, batch: Rows) -> tuple[Belief, Belief]:
+        """What a person's other pictures and the portrait say of the mouth's inside, and what the portrait alone
+        says."""
+        inner = self.refiner.inner_mouth
+        if inner is None:
+            nothing = Belief(*batch["motion"].new_zeros(2, len(batch["motion"]), 0))
+            return nothing, nothing
+        told = inner.opinions(batch["told"].flatten(0, 1), batch["told_motion"].flatten(0, 1))
+        own = inner.opinions(batch["mouth_portrait"], batch["own"])[:, None]
+        seen = torch.ones_like(batch["seen"][:, :1])
+        all_opinions = torch.cat([told.unflatten(0, (len(own), -1)), own], dim=1)
+        return inner.believe(all_opinions, torch.cat([batch["seen"], seen], dim=1)), inner.believe(own, seen)
+
+    def forward(self, batch: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As in training -> what `refine` gives, by codes drawn from what a person's pictures say; and what the
+        portraits do not foretell of these, in nats (B,)."""
+        told, own = self.believed(batch)
+        return *self.refine(batch, told.draw(), LATENT_NOISE), told.divergence(own)
+
+    def refine(self, batch: Rows, code: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """-> refined eyes (B, 2, 3, h, w) and mouths (B, 3, h, w), these with the `code` (B, C), and the landmarks it
+        expects (B, 3, 2)."""
         motion = batch["motion"] + noise * torch.randn_like(batch["motion"])
         eyes, mouth = (tuple(batch[f"{part}_{kind}"] for kind in ("decoded", "portrait")) for part in ("eyes", "mouth"))
-        added = self.refiner.additions(motion, batch["own"], eyes, mouth)
+        added = self.refiner.additions(motion, batch["own"], eyes, mouth, code)
         refined = (
             part[0] + more * fade(tuple(more.shape[-2:]), more.device)
             for part, more in zip((eyes, mouth), added, strict=True)
@@ -230,8 +276,8 @@ def edges(images: Tensor) -> Tensor:
 
 
 def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module | None) -> Losses:
-    *refined, landmarks = trainer(batch)
-    losses = {"move": (landmarks - batch["landmarks"]).abs().mean()}
+    *refined, landmarks, untold = trainer(batch)
+    losses = {"move": (landmarks - batch["landmarks"]).abs().mean(), "untold": untold.mean()}
     image = edge = strength = 0.0
     for part, ours in zip(("eyes", "mouth"), refined, strict=True):
         target = batch[f"{part}_target"]
@@ -250,6 +296,7 @@ def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module | None
             distances.append(torch.stack([(a.float() - b.float()).abs().mean() for a, b in features]).mean())
         losses["perceptual"] = torch.stack(distances).mean()
     total = image + EDGE_WEIGHT * edge + DETAIL_WEIGHT * strength + MOVE_WEIGHT * losses["move"]
+    total = total + TOLD_WEIGHT * losses["untold"]
     total = total + PERCEPTUAL_WEIGHT * losses.get("perceptual", 0.0)
     return losses | {"loss": total}
 
@@ -258,8 +305,8 @@ def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module | None
 def evaluate(
     trainer: RefinerTrainer, rows: Rows, sizes: tuple[tuple[int, int], tuple[int, int]], out: Path, step: int
 ) -> dict[str, float]:
-    """PSNR and sharpness of held-out parts before and after, of shut eyes too; landmarks in pixels of 256; and a strip
-    of pictures.
+    """PSNR and sharpness of held-out parts before and after, of shut eyes and open mouths too, these also where other
+    pictures of the person tell of them (`told`); landmarks in pixels of 256; and a strip of pictures.
     """
     batch = without_pictures(rows)
     device = next(trainer.parameters()).device
@@ -267,9 +314,14 @@ def evaluate(
         for kind in KINDS:
             pixels = rows[f"{part}_{kind}"][..., MARGIN : MARGIN + height, MARGIN : MARGIN + width]
             batch[f"{part}_{kind}"] = to_unit(pixels)
+    others = other_pictures(rows["person"], torch.arange(len(rows["person"])), len(rows["person"]))
+    batch |= {"told": batch["mouth_target"][others], "told_motion": batch["motion"][others]}
+    batch |= {"seen": torch.ones(others.shape)}
     batch = {name: value.to(device) for name, value in batch.items()}
-    eyes, mouth, landmarks = trainer(batch, noise=0.0)
-    shut = rows["shut"].to(device)
+    by_others, by_portrait = trainer.believed(batch)
+    eyes, mouth, landmarks = trainer.refine(batch, by_portrait.mean)
+    told = trainer.refine(batch, by_others.mean)[1]
+    shut, wide = rows["shut"].to(device), rows["wide"].to(device)
     scores = {"landmarks_px": float((landmarks - batch["landmarks"]).norm(dim=2).mean()) * 256}
     for name, ours, before, target in (
         ("eyes", eyes.flatten(0, 1), batch["eyes_decoded"].flatten(0, 1), batch["eyes_target"].flatten(0, 1)),
@@ -280,6 +332,8 @@ def evaluate(
             batch["eyes_target"][shut].flatten(0, 1),
         ),
         ("mouth", mouth, batch["mouth_decoded"], batch["mouth_target"]),
+        ("wide", mouth[wide], batch["mouth_decoded"][wide], batch["mouth_target"][wide]),
+        ("told", told[wide], batch["mouth_decoded"][wide], batch["mouth_target"][wide]),
     ):
         if len(ours):
             scores |= {f"{name}_psnr": psnr(ours, target), f"{name}_psnr_before": psnr(before, target)}
@@ -290,11 +344,22 @@ def evaluate(
                 f"{name}_sharpness_before": sharp_before / sharp_target,
             }
     (out / "samples").mkdir(exist_ok=True)
-    for part, ours in (("eyes", eyes[:, 0]), ("mouth", mouth)):
+    for part, ours in (("eyes", [eyes[:, 0]]), ("mouth", [mouth, told])):
         kinds = [batch[f"{part}_{kind}"] for kind in ("portrait", "target", "decoded")]
-        columns = [(kind[:, 0] if part == "eyes" else kind)[:: max(1, len(ours) // 24)] for kind in kinds]
-        to_strip([*columns, ours[:: max(1, len(ours) // 24)]]).save(out / "samples" / f"{part}-{step:06d}.jpg")
+        columns = [*((kind[:, 0] if part == "eyes" else kind) for kind in kinds), *ours]
+        few = slice(None, None, max(1, len(mouth) // 24))
+        to_strip([column[few] for column in columns]).save(out / "samples" / f"{part}-{step:06d}.jpg")
     return scores
+
+
+def with_mouth_channels(model: TalkingHeadModel, count: int) -> TalkingHeadModel:
+    """The model, its mouths drawn by a new code of so many numbers, which says nothing at first."""
+    autoencoder = dataclasses.replace(model.config.autoencoder, mouth_channels=count)
+    changed = TalkingHeadModel(dataclasses.replace(model.config, autoencoder=autoencoder))
+    theirs = {name: value for name, value in model.state_dict().items() if not name.startswith(OF_THE_CODE)}
+    mine = {name: value for name, value in changed.state_dict().items() if name.startswith(OF_THE_CODE)}
+    changed.load_state_dict(theirs | mine)
+    return changed.eval().requires_grad_(False)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -304,19 +369,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of `stills` clips, training split")
     parser.add_argument("--val", type=Path, required=True, help="folder of `stills` clips, validation split")
     parser.add_argument("--stills-share", type=float, default=1.0, help="of the states of each identity")
+    parser.add_argument(
+        "--mouth-channels", type=int, help="numbers of the code of a mouth's inside, a new one; default: as it is"
+    )
     parser.add_argument("--no-perceptual", action="store_true", help="leave out the EfficientNet feature loss")
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
     accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=not torch.cuda.is_available())
     model = load_model(args.checkpoint, accelerator.device)
+    if args.mouth_channels is not None:
+        model = with_mouth_channels(model, args.mouth_channels).to(accelerator.device)
     autoencoder = model.autoencoder
     held_out = load_cuts(autoencoder, args.val, options.out / "cuts-val.safetensors", accelerator.device)
     cuts = load_cuts(
         autoencoder, args.data, options.out / "cuts-train.safetensors", accelerator.device, args.stills_share
     )
-    blinks = autoencoder.code.coordinates_to_motion(held_out["motion"].to(accelerator.device))
-    held_out["shut"] = blinks[:, BLINK_COLUMNS].mean(1).cpu() > 0.7 * MOTION_SCALES["face_units"]
+    motion = autoencoder.code.coordinates_to_motion(held_out["motion"].to(accelerator.device))
+    held_out["shut"] = motion[:, BLINK_COLUMNS].mean(1).cpu() > 0.7 * MOTION_SCALES["face_units"]
+    held_out["wide"] = motion[:, UNIT_INDEX["jawOpen"]].cpu() > 0.25 * MOTION_SCALES["face_units"]
     size = model.config.autoencoder.image_size
     sizes = (cut_size(EYE, size), cut_size(MOUTH, size))
     trainer = RefinerTrainer(autoencoder.refiner).train().requires_grad_(True).to(memory_format=torch.channels_last)
