@@ -83,7 +83,7 @@ class Plan:
     @functools.cache  # noqa: B019 (a plan lives as long as the program; versions hash whole checkpoints)
     def folder(self, method: Method) -> Path:
         """The videos of this version of the method on this set."""
-        return self.work / f"{self.suite}-{self.set_key}" / method.name / f"{method.version()}-{self.seed}"
+        return self.work / f"{self.suite}-{self.set_key}" / method.name / f"{method.version()}-seeds-{self.seed}"
 
     @property
     def features(self) -> Path:

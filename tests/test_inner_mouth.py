@@ -5,8 +5,10 @@ import torch
 
 from eartalking.autoencoder.inner_mouth import Belief, InnerMouth
 from eartalking.autoencoder.part_refiner import PartRefiner
+from eartalking.autoencoder.portrait_parts import Parts
 from eartalking.config import TINY
-from eartalking.training.refiner import RefinerTrainer, other_pictures
+from eartalking.training.part_cuts import other_pictures
+from eartalking.training.refiner import RefinerTrainer
 
 
 def opinions(means: list[float], certainties: list[float]) -> torch.Tensor:
@@ -51,12 +53,12 @@ def test_a_mouth_is_drawn_by_its_code_and_eyes_are_not() -> None:
     for net in (refiner.eye, refiner.mouth):
         torch.nn.init.normal_(net.conv_out.weight, std=0.5)
         torch.nn.init.normal_(net.last.conv2.weight, std=0.5)
-    cuts = torch.rand(1, 2, 3, 40, 48), torch.rand(1, 3, 64, 72)
-    motion = torch.randn(1, 60)
+    eyes, mouth, motion = torch.rand(1, 2, 3, 40, 48), torch.rand(1, 3, 64, 72), torch.randn(1, 60)
+    parts = Parts(eyes, eyes, mouth, torch.rand(1, 3, 2), motion, torch.zeros(1, 4))
     a, b = torch.zeros(1, 4), torch.ones(1, 4)
 
     def drawn(code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return refiner.additions(motion, motion, (cuts[0], cuts[0]), (cuts[1], cuts[1]), code)
+        return refiner.additions(motion, torch.zeros(1, 2), eyes, mouth, parts._replace(code=code), 256)
 
     torch.testing.assert_close(drawn(a)[1], drawn(b)[1], msg="a new code says nothing")
     torch.nn.init.normal_(refiner.from_code.weight)
@@ -70,13 +72,18 @@ def test_the_code_is_read_from_the_portraits_mouth_alone() -> None:
     torch.nn.init.normal_(refiner.inner_mouth.out.weight)
     landmarks = torch.tensor([[[0.35, 0.4], [0.62, 0.4], [0.5, 0.7]]])
     portrait, motion = torch.rand(1, 3, 256, 256), torch.randn(1, 60)
-    code = refiner.mouth_code(portrait, motion, landmarks)
+    marks = torch.zeros(1, 510, 3)
+
+    def code_of(picture: torch.Tensor) -> torch.Tensor:
+        return refiner.parts(picture, marks, motion, landmarks).code
+
+    code = code_of(portrait)
     assert code.shape == (1, 4) and code.any()
     elsewhere, mouth = portrait.clone(), portrait.clone()
     elsewhere[..., :100, :] = 0
     mouth[..., 170:190, 110:140] = 0
-    torch.testing.assert_close(refiner.mouth_code(elsewhere, motion, landmarks), code)
-    assert not torch.allclose(refiner.mouth_code(mouth, motion, landmarks), code)
+    torch.testing.assert_close(code_of(elsewhere), code)
+    assert not torch.allclose(code_of(mouth), code)
 
 
 def test_other_pictures_are_of_the_same_person_and_not_the_same() -> None:
@@ -93,11 +100,11 @@ def test_a_refiner_without_a_code_trains_as_one_with() -> None:
     for channels in (0, 4):
         torch.manual_seed(0)
         config = TINY.autoencoder.__class__(**{**vars(TINY.autoencoder), "mouth_channels": channels})
-        trainer = RefinerTrainer(PartRefiner(config))
-        batch = {f"eyes_{kind}": torch.rand(2, 2, 3, 40, 48) for kind in ("decoded", "portrait")}
+        trainer = RefinerTrainer(PartRefiner(config), 256)
+        batch = {f"eyes_{kind}": torch.rand(2, 2, 3, 40, 48) for kind in ("decoded", "portrait", "lidded")}
         batch |= {f"mouth_{kind}": torch.rand(2, 3, 64, 72) for kind in ("decoded", "portrait")}
         batch |= {"motion": torch.randn(2, 60), "own": torch.randn(2, 60), "told_motion": torch.randn(2, 4, 60)}
-        batch |= {"told": torch.rand(2, 4, 3, 64, 72), "seen": torch.ones(2, 4)}
+        batch |= {"told": torch.rand(2, 4, 3, 64, 72), "seen": torch.ones(2, 4), "turn": torch.zeros(2, 2)}
         batch |= {name: torch.rand(2, 3, 2) for name in ("landmarks", "portrait_landmarks")}
         eyes, mouth, landmarks, untold = trainer(batch)
         assert eyes.shape == (2, 2, 3, 40, 48) and mouth.shape == (2, 3, 64, 72) and landmarks.shape == (2, 3, 2)

@@ -12,10 +12,12 @@ from eartalking.io.portrait import load_portrait
 from eartalking.io.sound import read_audio
 from eval.testset import read_manifest
 
+SEEDS = 10_000  # more than any set has clips: two runs' seeds have none in common
+
 
 def load_requests(testset: Path, seed: int = 0) -> tuple[list[Request], list[np.ndarray]]:
     """One request per clip of the set and its voice, float mono at 16 kHz; each borrows the next clip's voice as the
-    other one.
+    other one. Every clip is drawn with a seed of its own, or all of them would blink at the same moments.
 
     Raises:
         InputError: the set, or a file of it, cannot be used.
@@ -29,12 +31,12 @@ def load_requests(testset: Path, seed: int = 0) -> tuple[list[Request], list[np.
             load_portrait(clip.portrait),
             num_frames(voice),
             None if clip.controls is None else Controls.load(clip.controls),
-            seed,
+            SEEDS * seed + index,
             clip.ref,
             other,
             clip.portrait,
             clip.audio,
         )  # fmt: skip
-        for clip, voice, other in zip(clips, voices, others, strict=True)
+        for index, (clip, voice, other) in enumerate(zip(clips, voices, others, strict=True))
     ]
     return requests, voices

@@ -24,6 +24,7 @@ from eartalking.autoencoder.lids import fit_lids, held, narrowness, released
 from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
+from eartalking.autoencoder.portrait_parts import eye_turn
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.config import AutoencoderConfig
@@ -78,7 +79,7 @@ class FrameAutoencoder(nn.Module):
         surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         own = read if lips is None else self._by_marks(read, lips, marks)
-        return self._reference(portrait, own, landmarks, surface, lips)
+        return self._reference(portrait, marks, own, landmarks, surface, lips)
 
     def reference_of(
         self, portrait: Tensor, latents: Tensor, landmarks: Tensor, marks: Tensor | None = None
@@ -87,7 +88,7 @@ class FrameAutoencoder(nn.Module):
         marks = portrait.new_zeros(len(portrait), NUM_MARKS, 3) if marks is None else marks
         surface, own = self.surface(portrait, marks), self.code.latents_to_coordinates(latents)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
-        return self._reference(portrait, own, landmarks, surface, lips)
+        return self._reference(portrait, marks, own, landmarks, surface, lips)
 
     def _by_marks(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
         """What was read (B, L), with lips and lids as the marks (B, K, 3) of the same frames say."""
@@ -110,7 +111,13 @@ class FrameAutoencoder(nn.Module):
         return self.code.motion_to_latents(released(motion, reference.narrow))
 
     def _reference(
-        self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
+        self,
+        portrait: Tensor,
+        marks: Tensor,
+        own: Tensor,
+        landmarks: Tensor,
+        surface: SurfaceFields,
+        lips: Lips | None,
     ) -> Reference:
         if lips is not None:
             surface = with_teeth(surface, lips.between)
@@ -126,9 +133,8 @@ class FrameAutoencoder(nn.Module):
             torch.cat([portrait, matte], dim=1),
             plate,
             latents,
-            landmarks,
             narrowness(self.code.latents_to_motion(latents)),
-            self.refiner.mouth_code(portrait, own, landmarks),
+            self.refiner.parts(portrait, marks, own, landmarks),
             lips,
         )
 
@@ -140,9 +146,9 @@ class FrameAutoencoder(nn.Module):
         """The part of `decode` that makes the pixels; with a canvas, its image is the canvas's."""
         geometry = geometry if canvas is None else canvas.hold(geometry)
         decoded = self.paint(geometry, latents, reference)
-        motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
-        image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks, reference.mouth_code)
         motion = self.code.latents_to_motion(latents)
+        turn = eye_turn(motion, self.code.latents_to_motion(reference.latents), reference.parts.landmarks)
+        image = self.refiner(decoded.image, self.code.latents_to_coordinates(latents), turn, reference.parts)
         if reference.lips is not None:
             image = reference.lips.kept(self.surface, motion, geometry.warps[-1], image, decoded.image)
         if canvas is not None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.autoencoder.lips import Lips
+from eartalking.autoencoder.portrait_parts import Parts
 from eartalking.autoencoder.surface import SurfaceFields
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock
@@ -17,9 +18,9 @@ from eartalking.modules.res_block import ResBlock
 class Reference(NamedTuple):
     """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and
     where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
-    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
-    where its eyes and its mouth are (B, 3, 2), in fractions of the frame; how far shut its eyes stay (B,), 0 open to 1
-    (`lids.narrowness`); the code of its mouth's inside (B, C); and its lips, if its face has marks."""
+    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself; how
+    far shut its eyes stay (B,), 0 open to 1 (`lids.narrowness`); its eyes and mouth, cut out; and its lips, if its face
+    has marks."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -28,9 +29,8 @@ class Reference(NamedTuple):
     person: Tensor
     plate: Tensor
     latents: Tensor
-    landmarks: Tensor
     narrow: Tensor
-    mouth_code: Tensor
+    parts: Parts
     lips: Lips | None = None
 
     def expand(self, count: int) -> Reference:
@@ -39,13 +39,22 @@ class Reference(NamedTuple):
         def wider(value: Tensor) -> Tensor:
             return value.expand(count, *value.shape[1:])
 
-        surface = SurfaceFields(*map(wider, self.surface))
-        *others, lips = self[3:]
-        reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *map(wider, others))
-        if lips is None:
-            return reference
-        red, *rest = lips
-        return reference._replace(lips=Lips(SurfaceFields(*map(wider, red)), *map(wider, rest)))
+        lips = self.lips
+        if lips is not None:
+            red, *rest = lips
+            lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
+        return Reference(
+            wider(self.image),
+            [wider(level) for level in self.pyramid],
+            SurfaceFields(*map(wider, self.surface)),
+            wider(self.home),
+            wider(self.person),
+            wider(self.plate),
+            wider(self.latents),
+            wider(self.narrow),
+            Parts(*map(wider, self.parts)),
+            lips,
+        )
 
 
 class ReferenceEncoder(nn.Module):
