@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import quality, stream_latency
-from benchmarks.gates import photograph_finding
+from benchmarks.gates import photograph_finding, streams
 from benchmarks.gates.control import (
     Followed,
     _unless_blind,
@@ -21,7 +22,7 @@ from benchmarks.gates.control import (
     schedule_of,
 )
 from benchmarks.gates.material import SUITES, Material
-from benchmarks.gates.streams import Context, drive
+from benchmarks.gates.streams import Context, StreamRecord, drive
 from benchmarks.gates.table import ALL_GATES, GATES, GateRow, Unavailable, judge, table, unavailable
 from benchmarks.gates.voice import best_within, lag_reason, shuffled_floor
 from eartalking import StreamSession, TalkingHeadModel
@@ -273,6 +274,31 @@ def test_a_schedule_reaches_its_own_frames(model: TalkingHeadModel) -> None:
     drive(session, voice(8 / 25), asked, images.append)
     applied = [frame.applied["yaw"] for frame in seen]
     assert len(images) == 8 and applied == [float(i) for i in range(8)]
+
+
+def test_a_branch_leaves_the_stream_as_it_is_and_goes_on_from_there(model: TalkingHeadModel, monkeypatch) -> None:
+    context = Context(model, SUITES["quick"], Material(SUITES["quick"], 64))
+    monkeypatch.setattr(context, "face_box", lambda portrait: (0, 0, 64, 64))
+    monkeypatch.setattr(streams, "SAMPLE_EVERY", 1)
+    asked = [{"yaw": 20.0}]
+    waveform = voice(12 / 25)
+
+    def watched(**branches: Any) -> StreamRecord:
+        session = StreamSession(model, portrait(), crop="center")
+        return context.watch(session, waveform, read=False, **branches)
+
+    plain, branched = watched(), watched(branches={0: (3, asked), 5: (4, asked)})
+    np.testing.assert_array_equal(plain.sampled, branched.sampled)
+    assert {start: len(record) for start, record in branched.branches.items()} == {0: 3, 5: 6}, (
+        "two were waiting for what follows them"
+    )
+    session = StreamSession(model, portrait(), crop="center")
+    heard = 5 * 640
+    begun = list(session.push(waveform[:heard]))
+    session.set(yaw=20.0)
+    rest = [frame.image for frame in [*session.push(waveform[heard : heard + 4 * 640]), *session.flush()]]
+    assert len(begun) == 3
+    np.testing.assert_array_equal(branched.branches[5].sampled, np.stack(rest))
 
 
 # ---- speed ------------------------------------------------------------------

@@ -94,7 +94,7 @@ GATES: dict[str, dict[str, Gate]] = {
     "drift": {
         f"drift_{seconds}s_{what}": _at_most(0.10)
         for seconds in DRIFT_SECONDS
-        for what in ("identity", "sharpness", "colour")
+        for what in ("identity", "sharpness", "colour", "posed_identity", "posed_sharpness", "posed_colour")
     },
     "control": {
         **{f"control_{track}_deg": _at_most(4, _RELEASED) for track in POSE_TRACKS},
