@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from benchmarks.gates.photograph_finding import SMALL_FACE, TURNS, variants
 from benchmarks.gates.photograph_material import Spoken, _spoken, motion_of_controls, performance_of
 from benchmarks.gates.photograph_output import seam
+from benchmarks.gates.photograph_teeth import _upper_teeth
 from benchmarks.gates.photographs import (
     HOLD,
     LEVELS,
@@ -28,6 +30,7 @@ from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.perception.face_mesh import NUM_POINTS, FaceMesh
 from eartalking.perception.mesh_readings import FaceState
 from eartalking.perception.turned_square import TurnedSquare
+from eartalking.synth.identity import GROUPS
 from eartalking.synth.speech import Utterance
 
 
@@ -126,3 +129,13 @@ def test_a_seam_is_the_largest_change_around_the_crop() -> None:
     assert seam(frames, picture, (20.0, -5.0, 40.0, 30.0)) == 0  # which is none where the picture ends
     frames[0, 5, 50] = 90
     assert seam(frames, picture, (20.0, 10.0, 40.0, 30.0)) == 10
+
+
+def test_teeth_are_told_from_all_else() -> None:
+    person = SimpleNamespace(
+        triangles=np.array([[0, 1, 2], [3, 4, 5]]), group=np.array([1.0, 1, 1, *[GROUPS["teeth_upper"]] * 3])
+    )
+    surface = np.zeros((1, 4, 4, 4), np.float32)
+    surface[..., 3] = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 2, 1], [1, 1, 2, 2]])
+    expected = np.array([[[False, True], [False, False]]])  # one of four is a lip's: no tooth
+    np.testing.assert_array_equal(_upper_teeth(surface, person), expected)

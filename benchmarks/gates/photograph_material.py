@@ -160,7 +160,7 @@ class Renders:
         found = []
         for name, person, mouth, smile in ways:
             self._renderer.set_identity(self._people[person])
-            state = _at_rest(1)
+            state = at_rest(1)
             units = composed(unit_vector(mouth)[None], smile=np.array([smile]))
             frame = self._renderer.render(dataclasses.replace(state, face_units=units))[0]
             found.append(Subject(name, frame, False, True))
@@ -180,7 +180,7 @@ def composed(mouth: np.ndarray, **tracks: np.ndarray) -> np.ndarray:
     return compose_face_units(mouth, mouth_scale=zeros + 1, **given)
 
 
-def _at_rest(length: int) -> Performance:
+def at_rest(length: int) -> Performance:
     """A face that looks ahead, (length,) frames."""
     rest = Performance.concat([neutral_portrait(np.random.default_rng(0))] * length)
     zeros = {name: np.zeros_like(getattr(rest, name)) for name in ("head_pose", "gaze", "translation", "face_units")}
@@ -192,7 +192,7 @@ def performance_of(motion: np.ndarray) -> Performance:
     units = np.clip(motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"], 0, 1)
     units[:, [index for name, index in UNIT_INDEX.items() if name.startswith("eyeLook")]] = 0  # follow the gaze
     return dataclasses.replace(
-        _at_rest(len(motion)),
+        at_rest(len(motion)),
         face_units=units.astype(np.float32),
         head_pose=(motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]).astype(np.float32),
         gaze=(motion[:, GAZE] / MOTION_SCALES["gaze"]).astype(np.float32),

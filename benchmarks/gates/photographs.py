@@ -23,6 +23,7 @@ from benchmarks.gates.photograph_material import (
     spoken,
 )
 from benchmarks.gates.photograph_output import measure_outputs
+from benchmarks.gates.photograph_teeth import measure_teeth
 from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
 from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable, worst_row
 from eartalking.config import SAMPLES_PER_FRAME
@@ -179,7 +180,7 @@ def measure_photographs(context: Context) -> list[GateRow]:
     context.pictures["photographs"] = strip(rows)
     outputs = measure_outputs(context, voices[0].waveform, lambda frames: float(np.nanmean(see(context, frames).sharp)))
     faces = [*lip_rows(takes), blink_row(takes, truth), *_face_rows(takes)]
-    return [*faces, *outputs, *control_rows(takes, truth), *finding]
+    return [*faces, measure_teeth(context), *outputs, *control_rows(takes, truth), *finding]
 
 
 def _steered_motion() -> np.ndarray:

@@ -108,6 +108,7 @@ GATES: dict[str, dict[str, Gate]] = {
         "photographs_lips_closed": Gate(low=0.9, better="within"),
         "photographs_lips_speech": Gate(0.8, 1.25, "within"),
         "photographs_lips_follow": Gate(low=0.8, better="within"),
+        "photographs_teeth_px": _at_most(1),
         "photographs_blink": Gate(low=0.9, better="within"),
         "photographs_identity": _at_most(0.35),
         "photographs_sharpness": Gate(0.85, 1.15, "within"),

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from eartalking.modules.res_block import ResBlock
 
-WIDTHS = (24, 48, 64)
+STEM = 4  # pixel-unshuffle factor: a cut is looked at once per stream, but three times per step of training
+WIDTHS = (32, 48, 64)
 COND_DIM = 64
-UNSURE = 3.0  # what a new expert's certainty is below: at first no picture says anything
+SURE = 1.0  # a new expert's: were it unsure, its code would be noise at first, and drawing would learn to ignore it
 
 
 class Belief(NamedTuple):
@@ -53,7 +54,7 @@ class InnerMouth(nn.Module):
         fine, middle, coarse = WIDTHS
         self.channels = channels
         self.motion = nn.Sequential(nn.Linear(motion_size, COND_DIM), nn.SiLU())
-        self.conv_in = nn.Conv2d(3 * 4, fine, 3, padding=1)
+        self.conv_in = nn.Conv2d(3 * STEM**2, fine, 3, padding=1)
         self.fine = ResBlock(fine, fine, COND_DIM)
         self.down = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
         self.middle = ResBlock(middle, middle, COND_DIM)
@@ -64,7 +65,7 @@ class InnerMouth(nn.Module):
     def opinions(self, mouths: Tensor, motion: Tensor) -> Tensor:
         """Cuts (M, 3, h, w) in [-1, 1] and coordinates (M, L) -> each one's opinion and certainty (M, 2 C)."""
         cond = self.motion(motion)
-        x = F.pixel_unshuffle(mouths, 2).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(mouths, STEM).contiguous(memory_format=torch.channels_last)
         x = self.down(self.fine(self.conv_in(x), cond))
         x = self.coarse(self.further(self.middle(x, cond)), cond)
         return self.out(torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)).float()
@@ -73,7 +74,7 @@ class InnerMouth(nn.Module):
     def believe(opinions: Tensor, seen: Tensor) -> Belief:
         """Opinions (B, K, 2 C) of K pictures, of which `seen` (B, K) in 0..1 count -> what they say together."""
         means, certainty = opinions.chunk(2, dim=2)
-        certainty = F.softplus(certainty - UNSURE) * seen[..., None]
+        certainty = F.softplus(certainty + SURE) * seen[..., None]
         total = 1 + certainty.sum(1)  # of one: what is known of people in general
         return Belief((certainty * means).sum(1) / total, 1 / total)
 

@@ -103,7 +103,6 @@ class PartRefiner(nn.Module):
         if config.mouth_channels:
             self.inner_mouth = InnerMouth(config.mouth_channels, config.motion_size)
             self.from_code = nn.Linear(config.mouth_channels, COND_DIM)
-            nn.init.zeros_(self.from_code.weight)
             nn.init.zeros_(self.from_code.bias)
 
     def parts(self, portrait: Tensor, marks: Tensor, coordinates: Tensor, landmarks: Tensor) -> Parts:

@@ -46,7 +46,7 @@ AROUND = 2.2  # in the same measure: what lies up to here carries an eye along
 READ_SHARE = 0.5  # of the portraits are as they are read, the others known
 KINDS = {"eyes": ("decoded", "target", "portrait", "lidded"), "mouth": ("decoded", "target", "portrait")}
 OF_PORTRAIT = ("portrait", "lidded")
-TOLD = 4  # other pictures of a person, at most, from which the code of the mouth is learnt
+TOLD = 3  # other pictures of a person, at most, from which the code of the mouth is learnt
 Rows = dict[str, Tensor]
 
 
