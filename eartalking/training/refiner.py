@@ -94,8 +94,14 @@ class RefinerTrainer(nn.Module):
         expects (B, 3, 2)."""
         motion = batch["motion"] + noise * torch.randn_like(batch["motion"])
         eyes, mouth = batch["eyes_decoded"], batch["mouth_decoded"]
-        of_portrait = (batch[name] for name in ("eyes_portrait", "eyes_lidded", "mouth_portrait"))
-        parts = Parts(*of_portrait, batch["portrait_landmarks"], batch["own"], code)
+        parts = Parts(
+            batch["eyes_portrait"],
+            batch["eyes_lidded"],
+            batch["mouth_portrait"],
+            batch["portrait_landmarks"],
+            batch["own"],
+            code,
+        )
         added = self.refiner.additions(motion, batch["turn"], eyes, mouth, parts, self.image_size)
         refined = (
             part + more * fade(tuple(more.shape[-2:]), more.device)
