@@ -31,6 +31,7 @@ from eartalking.training import (
     departure,
     encode,
     encoder,
+    further,
     prepare,
     refiner,
     surface,
@@ -238,6 +239,33 @@ def _train_another_emission(root: Path, training: list[str], capsys: pytest.Capt
     assert "--init" in (told := capsys.readouterr().err) and "nowhere" in told and "--config None" not in told
 
 
+def test_a_round_goes_on_where_the_machine_was_taken_away(
+    root: Path, stills: Path, portraits: Path, speech: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = root / "kinds"
+    for kind, folder in (("stills", stills), ("portraits", portraits), ("speech", speech)):
+        for split in ("train", "val"):
+            (data / kind).mkdir(parents=True, exist_ok=True)
+            (data / kind / split).symlink_to(folder)
+    code.main(["--stills", str(stills), "--preset", "tiny", "--out", str(root / "start")])
+    start = load_model(root / "start")
+    call = ["--checkpoint", str(root / "start"), "--data", str(data), "--out", str(root / "rounds"), "--steps", "3"]
+    call += ["--stages", "surface", "refiner", "--batch-size", "2", "--precision", "no", "--eval-every", "3"]
+    assert further.main([*call, "--minutes", "1e-9"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["whole"] is False
+    assert further.main([*call, "--minutes", "10"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["whole"] and report["round"].endswith("001") and (root / "rounds" / "001" / "curves.png").exists()
+    moved = load_model(report["checkpoint"]).autoencoder
+    assert not torch.equal(moved.surface.conv_in.weight, start.autoencoder.surface.conv_in.weight)
+    assert further.main([*call, "--minutes", "1e-9"]) == 0
+    plan = json.loads((root / "rounds" / "002" / "plan.json").read_text())
+    assert plan["checkpoint"] == report["checkpoint"], "a new round starts where the last one ended"
+    with pytest.raises(SystemExit):
+        further.main(["--out", str(root / "other"), "--minutes", "1", "--data", str(root / "nowhere")])
+    assert "--make" in capsys.readouterr().err
+
+
 def test_a_mirror_swaps_sides_and_keeps_the_rest() -> None:
     motion = torch.randn(3, 60)
     seen = encoder.mirrored(motion)
@@ -254,8 +282,8 @@ def fit(out: Path, steps: int, max_minutes: float = float("inf")) -> nn.Module:
     torch.manual_seed(0)
     module = nn.Linear(4, 1)
 
-    def losses(model: nn.Module, batch: None, step: int) -> dict[str, torch.Tensor]:
-        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+    def losses(model: nn.Module, batch: None, progress: float) -> dict[str, torch.Tensor]:
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(round(progress * steps)))
         return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
     options = RunOptions(out, steps, 16, 0.05, warmup_steps=2, precision="no", max_minutes=max_minutes, eval_every=1000)
@@ -275,9 +303,31 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
 def test_rate_warms_up_stays_and_decays(tmp_path: Path) -> None:
     options = RunOptions(tmp_path, 1000, 1, 1.0, warmup_steps=100, decay_share=0.2)
     assert options.rate(0) == pytest.approx(0.01)
-    assert options.rate(99) == options.rate(500) == options.rate(800) == 1.0
+    assert options.rate(99) == options.rate(500) == 1.0 and options.rate(800) == pytest.approx(1.0)
     assert options.rate(900) == pytest.approx(0.5)
     assert options.rate(1000) == 0.0
+
+
+def test_a_run_can_be_told_in_minutes(tmp_path: Path) -> None:
+    options = RunOptions(tmp_path, 10**9, 1, 1.0, warmup_steps=1, decay_share=0.2, minutes=10)
+    assert options.rate(5, 60 * 7) == 1.0 and options.rate(5, 60 * 9) == pytest.approx(0.5)
+    assert options.rate(5, 60 * 10) == options.rate(5, 60 * 20) == 0.0
+    short = RunOptions(
+        tmp_path / "run", 10**9, 16, 0.05, warmup_steps=2, precision="no", eval_every=10**6, minutes=1e-3
+    )
+    module, asked = nn.Linear(4, 1), []
+
+    def losses(model: nn.Module, batch: None, progress: float) -> dict[str, torch.Tensor]:
+        asked.append(progress)
+        return {"loss": model(torch.ones(16, 4)).square().mean()}
+
+    def run() -> list[dict]:
+        train(module, lambda: None, losses, lambda model, step: {"seen": 1.0}, short, Accelerator(cpu=True))
+        return [row for row in _log(tmp_path / "run") if "eval_seen" in row]
+
+    (row,) = run()
+    assert row["step"] == len(asked) and asked == sorted(asked) and asked[-1] < 1
+    assert run() == [row], "what is over is neither trained nor evaluated again"
 
 
 def test_ema_follows(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def _audio_features(clips: LatentClips, trunk: AudioEncoder, split: str) -> Tens
 def make_losses(generator: torch.Generator):  # noqa: ANN201 (a closure)
     """Windows with nothing known, and windows that go on from known frames, half and half."""
 
-    def losses(net: nn.Module, windows: Windows, step: int) -> Losses:
+    def losses(net: nn.Module, windows: Windows, progress: float) -> Losses:
         known = torch.where(torch.rand(len(windows.latents), generator=generator) < 0.5, OVERLAP, 0)
         return {"loss": net.loss(windows.latents, windows.audio, windows.portrait, known)}
 

@@ -50,7 +50,7 @@ class Teacher:
         self.autoencoder, self.audio_trunk = autoencoder, trunk
         self.generator = torch.Generator().manual_seed(seed)
 
-    def losses(self, net: nn.Module, sequence: Sequence, step: int) -> Losses:
+    def losses(self, net: nn.Module, sequence: Sequence, progress: float) -> Losses:
         portrait, previous = self.motions(sequence)
         history = torch.cat([previous[:, None], sequence.labels[:, :-1]], dim=1)
         history, level = self.noised(history)

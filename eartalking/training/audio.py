@@ -101,7 +101,7 @@ class AudioTrainer(nn.Module):
         return self.to_units(hidden).float(), self.to_phones(hidden).float()
 
 
-def compute_losses(trainer: nn.Module, batch: VoiceBatch, step: int) -> Losses:
+def compute_losses(trainer: nn.Module, batch: VoiceBatch, progress: float) -> Losses:
     units, phones = trainer(batch.mel)
     regression = F.mse_loss(units, batch.units * UNIT_SCALE)
     naming = F.cross_entropy(phones.flatten(0, 1), batch.phones.flatten(), label_smoothing=0.05)

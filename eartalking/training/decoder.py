@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: prepare(next(stream), accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, step / options.steps, perceptual),
+        lambda module, batch, progress: compute_losses(module, batch, progress, perceptual),
         lambda module, step: evaluate(module, held_out, options.out, step),
         options,
         accelerator,

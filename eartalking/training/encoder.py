@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: prepare(next(stream), accelerator.device, True),
-        lambda module, batch, step: compute_losses(module, batch, code),
+        lambda module, batch, progress: compute_losses(module, batch, code),
         lambda module, step: evaluate(module, held_out, code),
         options,
         accelerator,

@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     net = train(
         start.to(memory_format=torch.channels_last),
         lambda: data.take(torch.randint(len(data), (options.batch_size,)).tolist()),
-        lambda module, batch, step: reading_losses(module, batch),
+        lambda module, batch, progress: reading_losses(module, batch),
         lambda module, step: measure(module, held_out),
         options,
         accelerator,

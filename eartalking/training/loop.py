@@ -44,6 +44,9 @@ class RunOptions:
     learning_rate: float = _option("of AdamW, after the warm-up")
     warmup_steps: int = _option("steps with rising rate", default=200)
     decay_share: float = _option("last share of the steps with falling rate", default=0.3)
+    minutes: float = _option(
+        "length of the run where steps do not say it: it ends, its rate fallen, after so many", default=float("inf")
+    )
     ema_decay: float = _option("of the moving average that is evaluated and saved", default=0.999)
     max_minutes: float = _option("end this slice early, keep the state", default=float("inf"))
     eval_every: int = _option("steps between evaluations", default=500)
@@ -85,10 +88,14 @@ class RunOptions:
             return self.precision
         return "bf16" if has_bf16() else "no"
 
-    def rate(self, step: int) -> float:
-        """Learning-rate factor in 0..1 at a step."""
-        decay_steps = max(1, round(self.steps * self.decay_share))
-        return min(1.0, (step + 1) / self.warmup_steps, max(0.0, (self.steps - step) / decay_steps))
+    def progress(self, step: int, seconds: float = 0.0) -> float:
+        """How much of the run is over after so many steps and seconds: 0..1."""
+        return min(1.0, max(step / self.steps, seconds / (60 * self.minutes)))
+
+    def rate(self, step: int, seconds: float = 0.0) -> float:
+        """Learning-rate factor in 0..1 after so many steps and seconds."""
+        left = (1 - self.progress(step, seconds)) / max(self.decay_share, 1e-9)
+        return min(1.0, (step + 1) / self.warmup_steps, left)
 
 
 def has_bf16() -> bool:
@@ -116,14 +123,15 @@ class Ema:
 def train(
     module: nn.Module,
     next_batch: Callable[[], Any],
-    compute_losses: Callable[[nn.Module, Any, int], Losses],
+    compute_losses: Callable[[nn.Module, Any, float], Losses],
     evaluate: Callable[[nn.Module, int], dict[str, float]],
     options: RunOptions,
     accelerator: Accelerator,
 ) -> nn.Module:
     """Run one stage and return the EMA module, in eval mode.
 
-    `compute_losses(module, batch, step)` returns named scalars; "loss" is minimised, the others are logged.
+    `compute_losses(module, batch, progress)` returns named scalars at a progress of 0..1 through the run; "loss" is
+    minimised, the others are logged.
     `evaluate(ema_module, step)` may write pictures under `options.out / "samples"` and returns named numbers.
     Only parameters that require gradients are trained.
     """
@@ -132,9 +140,9 @@ def train(
         total=options.steps, initial=run.step, unit="step", disable=not accelerator.is_main_process, mininterval=5
     )
     sums: dict[str, float] = {}
-    while run.step < options.steps and run.seconds_here() < options.max_minutes * 60:
+    while run.progress < 1 and run.seconds_here() < options.max_minutes * 60:
         with accelerator.autocast():
-            losses = compute_losses(run.module, next_batch(), run.step)
+            losses = compute_losses(run.module, next_batch(), run.progress)
         run.update(losses["loss"])
         bar.update()
         for name, value in losses.items():
@@ -144,11 +152,11 @@ def train(
             sums.clear()
             bar.set_postfix(means, refresh=False)
             run.log(means)
-        if (run.step % options.eval_every == 0 or run.step == options.steps) and accelerator.is_main_process:
-            with torch.no_grad():
-                numbers = evaluate(run.ema.module, run.step)
-            run.log({f"eval_{name}": round(value, 5) for name, value in numbers.items()})
+        if run.step % options.eval_every == 0 or run.progress == 1:
+            run.evaluate(evaluate)
         run.save_if_due()
+    if run.progress == 1:
+        run.evaluate(evaluate)  # time may have run out after the last step
     run.save()
     bar.close()
     return run.ema.module.eval()
@@ -166,13 +174,14 @@ class _Run:
         )
         self.ema = Ema(module, options.ema_decay)
         self.path = options.out / "state.pt"
-        self.step, self.elapsed = 0, 0.0
+        self.step, self.elapsed, self.evaluated = 0, 0.0, -1
         if self.path.exists():
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             module.load_state_dict(state["module"])
             self.ema.module.load_state_dict(state["ema"])
             optimizer.load_state_dict(state["optimizer"])
             self.step, self.elapsed = state["step"], state["elapsed_seconds"]
+            self.evaluated = state.get("evaluated", self.step)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
         self.ema.module.to(accelerator.device)
         self.module.train()
@@ -182,10 +191,25 @@ class _Run:
         """Since this slice of the run began."""
         return time.monotonic() - self.started
 
+    @property
+    def progress(self) -> float:
+        """How much of the run is over, 0..1, all slices together."""
+        return self.options.progress(self.step, self.elapsed + self.seconds_here())
+
+    def evaluate(self, evaluate: Callable[[nn.Module, int], dict[str, float]]) -> None:
+        """Log what `evaluate` says of the moving average, once per step."""
+        if not self.accelerator.is_main_process or self.evaluated == self.step:
+            return
+        with torch.no_grad():
+            numbers = evaluate(self.ema.module, self.step)
+        self.log({f"eval_{name}": round(value, 5) for name, value in numbers.items()})
+        self.evaluated = self.step
+
     def update(self, loss: Tensor) -> None:
         """One optimizer step down the loss's gradient."""
+        rate = self.options.rate(self.step, self.elapsed + self.seconds_here())
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * self.options.rate(self.step)
+            group["lr"] = self.options.learning_rate * rate
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
@@ -209,6 +233,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "elapsed_seconds": self.elapsed + self.seconds_here(),
+            "evaluated": self.evaluated,
         }
         torch.save(state, self.path.with_suffix(".partial"))
         os.replace(self.path.with_suffix(".partial"), self.path)

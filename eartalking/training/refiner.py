@@ -239,8 +239,8 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: draw(cuts, options.batch_size, sizes, accelerator.device),
-        lambda module, batch, step: compute_losses(
-            module, batch, perceptual if step > PERCEPTUAL_FROM * options.steps else None
+        lambda module, batch, progress: compute_losses(
+            module, batch, perceptual if progress > PERCEPTUAL_FROM else None
         ),
         lambda module, step: evaluate(module, held_out, sizes, options.out, step),
         options,

@@ -251,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: prepare(next(stream), accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, motions),
+        lambda module, batch, progress: compute_losses(module, batch, motions),
         lambda module, step: evaluate(module, held_out, motions, options.out, step),
         options,
         accelerator,

@@ -323,7 +323,9 @@ def main(argv: list[str] | None = None) -> int:
     average = train(
         trainer,
         lambda: clips.sample(options.batch_size, args.length, rng).to(accelerator.device),
-        lambda module, batch, step: compute_losses(module, batch, generator, args.resample_share, args.clean_history),
+        lambda module, batch, progress: compute_losses(
+            module, batch, generator, args.resample_share, args.clean_history
+        ),
         lambda module, step: evaluate(module, fixed),
         options,
         accelerator,

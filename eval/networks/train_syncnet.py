@@ -217,7 +217,7 @@ def run(args: argparse.Namespace) -> None:
     clips = Mouths.load_or_make(options.out / "train.npz", args.clips, SOUNDS)
     held_out = Mouths.load_or_make(options.out / "val.npz", args.val, 1)
 
-    def losses(net: torch.nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Losses:
+    def losses(net: torch.nn.Module, batch: tuple[Tensor, Tensor], progress: float) -> Losses:
         crops, mels = batch
         mels = mels.float() + torch.from_numpy(rng.uniform(-1, 1, (len(mels), 1, 1))).float()
         scale = net.log_scale.exp().clamp(max=60)
