@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -43,7 +42,6 @@ def load_model(
         model = TalkingHeadModel(from_json((folder / CONFIG_NAME).read_text(encoding="utf-8")))
         weights = _patch_names_of_2026_11(_read_weights(folder))
         weights = _patch_surface_without_marks(weights, model)
-        weights = _patch_eyes_of_two_pictures(weights, model)
         model.load_state_dict(_as_float32(weights))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
@@ -91,14 +89,6 @@ def _patch_surface_without_marks(weights: dict[str, Tensor], model: TalkingHeadM
     """Surface encoders trained before 2026-11-28 were not shown the marks of a face: they go on without."""
     marks_in = model.autoencoder.surface.marks_in.weight
     return {"autoencoder.surface.marks_in.weight": torch.zeros_like(marks_in)} | weights
-
-
-def _patch_eyes_of_two_pictures(weights: dict[str, Tensor], model: TalkingHeadModel) -> dict[str, Tensor]:
-    """Part refiners trained before 2026-11-29 were shown eyes as decoded and as in the portrait: they go on without
-    the others."""
-    name = "autoencoder.refiner.eye.conv_in.weight"
-    missing = model.autoencoder.refiner.eye.conv_in.in_channels - weights[name].shape[1]
-    return weights | {name: F.pad(weights[name], (0, 0, 0, 0, 0, max(missing, 0)))}
 
 
 def save_model(model: TalkingHeadModel, folder: str | os.PathLike[str]) -> None:

@@ -35,7 +35,6 @@ class AutoencoderConfig:
     surface_widths: tuple[Count, ...] = (32, 64, 96, 128, 128)  # of the network that reads the portrait's surface
     surface_components: Count = 40
     latent_channels: Count = 16
-    mouth_channels: Annotated[int, Field(ge=0)] = 16  # of the code of a mouth's inside; 0: mouths are drawn without
     motion_size: Count = 60  # columns of a motion vector
 
     @property
@@ -125,7 +124,6 @@ TINY = ModelConfig(
         reference_widths=(8, 8, 16),
         decoder_widths=(8, 16, 16),
         latent_channels=4,
-        mouth_channels=4,
         surface_widths=(8, 8, 16),
         surface_components=4,
     ),

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eartalking.autoencoder.decoder import Decoded, Geometry, warped_over
+from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.lips import Lips
 from eartalking.autoencoder.reference import Reference
 from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
@@ -29,12 +30,13 @@ LEAST_OPAQUE = 0.05  # below it, what is left of the person's colour is noise
 class Canvas(NamedTuple):
     """person (B, 3 + M, S, S), the portrait at the canvas's size with its mattes: the surface's and, where the
     background goes, the finer one of the person; plate (B, 3, S, S), the background without the person; the portrait's
-    lips at this size; background (B, 3, S, S), what is shown in its place, if anything; moving (B, 1, h, h) in 0..1,
-    the share of the movement that is kept, 0 at edges that shall stay as they are."""
+    lips and eyes at this size; background (B, 3, S, S), what is shown in its place, if anything; moving (B, 1, h, h) in
+    0..1, the share of the movement that is kept, 0 at edges that shall stay as they are."""
 
     person: Tensor
     plate: Tensor
     lips: Lips | None
+    eyes: Eyes | None
     background: Tensor | None
     moving: Tensor | None
 
@@ -58,7 +60,8 @@ class Canvas(NamedTuple):
             cover = torch.maximum(cover, F.adaptive_max_pool2d((matte > 0.02).float(), cover.shape[-1]))
         plate = background_plate(portrait, cover)
         lips = None if reference.lips is None else reference.lips.in_picture(portrait)
-        return cls(torch.cat([portrait, *mattes], dim=1), plate, lips, background, moving)
+        eyes = None if reference.eyes is None else Eyes.of(portrait, reference.eyes.marks)
+        return cls(torch.cat([portrait, *mattes], dim=1), plate, lips, eyes, background, moving)
 
     def hold(self, geometry: Geometry) -> Geometry:
         """The geometry with movement fading towards the edges that stay."""
@@ -67,16 +70,23 @@ class Canvas(NamedTuple):
         return geometry._replace(warps=[*geometry.warps[:-1], geometry.warps[-1] * self.moving])
 
     def draw(
-        self, surface: SurfaceEncoder, geometry: Geometry, decoded: Decoded, refined: Tensor, motion: Tensor
+        self,
+        surface: SurfaceEncoder,
+        geometry: Geometry,
+        decoded: Decoded,
+        refined: Tensor,
+        motion: Tensor,
+        own: Tensor,
     ) -> Tensor:
         """The frame (B, 3, S, S); where no background takes the old one's place, with its opacity, in [-1, 1], too:
-        (B, 4, S, S). `decoded` is by `geometry` under motion vectors (B, L); `refined` (B, 3, H, H) is its image once
-        eyes and mouth were drawn again.
+        (B, 4, S, S). `decoded` is by `geometry` under motion vectors (B, L), the portrait's are `own` (B, L); `refined`
+        (B, 3, H, H) is its image once eyes and mouth were drawn again.
         """
         factor = self.plate.shape[-1] // refined.shape[-1]
         if factor == 1 and self.person.shape[1] == 4:
             return refined  # nothing is finer than the model's frame
         person = self.person if self.lips is None else self.lips.closing_over(surface, self.person, motion)
+        person = person if self.eyes is None else self.eyes.drawn(person, motion, own)
         warped, mattes = warped_over(geometry, person, self.plate)
         image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
         if mattes.shape[1] == 1:

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
+from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.lids import fit_lids, held, narrowness, released
 from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
-from eartalking.autoencoder.portrait_parts import eye_turn
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.config import AutoencoderConfig
@@ -133,9 +133,10 @@ class FrameAutoencoder(nn.Module):
             torch.cat([portrait, matte], dim=1),
             plate,
             latents,
+            landmarks,
             narrowness(self.code.latents_to_motion(latents)),
-            self.refiner.parts(portrait, marks, own, landmarks),
             lips,
+            Eyes.of(portrait, marks) if marks.any() else None,
         )
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:
@@ -146,25 +147,38 @@ class FrameAutoencoder(nn.Module):
         """The part of `decode` that makes the pixels; with a canvas, its image is the canvas's."""
         geometry = geometry if canvas is None else canvas.hold(geometry)
         decoded = self.paint(geometry, latents, reference)
-        motion = self.code.latents_to_motion(latents)
-        turn = eye_turn(motion, self.code.latents_to_motion(reference.latents), reference.parts.landmarks)
-        image = self.refiner(decoded.image, self.code.latents_to_coordinates(latents), turn, reference.parts)
+        motion, own = self._coordinates(latents, reference)
+        drawn = None if reference.eyes is None else reference.eyes.known
+        image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks, drawn)
+        motion, own = self._motions(latents, reference)
         if reference.lips is not None:
             image = reference.lips.kept(self.surface, motion, geometry.warps[-1], image, decoded.image)
         if canvas is not None:
-            image = canvas.draw(self.surface, geometry, decoded, image, motion)
+            image = canvas.draw(self.surface, geometry, decoded, image, motion, own)
         return decoded._replace(image=image)
 
     def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The same before eyes and mouth are refined."""
-        person = reference.person
+        person, (motion, own) = reference.person, self._motions(latents, reference)
         if reference.lips is not None:
-            person = reference.lips.closing_over(self.surface, person, self.code.latents_to_motion(latents))
+            person = reference.lips.closing_over(self.surface, person, motion)
+        if reference.eyes is not None:
+            person = reference.eyes.drawn(person, motion, own)
         return self.decoder.paint(geometry, reference._replace(person=person))
 
     def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
-        """The part of `decode` that makes no pixels yet."""
-        motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
-        size = reference.pyramid[0].shape[-1]
-        base = self.surface.base(reference.surface, self.code.latents_to_motion(latents), reference.home, size)
+        """The part of `decode` that makes no pixels yet. Eyes that are drawn in the portrait are only carried along."""
+        motion, own = self._motions(latents, reference)
+        if reference.eyes is not None:
+            motion = reference.eyes.held(motion, own)
+        base = self.surface.base(reference.surface, motion, reference.home, reference.pyramid[0].shape[-1])
+        motion, own = self.code.motion_to_coordinates(motion), self.code.motion_to_coordinates(own)
         return self.decoder.geometry(motion, own, reference.pyramid, base)
+
+    def _motions(self, latents: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
+        """Motion vectors (B, L) of frames and of their portraits."""
+        return self.code.latents_to_motion(latents), self.code.latents_to_motion(reference.latents)
+
+    def _coordinates(self, latents: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
+        """Coordinates (B, L) of frames and of their portraits."""
+        return self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)

@@ -2,12 +2,12 @@
 
 The decoder moves and paints a face on a grid of a quarter of the resolution: an eye is six of its cells wide, a lid
 less than one high. What people look at is therefore cut out of the decoded frame and of the portrait, at whole pixels,
-and a small network draws what is missing: lids that close, irises that turn, lips and teeth (of which `inner_mouth` has
-a code). What it adds fades out towards the edge of the cut, so nothing can be seen of it there. Where the parts are in
-the frame follows from where they are in the portrait and from the motion, so nothing is detected while streaming.
+and a small
+network draws what is missing: lids that close, irises that turn, lips and teeth. What it adds fades out towards the
+edge of the cut, so nothing can be seen of it there. Where the parts are in the frame follows from where they are in the
+portrait and from the motion, so nothing is detected while streaming.
 
-Notation: B batch, H W pixels of a frame, h w of a cut, L coordinates of the motion code, C numbers of the mouth's.
-Images are in [-1, 1].
+Notation: B batch, H W pixels of a frame, h w of a cut, L coordinates of the motion code. Images are in [-1, 1].
 """
 
 from __future__ import annotations
@@ -16,26 +16,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eartalking.autoencoder.inner_mouth import InnerMouth
-from eartalking.autoencoder.portrait_parts import (
-    EYE,
-    MOUTH,
-    Parts,
-    corners,
-    cut,
-    cut_eyes,
-    cut_size,
-    turned,
-    without_eyes,
-)
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.constant import constant
 from eartalking.modules.res_block import ResBlock, norm_groups, upsample
 
+EYE, MOUTH = (
+    (0.1875, 0.15625),
+    (0.28125, 0.25),
+)  # width and height of the cuts in fractions of the frame: 48 x 40, 72 x 64 of 256
 FADE = 1 / 8  # of a cut's height: how wide its edge is
 COND_DIM = 128
 WIDTHS = (24, 48)
 MOVE_UNIT = 0.1  # of the frame: the size of a landmark's movement
+
+
+def cut_size(part: tuple[float, float], image_size: int) -> tuple[int, int]:
+    """Height and width of a part's cut in pixels, multiples of four."""
+    width, height = (4 * max(2, round(side * image_size / 4)) for side in part)
+    return height, width
+
+
+def corners(landmarks: Tensor, size: tuple[int, int], image_size: int) -> list[tuple[int, int]]:
+    """Top and left pixel of the cut around each of the points (B, 2); cuts stay inside the frame."""
+    points = (landmarks.detach() * image_size).nan_to_num(0.0).tolist()
+    return [
+        tuple(
+            min(max(round(middle - side / 2), 0), image_size - side) for middle, side in zip((y, x), size, strict=True)
+        )
+        for x, y in points
+    ]
+
+
+def cut(images: Tensor, places: list[tuple[int, int]], size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) -> (B, C, h, w)."""
+    height, width = size
+    return torch.stack(
+        [image[:, top : top + height, left : left + width] for image, (top, left) in zip(images, places, strict=True)]
+    )
 
 
 @constant
@@ -52,14 +69,14 @@ def fade(size: tuple[int, int], device: torch.device | None = None) -> Tensor:
 
 
 class PartNet(nn.Module):
-    """Pictures of a part (B, 3 P, h, w), the decoded one first, and a condition (B, D) -> what to add to that (B, 3, h,
-    w)."""
+    """A part as decoded and as in the portrait (B, 3, h, w) each, and a condition (B, D) -> what to add (B, 3, h,
+    w).
+    """
 
-    def __init__(self, pictures: int) -> None:
-        """pictures: P."""
+    def __init__(self) -> None:
         super().__init__()
         fine, coarse = WIDTHS
-        self.conv_in = nn.Conv2d(3 * pictures * 4, fine, 3, padding=1)
+        self.conv_in = nn.Conv2d(6 * 4, fine, 3, padding=1)
         self.fine = ResBlock(fine, fine, COND_DIM)
         self.down = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
         self.coarse = nn.ModuleList(ResBlock(coarse, coarse, COND_DIM) for _ in range(2))
@@ -70,8 +87,8 @@ class PartNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
-    def forward(self, pictures: Tensor, cond: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(pictures, 2).contiguous(memory_format=torch.channels_last)
+    def forward(self, decoded: Tensor, portrait: Tensor, cond: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(torch.cat([decoded, portrait], dim=1), 2).contiguous(memory_format=torch.channels_last)
         x = self.fine(self.conv_in(x), cond)
         hidden = self.down(x)
         for block in self.coarse:
@@ -81,7 +98,7 @@ class PartNet(nn.Module):
             F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(self.last(x, cond)))), 2).float().split([3, 1], dim=1)
         )
         # Erasing has its own channel: to shut an eye by adding alone, every detail would have to be cancelled exactly.
-        return add - erase * pictures[:, :3]
+        return add - erase * decoded
 
 
 class PartRefiner(nn.Module):
@@ -98,25 +115,7 @@ class PartRefiner(nn.Module):
         self.side = nn.Parameter(torch.randn(2, COND_DIM) * 0.2)
         self.cond = nn.Sequential(nn.Linear(size, COND_DIM), nn.SiLU(), nn.Linear(COND_DIM, COND_DIM))
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(COND_DIM, COND_DIM), nn.SiLU())
-        self.eye, self.mouth = PartNet(4), PartNet(2)
-        self.inner_mouth: InnerMouth | None = None
-        if config.mouth_channels:
-            self.inner_mouth = InnerMouth(config.mouth_channels, config.motion_size)
-            self.from_code = nn.Linear(config.mouth_channels, COND_DIM)
-            nn.init.zeros_(self.from_code.bias)
-
-    def parts(self, portrait: Tensor, marks: Tensor, coordinates: Tensor, landmarks: Tensor) -> Parts:
-        """What is kept of portraits (B, 3, H, W) with marks (B, K, 3), coordinates (B, L) and landmarks (B, 3, 2)."""
-        size = portrait.shape[-1]
-        shape = cut_size(MOUTH, size)
-        eyes, lidded = (
-            cut_eyes(image, landmarks, cut_size(EYE, size)) for image in (portrait, without_eyes(portrait, marks))
-        )
-        mouth = cut(portrait, corners(landmarks[:, 2], shape, size), shape)
-        code = portrait.new_zeros(len(portrait), 0)
-        if self.inner_mouth is not None:
-            code = self.inner_mouth.of_portrait(mouth, coordinates)
-        return Parts(eyes, lidded, mouth, landmarks, coordinates, code)
+        self.eye, self.mouth = PartNet(), PartNet()
 
     def landmarks(self, motion: Tensor, reference_motion: Tensor, reference_landmarks: Tensor) -> Tensor:
         """Where the parts are, in fractions of the frame (B, 3, 2): from coordinates of the frame and of the portrait
@@ -125,32 +124,54 @@ class PartRefiner(nn.Module):
         return reference_landmarks + MOVE_UNIT * self.move(torch.cat(known, dim=1)).float().unflatten(1, (3, 2))
 
     def additions(
-        self, motion: Tensor, turn: Tensor, eyes: Tensor, mouth: Tensor, parts: Parts, image_size: int
+        self, motion: Tensor, reference_motion: Tensor, eyes: tuple[Tensor, Tensor], mouth: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What to add to decoded cuts of eyes (B, 2, 3, h, w), the second one mirrored, and mouths (B, 3, h, w): the
-        same shapes. `motion` (B, L) and `turn` (B, 2) as for `forward`."""
-        cond = self.cond(torch.cat([motion, motion - parts.coordinates], dim=1))
-        sided = self.mix(cond[:, None] + self.side).flatten(0, 1)
-        inside = cond if self.inner_mouth is None else cond + self.from_code(parts.code)
-        moved = turned(parts.eyes, turn, image_size)
-        pictures = torch.cat([eyes, parts.eyes, moved, parts.lidded], dim=2).flatten(0, 1)
-        return (
-            self.eye(pictures, sided).unflatten(0, (-1, 2)),
-            self.mouth(torch.cat([mouth, parts.mouth], dim=1), self.mix(inside)),
-        )
+        """What to add to the cuts: eyes (B, 2, 3, h, w), mouth (B, 3, h, w); of each the decoded and the portrait's cut
+        are given, the second eye mirrored."""
+        cond = self._condition(motion, reference_motion)
+        return self._eyes(cond, *eyes), self.mouth(*mouth, self.mix(cond))
 
-    def forward(self, image: Tensor, motion: Tensor, turn: Tensor, parts: Parts) -> Tensor:
-        """Decoded frames (B, 3, H, W), their coordinates (B, L), how far their eyes have turned (B, 2; `eye_turn`) and
-        the portraits' parts -> frames (B, 3, H, W)."""
+    def _condition(self, motion: Tensor, reference_motion: Tensor) -> Tensor:
+        return self.cond(torch.cat([motion, motion - reference_motion], dim=1))
+
+    def _eyes(self, cond: Tensor, decoded: Tensor, portrait: Tensor) -> Tensor:
+        sided = self.mix(cond[:, None] + self.side).flatten(0, 1)
+        return self.eye(decoded.flatten(0, 1), portrait.flatten(0, 1), sided).unflatten(0, (-1, 2))
+
+    def forward(
+        self,
+        image: Tensor,
+        portrait: Tensor,
+        motion: Tensor,
+        reference_motion: Tensor,
+        reference_landmarks: Tensor,
+        eyes_drawn: Tensor | None = None,
+    ) -> Tensor:
+        """Decoded frames and portraits (B, 3, H, W), coordinates (B, L), the portrait's landmarks -> frames (B, 3, H,
+        W). Eyes that are drawn already, `eyes_drawn` (B, 1) bool, stay as they are.
+        """
         size = image.shape[-1]
-        here = self.landmarks(motion, parts.coordinates, parts.landmarks)
-        sizes = (cut_size(EYE, size), cut_size(EYE, size), cut_size(MOUTH, size))
+        here = self.landmarks(motion, reference_motion, reference_landmarks)
+        eye_size, mouth_size = cut_size(EYE, size), cut_size(MOUTH, size)
+        sizes = (eye_size, eye_size, mouth_size)
         places = [corners(here[:, part], sizes[part], size) for part in range(3)]
-        one, other, mouth = (cut(image, places[part], sizes[part]) for part in range(3))
-        eyes = torch.stack([one, other.flip(-1)], dim=1)
-        added_eyes, added_mouth = self.additions(motion, turn, eyes, mouth, parts, size)
+        cuts = [
+            (
+                cut(image, places[part], sizes[part]),
+                cut(portrait, corners(reference_landmarks[:, part], sizes[part], size), sizes[part]),
+            )
+            for part in range(3)
+        ]
+        cond = self._condition(motion, reference_motion)
+        additions = {2: self.mouth(*cuts[2], self.mix(cond))}
+        if eyes_drawn is None or not eyes_drawn.all():
+            eyes = (torch.stack([left, right.flip(-1)], 1) for left, right in zip(cuts[0], cuts[1], strict=True))
+            added = self._eyes(cond, *eyes)
+            if eyes_drawn is not None:
+                added = added * ~eyes_drawn[..., None, None, None]
+            additions |= {0: added[:, 0], 1: added[:, 1].flip(-1)}
         image = image.clone()
-        for part, added in enumerate((added_eyes[:, 0], added_eyes[:, 1].flip(-1), added_mouth)):
+        for part, added in additions.items():
             height, width = sizes[part]
             added = added * fade(sizes[part], image.device)
             for index, (top, left) in enumerate(places[part]):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.lips import Lips
-from eartalking.autoencoder.portrait_parts import Parts
 from eartalking.autoencoder.surface import SurfaceFields
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock
@@ -18,9 +18,9 @@ from eartalking.modules.res_block import ResBlock
 class Reference(NamedTuple):
     """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and
     where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
-    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself; how
-    far shut its eyes stay (B,), 0 open to 1 (`lids.narrowness`); its eyes and mouth, cut out; and its lips, if its face
-    has marks."""
+    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
+    where its eyes and its mouth are (B, 3, 2), in fractions of the frame; how far shut its eyes stay (B,), 0 open to 1
+    (`lids.narrowness`); and its lips and eyes, if its face has marks."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -29,9 +29,10 @@ class Reference(NamedTuple):
     person: Tensor
     plate: Tensor
     latents: Tensor
+    landmarks: Tensor
     narrow: Tensor
-    parts: Parts
     lips: Lips | None = None
+    eyes: Eyes | None = None
 
     def expand(self, count: int) -> Reference:
         """One portrait (B = 1) for a batch of `count` frames."""
@@ -39,22 +40,16 @@ class Reference(NamedTuple):
         def wider(value: Tensor) -> Tensor:
             return value.expand(count, *value.shape[1:])
 
-        lips = self.lips
-        if lips is not None:
-            red, *rest = lips
-            lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
-        return Reference(
-            wider(self.image),
-            [wider(level) for level in self.pyramid],
-            SurfaceFields(*map(wider, self.surface)),
-            wider(self.home),
-            wider(self.person),
-            wider(self.plate),
-            wider(self.latents),
-            wider(self.narrow),
-            Parts(*map(wider, self.parts)),
-            lips,
+        surface = SurfaceFields(*map(wider, self.surface))
+        others = (
+            wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks, self.narrow)
         )
+        reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
+        if self.lips is None or self.eyes is None:
+            return reference
+        red, *rest = self.lips
+        lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
+        return reference._replace(lips=lips, eyes=Eyes(*map(wider, self.eyes)))
 
 
 class ReferenceEncoder(nn.Module):

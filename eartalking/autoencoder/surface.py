@@ -244,9 +244,15 @@ def background_plate(portrait: Tensor, cover: Tensor) -> Tensor:
     coarsely the farther inside (push-pull), which is smooth and takes part in nothing but what a moving head
     uncovers."""
     hidden = F.max_pool2d(cover, 3, 1, 1)
-    known = (1 - hidden).square()
-    size = cover.shape[-1]
-    levels = [(F.adaptive_avg_pool2d(portrait, size) * known, known)]
+    filled = continued(F.adaptive_avg_pool2d(portrait, cover.shape[-1]), (1 - hidden).square())
+    scale = portrait.shape[-1] // cover.shape[-1]
+    hidden, filled = (upsample(value, scale) for value in (hidden, filled))
+    return portrait + hidden * (filled - portrait)
+
+
+def continued(pictures: Tensor, known: Tensor) -> Tensor:
+    """Pictures (B, C, S, S) as far as they are known (B, 1, S, S), in 0..1, the rest filled from around (push-pull)."""
+    levels = [(pictures * known, known)]
     while levels[-1][1].shape[-1] > 1:
         levels.append(tuple(F.avg_pool2d(value, 2) for value in levels[-1]))
     filled = levels[-1][0] / levels[-1][1].clamp_min(1e-4)
@@ -254,6 +260,4 @@ def background_plate(portrait: Tensor, cover: Tensor) -> Tensor:
         coarser = upsample(filled)
         sure = weight.clamp(max=1) ** 0.5
         filled = sure * colour / weight.clamp_min(1e-4) + (1 - sure) * coarser
-    scale = portrait.shape[-1] // size
-    hidden, filled = (upsample(value, scale) for value in (hidden, filled))
-    return portrait + hidden * (filled - portrait)
+    return filled

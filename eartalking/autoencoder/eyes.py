@@ -1,0 +1,204 @@
+"""A portrait's eyes, drawn where they look and as far shut as they are, in the portrait itself, before it is moved.
+
+What an eye does is known: an eyeball turns about its middle, so the gaze says how far the iris goes; a lid is skin that
+comes down over it, with lashes at its edge. The marks say where the portrait's own opening is. So nothing here is
+learnt, and photographs' eyes look and blink as renders' do, at any size. (A network that had learnt to draw eyes on
+renders moved irises of photographs a third of the way, and shut lids half.) Only what is asked for beyond the
+portrait's own state is drawn: an eye that does as in the portrait is the portrait's, to the pixel.
+
+Notation: B batch, 2 eyes (the person's right one first), S pixels a side of the portrait, h w of a cut, L columns of a
+motion vector, K marks. Images are in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eartalking.autoencoder.mark_maps import inside
+from eartalking.autoencoder.part_refiner import EYE, corners, cut, cut_size
+from eartalking.autoencoder.surface import background_plate, continued
+from eartalking.modules.warp import identity_grid
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
+from eartalking.perception.face_marks import OPENING, eye_marks
+
+EYEBALL = 0.264  # its radius over the distance of the eyes, of the head model
+UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
+MEETING = 0.15  # of an opening's height, from below: where lids meet
+FOLLOWS = 1 / 45  # of an opening's height, per degree that the eye looks down: so far its lid comes down with it
+LASHES = 2 / 256  # of the frame: how far around an opening lashes reach
+LASH_WIDTH, LASH_SHARE = 1.1 / 256, 0.75
+SHUTTING = 0.2  # of an opening's height: from there on what is above it is skin alone
+TURNING = 0.5 / 256  # of the frame: an iris that has moved so far is redrawn
+
+
+class Eyes(NamedTuple):
+    """What is kept of portraits' eyes.
+
+    place (B, 2, 2): left and top pixel of each cut; ball (B, 2, 3, h, w): what is seen of the eyeball, continued beyond
+    the lids; skin (B, 2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height,
+    upper, lower (B, 2, h, w): of each pixel, and of the two lids above and below it, across the line between the eye's
+    corners, in pixels, up is positive; zone (B, 2, 1, h, w) in 0..1: where anything is drawn at all; middles (B, 2,
+    2) of the openings, in fractions of the frame; marks (B, K, 3); known (B, 1): whether there are any.
+    """
+
+    place: Tensor
+    ball: Tensor
+    skin: Tensor
+    lash: Tensor
+    height: Tensor
+    upper: Tensor
+    lower: Tensor
+    zone: Tensor
+    middles: Tensor
+    marks: Tensor
+    known: Tensor
+
+    @classmethod
+    def of(cls, portraits: Tensor, marks: Tensor) -> Eyes:
+        """portraits (B, 3, S, S), marks (B, K, 3) in fractions of these."""
+        size = portraits.shape[-1]
+        outlines = torch.stack([marks[:, eye_marks(eye)][:, :OPENING, :2] for eye in (0, 1)], dim=1)  # (B, 2, 16, 2)
+        opening = _filled(outlines, size)
+        reach = round(LASHES * size)
+        around = F.max_pool2d(opening, 2 * reach + 1, 1, reach)
+        whole = torch.cat([continued(portraits, opening), background_plate(portraits, around)], dim=1)
+        shape = cut_size(EYE, size)
+        middles = outlines.mean(2)
+        cuts, places, lines = [], [], []
+        for eye in (0, 1):
+            corner = corners(middles[:, eye], shape, size)
+            cuts.append(cut(torch.cat([whole, portraits, opening, around], dim=1), corner, shape))
+            places.append(corner)
+            lines.append(_lids(outlines[:, eye] * size, corner, shape))
+        ball, skin, own, inner, outer = torch.stack(cuts, dim=1).split([3, 3, 3, 1, 1], dim=2)
+        height, upper, lower = (torch.stack(parts, dim=1) for parts in zip(*lines, strict=True))
+        zone = F.avg_pool2d(F.max_pool2d(outer.flatten(0, 1), 3, 1, 1), 3, 1, 1).view_as(outer)
+        known = marks.abs().amax((1, 2))[:, None] > 0
+        place = torch.tensor([[[left, top] for top, left in at] for at in places], device=portraits.device)
+        lash = _darkest(own, outer - inner)
+        return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, zone, middles, marks, known)
+
+    def drawn(self, portraits: Tensor, motion: Tensor, own: Tensor) -> Tensor:
+        """Portraits (B, C, S, S), the first three channels their colours, with eyes as in `motion` (B, L) where theirs
+        are as in `own` (B, L)."""
+        size = portraits.shape[-1]
+        share = self._open(motion, own)[..., None, None]  # (B, 2, 1, 1)
+        turn = eye_turn(motion, own, self.middles)
+        closing = _smooth((1 - share) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
+        turning = _smooth(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
+        if not (closing.any() or turning.any()):
+            return portraits
+        meeting = self.lower + MEETING * (self.upper - self.lower)
+        upper = meeting + (self.upper - meeting) * share
+        lower = meeting + (self.lower - meeting) * share
+        shown = ((upper - self.height + 0.5).clamp(0, 1) * (self.height - lower + 0.5).clamp(0, 1))[:, :, None]
+        edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * closing
+        ball = _moved(self.ball, turn * size)
+        out = portraits.clone()
+        height, width = self.skin.shape[-2:]
+        for index, eyes in enumerate(self.place.tolist()):
+            for eye, (left, top) in enumerate(eyes):
+                region = out[index, :3, top : top + height, left : left + width]
+                lid = torch.lerp(region, self.skin[index, eye], closing[index, eye])
+                drawn = torch.lerp(lid, ball[index, eye], shown[index, eye])
+                drawn = torch.lerp(drawn, self.lash[index, eye].expand_as(drawn), LASH_SHARE * edge[index, eye])
+                active = self.zone[index, eye] * torch.maximum(closing[index, eye], turning[index, 0])
+                region.copy_(torch.lerp(region, drawn, active))
+        return out
+
+    def held(self, motion: Tensor, own: Tensor) -> Tensor:
+        """Motion vectors (B, L) with the lids and the gaze of `own` (B, L), where eyes are drawn here: what a warp is
+        left to do."""
+        still = motion.clone()
+        for columns in (list(BLINK_COLUMNS), GAZE):
+            still[:, columns] = own[:, columns]
+        return torch.where(self.known, still, motion)
+
+    def _open(self, motion: Tensor, own: Tensor) -> Tensor:
+        """How far each eye is open, of its opening in the portrait: (B, 2) in 0..1."""
+        columns = list(reversed(BLINK_COLUMNS))  # of the right eye, of the left one
+        now, before = (vectors[:, columns] / MOTION_SCALES["face_units"] for vectors in (motion, own))
+        share = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, 1)
+        down = (own - motion)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
+        return share * (1 - FOLLOWS * down).clamp(0.3, 1)
+
+
+def eye_turn(motion: Tensor, own: Tensor, middles: Tensor) -> Tensor:
+    """How far irises go, right and down (B, 2) in fractions of the frame, from a portrait with motion vectors `own`
+    (B, L) and eyes at `middles` (B, 2, 2) to `motion` (B, L), on a head that stands as the portrait's does."""
+    radius = EYEBALL * (middles[:, 0] - middles[:, 1]).norm(dim=1, keepdim=True)
+    now, before = (torch.sin(torch.deg2rad(vectors[:, GAZE] / MOTION_SCALES["gaze"])) for vectors in (motion, own))
+    right, up = (radius * (now - before)).unbind(1)
+    roll = torch.deg2rad(own[:, HEAD_POSE.stop - 1] / MOTION_SCALES["head_pose"])
+    # Up is away from the chin; a head that is tilted clockwise, as seen, has its crown on the right.
+    return torch.stack([right * roll.cos() + up * roll.sin(), right * roll.sin() - up * roll.cos()], dim=1)
+
+
+def _filled(outlines: Tensor, size: int) -> Tensor:
+    """1 in the eyes' openings (B, 2, 16, 2): (B, 1, size, size)."""
+    places = (identity_grid(size, outlines.device).view(-1, 2) + 1) / 2
+    return torch.maximum(*(inside(outlines[:, eye], places) for eye in (0, 1))).view(-1, 1, size, size)
+
+
+def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of an eye's outline (B, 16, 2) in pixels and the cut at `corner`: height of its pixels, of the upper and of the
+    lower lid (B, h, w), across the line between the eye's corners."""
+    height, width = shape
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    start = outline.new_tensor([[left, top] for top, left in corner])[:, None, None]
+    pixels = torch.stack([x, y], dim=-1).to(outline) + start  # (B, h, w, 2)
+    begin, end = outline[:, 0], outline[:, 8]
+    length = (end - begin).norm(dim=1, keepdim=True).clamp_min(1.0)
+    along = (end - begin) / length  # the person's right eye and left eye both begin at an outer or inner corner
+    along = torch.where(along[:, :1] < 0, -along, along)
+    across = torch.stack([along[:, 1], -along[:, 0]], dim=1)  # up in the picture
+
+    def local(points: Tensor) -> tuple[Tensor, Tensor]:
+        offset = points - begin.view(-1, *[1] * (points.dim() - 2), 2)
+        axes = (axis.view(-1, *[1] * (points.dim() - 2), 2) for axis in (along, across))
+        t, s = ((offset * axis).sum(-1) for axis in axes)
+        return t, s
+
+    t, s = local(pixels)
+    lids = []
+    for chain in (UPPER, LOWER):
+        knots, heights = local(outline[:, chain])
+        knots, order = knots.sort(dim=1)
+        lids.append(_interpolated(t.flatten(1), knots.contiguous(), heights.gather(1, order)).view_as(t))
+    return s, torch.maximum(*lids), torch.minimum(*lids)
+
+
+def _interpolated(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Piecewise linear functions with values (B, N) at sorted knots (B, N), at (B, P); constant beyond."""
+    right = torch.searchsorted(knots, at.contiguous()).clamp(1, knots.shape[1] - 1)
+    low, high = knots.gather(1, right - 1), knots.gather(1, right)
+    share = ((at - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    return torch.lerp(values.gather(1, right - 1), values.gather(1, right), share)
+
+
+def _darkest(cuts: Tensor, ring: Tensor) -> Tensor:
+    """The colour of lashes: the mean of the darkest fifth of cuts (B, 2, 3, h, w) in a ring (B, 2, 1, h, w) around the
+    opening: (B, 2, 3, 1, 1)."""
+    light = (cuts.mean(2) + 10 * (1 - ring[:, :, 0])).flatten(2)  # (B, 2, P)
+    count = max(1, round(float(ring.sum(dim=(2, 3, 4)).mean()) / 5))
+    chosen = light.topk(min(count, light.shape[2]), largest=False).indices
+    return cuts.flatten(3).gather(3, chosen[:, :, None].expand(-1, -1, 3, -1)).mean(3)[..., None, None]
+
+
+def _moved(images: Tensor, move: Tensor) -> Tensor:
+    """Cuts (B, 2, 3, h, w) moved by `move` (B, 2) pixels, right and down."""
+    height, width = images.shape[-2:]
+    back = (-2 * move / move.new_tensor([width, height])).repeat_interleave(2, 0)[..., None]
+    affine = torch.cat([torch.eye(2, device=move.device, dtype=move.dtype).expand(len(back), 2, 2), back], dim=2)
+    flat = images.flatten(0, 1)
+    grid = F.affine_grid(affine, [len(flat), 3, height, width], False)
+    return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(images)
+
+
+def _smooth(x: Tensor) -> Tensor:
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)

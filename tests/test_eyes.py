@@ -1,0 +1,116 @@
+"""A portrait's eyes: irises go where the gaze goes, lids of skin come down, and what is not asked for stays."""
+
+import math
+
+import pytest
+import torch
+
+from eartalking.autoencoder.eyes import EYEBALL, Eyes, eye_turn
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
+from eartalking.perception.face_marks import NUM_MARKS, OPENING, eye_marks
+
+MIDDLES = torch.tensor([[[0.4, 0.4], [0.6, 0.4]]])
+SKIN, WHITE, IRIS = (torch.tensor(colour).view(3, 1, 1) for colour in ([0.6, 0.2, 0.0], [0.9, 0.9, 0.9], [-0.9] * 3))
+
+
+def motion(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, blink: float = 0.0) -> torch.Tensor:
+    vector = torch.zeros(1, 60)
+    vector[0, GAZE] = torch.tensor([yaw, pitch]) * MOTION_SCALES["gaze"]
+    vector[0, HEAD_POSE.stop - 1] = roll * MOTION_SCALES["head_pose"]
+    vector[0, list(BLINK_COLUMNS)] = blink * MOTION_SCALES["face_units"]
+    return vector
+
+
+def face(size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    """A portrait of skin with two eyes, 20 by 8 pixels of 256, whose irises look ahead, and its marks."""
+    marks = torch.zeros(1, NUM_MARKS, 3)
+    y, x = torch.meshgrid((torch.arange(size) + 0.5) / size, (torch.arange(size) + 0.5) / size, indexing="ij")
+    portrait = SKIN.expand(3, size, size).clone()
+    for eye in (0, 1):
+        middle = MIDDLES[0, eye]
+        angle = torch.arange(OPENING) / OPENING * 2 * math.pi
+        begin = math.pi if eye == 0 else 0.0  # both outlines begin at the outer corner
+        ring = torch.stack([(angle + begin).cos() * 10 / 256, (angle + begin).sin() * (4 if eye else -4) / 256], dim=1)
+        marks[0, eye_marks(eye)][:OPENING, :2] = middle + ring
+        inside = ((x - middle[0]) * 25.6).square() + ((y - middle[1]) * 64).square() < 1
+        portrait = torch.where(inside, WHITE, portrait)
+        iris = ((x - middle[0]).square() + (y - middle[1]).square()).sqrt() < 3.5 / 256
+        portrait = torch.where(inside & iris, IRIS, portrait)
+    return portrait[None], marks
+
+
+def dark(image: torch.Tensor, eye: int) -> torch.Tensor:
+    """Where the dark of one eye is on average, right and down, in pixels from the eye's middle."""
+    size = image.shape[-1]
+    y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    offset = torch.stack([x, y]) - MIDDLES[0, eye].view(2, 1, 1) * size
+    weight = ((0.0 - image[0].mean(0)).clamp_min(0)) * (offset.abs().amax(0) < size / 16)
+    return (offset * weight).sum((1, 2)) / weight.sum()
+
+
+@pytest.mark.parametrize(
+    ("gaze", "roll", "expected"),
+    [
+        ({"yaw": 30.0}, 0.0, (0.5, 0.0)),
+        ({"pitch": 30.0}, 0.0, (0.0, -0.5)),
+        ({"yaw": 30.0}, 90.0, (0.0, 0.5)),  # a head on its side: its left is below
+        ({"pitch": 30.0}, 90.0, (0.5, 0.0)),
+    ],
+)
+def test_irises_go_where_the_gaze_goes(gaze: dict[str, float], roll: float, expected: tuple[float, float]) -> None:
+    turn = eye_turn(motion(**gaze, roll=roll), motion(roll=roll), MIDDLES)
+    torch.testing.assert_close(turn, EYEBALL * 0.2 * torch.tensor([expected]), atol=1e-6, rtol=0)
+
+
+def test_eyes_that_do_as_in_the_portrait_are_the_portraits() -> None:
+    portrait, marks = face()
+    eyes = Eyes.of(portrait, marks)
+    assert eyes.drawn(portrait, motion(12, 5, blink=0.2), motion(12, 5, blink=0.2)) is portrait
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_both_irises_turn_to_the_same_side(size: int) -> None:
+    portrait, marks = face(size)
+    drawn = Eyes.of(portrait, marks).drawn(portrait, motion(yaw=10), motion())
+    expected = EYEBALL * 0.2 * math.sin(math.radians(10)) * size
+    for eye in (0, 1):
+        right, down = dark(drawn, eye) - dark(portrait, eye)
+        assert float(right) == pytest.approx(expected, abs=0.25 * expected) and abs(float(down)) < 0.1 * size / 256
+
+
+def test_lids_of_skin_shut_and_leave_a_line_of_lashes() -> None:
+    portrait, marks = face()
+    eyes = Eyes.of(portrait, marks)
+    light = [
+        float((eyes.drawn(portrait, motion(blink=blink), motion())[0].mean(0) > 0.8).sum())
+        for blink in (0.0, 0.3, 0.6, 1.0)
+    ]
+    assert light == sorted(light, reverse=True) and light[0] > 100 and light[-1] == 0, "no white of a shut eye"
+    shut = eyes.drawn(portrait, motion(blink=1), motion())[0]
+    above = shut[:, round(0.4 * 256) - 2, round(0.4 * 256)]
+    torch.testing.assert_close(above, SKIN[:, 0, 0], atol=0.1, rtol=0)
+    far = torch.ones(256, 256, dtype=torch.bool)
+    far[80:124, 76:180] = False
+    torch.testing.assert_close(shut[:, far], portrait[0][:, far], msg="nothing else is touched")
+
+
+def test_an_eye_opens_no_further_than_the_portraits() -> None:
+    portrait, marks = face()
+    own = motion(blink=0.5)
+    assert Eyes.of(portrait, marks).drawn(portrait, motion(), own) is portrait
+
+
+def test_mattes_and_faces_without_marks_stay() -> None:
+    portrait, marks = face()
+    person = torch.cat([portrait, torch.rand(1, 2, 256, 256)], dim=1)
+    drawn = Eyes.of(portrait, marks).drawn(person, motion(blink=1), motion())
+    torch.testing.assert_close(drawn[:, 3:], person[:, 3:])
+    both = torch.cat([portrait, portrait]), torch.cat([marks, torch.zeros_like(marks)])
+    eyes = Eyes.of(*both)
+    asked, own = motion(yaw=8, blink=1).expand(2, -1), motion().expand(2, -1)
+    drawn = eyes.drawn(both[0], asked, own)
+    assert not torch.equal(drawn[0], both[0][0])
+    torch.testing.assert_close(drawn[1], both[0][1])
+    held = eyes.held(asked, own)
+    torch.testing.assert_close(held[0], own[0])
+    torch.testing.assert_close(held[1], asked[1], msg="where no eye is drawn, the warp does it")
