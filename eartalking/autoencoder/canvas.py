@@ -18,6 +18,7 @@ from torch import Tensor
 
 from eartalking.autoencoder.decoder import Decoded, Geometry, warped_over
 from eartalking.autoencoder.eyes import Eyes
+from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lips import Lips
 from eartalking.autoencoder.reference import Reference
 from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
@@ -30,12 +31,13 @@ LEAST_OPAQUE = 0.05  # below it, what is left of the person's colour is noise
 class Canvas(NamedTuple):
     """person (B, 3 + M, S, S), the portrait at the canvas's size with its mattes: the surface's and, where the
     background goes, the finer one of the person; plate (B, 3, S, S), the background without the person; the portrait's
-    lips and eyes at this size; background (B, 3, S, S), what is shown in its place, if anything; moving (B, 1, h, h) in
-    0..1, the share of the movement that is kept, 0 at edges that shall stay as they are."""
+    lips and eyes at this size, and what lies between the lips; background (B, 3, S, S), what is shown in its place, if
+    anything; moving (B, 1, h, h) in 0..1, the share of the movement that is kept, 0 at edges that shall stay."""
 
     person: Tensor
     plate: Tensor
     lips: Lips | None
+    mouth: InnerMouth | None
     eyes: Eyes | None
     background: Tensor | None
     moving: Tensor | None
@@ -61,7 +63,7 @@ class Canvas(NamedTuple):
         plate = background_plate(portrait, cover)
         lips = None if reference.lips is None else reference.lips.in_picture(portrait)
         eyes = None if reference.eyes is None else Eyes.of(portrait, reference.eyes.marks)
-        return cls(torch.cat([portrait, *mattes], dim=1), plate, lips, eyes, background, moving)
+        return cls(torch.cat([portrait, *mattes], dim=1), plate, lips, reference.mouth, eyes, background, moving)
 
     def hold(self, geometry: Geometry) -> Geometry:
         """The geometry with movement fading towards the edges that stay."""
@@ -89,6 +91,8 @@ class Canvas(NamedTuple):
         person = person if self.eyes is None else self.eyes.drawn(person, motion, own)
         warped, mattes = warped_over(geometry, person, self.plate)
         image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
+        if factor > 1 and self.lips is not None and self.mouth is not None:
+            image = self.mouth.drawn(image, surface, self.lips, motion, geometry.warps[-1])
         if mattes.shape[1] == 1:
             return image
         # Of the old background as much is taken away as the person lets through, and so much of the new one added.

@@ -21,6 +21,7 @@ from torch import Tensor
 from eartalking.autoencoder.mark_maps import inside
 from eartalking.autoencoder.part_refiner import EYE, corners, cut, cut_size
 from eartalking.autoencoder.surface import background_plate, continued
+from eartalking.modules.curves import piecewise_linear, smoothstep
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
 from eartalking.perception.face_marks import OPENING, eye_marks
@@ -88,8 +89,8 @@ class Eyes(NamedTuple):
         size = portraits.shape[-1]
         share = self._open(motion, own)[..., None, None]  # (B, 2, 1, 1)
         turn = eye_turn(motion, own, self.middles)
-        closing = _smooth((1 - share) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
-        turning = _smooth(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
+        closing = smoothstep((1 - share) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
+        turning = smoothstep(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
         if not (closing.any() or turning.any()):
             return portraits
         meeting = self.lower + MEETING * (self.upper - self.lower)
@@ -167,17 +168,8 @@ def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]
     lids = []
     for chain in (UPPER, LOWER):
         knots, heights = local(outline[:, chain])
-        knots, order = knots.sort(dim=1)
-        lids.append(_interpolated(t.flatten(1), knots.contiguous(), heights.gather(1, order)).view_as(t))
+        lids.append(piecewise_linear(t.flatten(1), knots, heights).view_as(t))
     return s, torch.maximum(*lids), torch.minimum(*lids)
-
-
-def _interpolated(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Piecewise linear functions with values (B, N) at sorted knots (B, N), at (B, P); constant beyond."""
-    right = torch.searchsorted(knots, at.contiguous()).clamp(1, knots.shape[1] - 1)
-    low, high = knots.gather(1, right - 1), knots.gather(1, right)
-    share = ((at - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
-    return torch.lerp(values.gather(1, right - 1), values.gather(1, right), share)
 
 
 def _darkest(cuts: Tensor, ring: Tensor) -> Tensor:
@@ -197,8 +189,3 @@ def _moved(images: Tensor, move: Tensor) -> Tensor:
     flat = images.flatten(0, 1)
     grid = F.affine_grid(affine, [len(flat), 3, height, width], False)
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(images)
-
-
-def _smooth(x: Tensor) -> Tensor:
-    x = x.clamp(0, 1)
-    return x * x * (3 - 2 * x)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
 from eartalking.autoencoder.eyes import Eyes
+from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lids import fit_lids, held, narrowness, released
 from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
@@ -125,17 +126,19 @@ class FrameAutoencoder(nn.Module):
         matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
         latents = self.code.coordinates_to_latents(own)
+        motion = self.code.latents_to_motion(latents)
         return Reference(
             portrait,
             self.reference_encoder(portrait),
             surface,
-            self.surface.home(surface, self.code.coordinates_to_motion(own)),
+            self.surface.home(surface, motion),
             torch.cat([portrait, matte], dim=1),
             plate,
             latents,
             landmarks,
-            narrowness(self.code.latents_to_motion(latents)),
+            narrowness(motion),
             lips,
+            None if lips is None else InnerMouth.of(self.surface, lips, portrait, marks, motion),
             Eyes.of(portrait, marks) if marks.any() else None,
         )
 
@@ -152,7 +155,11 @@ class FrameAutoencoder(nn.Module):
         image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks, drawn)
         motion, own = self._motions(latents, reference)
         if reference.lips is not None:
-            image = reference.lips.kept(self.surface, motion, geometry.warps[-1], image, decoded.image)
+            # The part refiner has seen no teeth but rendered ones, and paints those of photographs grey.
+            kept = reference.lips.shown(self.surface, motion, geometry.warps[-1], image.shape[-1])
+            image = image if kept is None else torch.lerp(image, decoded.image, kept)
+            if reference.mouth is not None:
+                image = reference.mouth.drawn(image, self.surface, reference.lips, motion, geometry.warps[-1])
         if canvas is not None:
             image = canvas.draw(self.surface, geometry, decoded, image, motion, own)
         return decoded._replace(image=image)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eartalking.autoencoder.mark_maps import between_lips
+from eartalking.autoencoder.mark_maps import between_lips, mark_maps
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import warp_image
@@ -41,7 +41,9 @@ EXACT = 0.002  # how exactly a gap shall be met, in units of [-1, 1]: a quarter 
 BEHIND = 0.15  # head heights: enough that no tooth is mixed into a lip
 SEAM = (0.12, 0.27, 0.24)  # by how much the line between shut lips is darker than these: red, green, blue
 UNSEEN, SEEN = 0.15, 0.55  # of the portrait's opening: up to where nothing shows between its lips, and from where all
-LEAST_APART = 0.012  # in [-1, 1], 1.5 pixels of 256: lips that are nearer to each other count as shut
+# In [-1, 1], 1.5 and 4.5 pixels of 256: lips that are nearer to each other count as shut, lips that are farther apart
+# as open; between the two, it counts how far what lies between them is from their colour.
+LEAST_APART, WIDE_APART, UNLIKE = 0.012, 0.035, 0.12
 # By how much lips stand apart otherwise than was read, in [-1, 1] (0.6 and 1.5 pixels of 256): up to here that is the
 # error of the marks, and the reading holds; from there on it is the reading's, and the marks hold.
 AGREE, DISAGREE = 0.005, 0.012
@@ -71,7 +73,9 @@ class Lips(NamedTuple):
     @classmethod
     def of(cls, fields: SurfaceFields, marks: Tensor, portraits: Tensor) -> Lips:
         apart = _gaps(marks).norm(dim=1).mean(1)
-        between = between_lips(marks, fields.cover.shape[-1]) * (apart > LEAST_APART)[:, None, None, None]
+        between = between_lips(marks, fields.cover.shape[-1])
+        parted = (apart > WIDE_APART) | ((apart > LEAST_APART) & (_unlike_lips(portraits, marks, between) > UNLIKE))
+        between = between * parted[:, None, None, None]
         return cls(_at_lips(fields, marks), apart, between, _covered(portraits, between))
 
     def in_picture(self, portraits: Tensor) -> Lips:
@@ -89,23 +93,35 @@ class Lips(NamedTuple):
         colours = torch.lerp(self.covered, portraits[:, :3], self._seen(surface, motion))
         return torch.cat([colours, portraits[:, 3:]], dim=1)
 
-    def kept(self, surface: SurfaceEncoder, motion: Tensor, warp: Tensor, refined: Tensor, decoded: Tensor) -> Tensor:
-        """Refined frames (B, 3, H, W), but for what the portrait itself shows between its lips, where that has come by
-        `warp` (B, 2, h, w) under motion vectors (B, L): there as they were decoded.
+    @property
+    def parted(self) -> Tensor:
+        """Whether something shows between the portraits' lips: (B,)."""
+        return self.between.flatten(1).any(1)
 
-        The part refiner has seen no teeth but rendered ones, and paints those of photographs grey.
-        """
+    def shown(self, surface: SurfaceEncoder, motion: Tensor, warp: Tensor, size: int) -> Tensor | None:
+        """Where frames of `size` pixels show what the portraits themselves do between their lips, which has come by
+        `warp` (B, 2, h, w) under motion vectors (B, L): (B, 1, size, size) in 0..1; None where nothing does."""
         if not self.between.any():
-            return refined
+            return None
         scale = self.between.shape[-1] // warp.shape[-1]
         here = warp_image(self.between, upsample(warp, scale)) * self._seen(surface, motion)
-        return torch.lerp(refined, decoded, upsample(here, refined.shape[-1] // here.shape[-1]))
+        return upsample(here, size // here.shape[-1])
 
     def _seen(self, surface: SurfaceEncoder, motion: Tensor) -> Tensor:
         """How much of what lies between the lips is seen, in 0..1: (B, 1, 1, 1)."""
         now = _apart(surface, self.red, motion) - _apart(surface, self.red, shut(motion))
         share = now.norm(dim=1).mean(1) / self.apart.clamp_min(1e-6)
         return ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)[:, None, None, None]
+
+
+def _unlike_lips(portraits: Tensor, marks: Tensor, between: Tensor) -> Tensor:
+    """How far the mean colour of portraits (B, 3, H, W) where `between` (B, 1, S, S) is 1 is from that of the lips."""
+    lips = mark_maps(marks, between.shape[-1])[:, :2].amax(1, keepdim=True)
+    pictures = F.adaptive_avg_pool2d(portraits, between.shape[-1])
+    inner, outer = (
+        (pictures * where).sum((2, 3)) / where.sum((2, 3)).clamp_min(1) for where in (between, lips * (1 - between))
+    )
+    return (inner - outer).abs().mean(1)
 
 
 def _covered(portraits: Tensor, between: Tensor) -> Tensor:
@@ -171,8 +187,12 @@ def _at_lips(fields: SurfaceFields, marks: Tensor) -> SurfaceFields:
     return fields.at(lambda values: F.grid_sample(values, places, align_corners=False))
 
 
+def lip_places(surface: SurfaceEncoder, lips: SurfaceFields, motion: Tensor) -> Tensor:
+    """Where the lips' points are under motion vectors (B, L), upper ones first: (B, 2, 2 P)."""
+    return surface.place(lips, surface.moved(lips, motion), motion)[0]
+
+
 def _apart(surface: SurfaceEncoder, lips: SurfaceFields, motion: Tensor) -> Tensor:
     """How far below the upper lip's points the lower lip's are under motion vectors (B, L): (B, 2, P)."""
-    places = surface.place(lips, surface.moved(lips, motion), motion)[0]
-    upper, lower = places.chunk(2, dim=2)
+    upper, lower = lip_places(surface, lips, motion).chunk(2, dim=2)
     return lower - upper

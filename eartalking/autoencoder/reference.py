@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.autoencoder.eyes import Eyes
+from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lips import Lips
 from eartalking.autoencoder.surface import SurfaceFields
 from eartalking.config import AutoencoderConfig
@@ -20,7 +21,7 @@ class Reference(NamedTuple):
     where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
     W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
     where its eyes and its mouth are (B, 3, 2), in fractions of the frame; how far shut its eyes stay (B,), 0 open to 1
-    (`lids.narrowness`); and its lips and eyes, if its face has marks."""
+    (`lids.narrowness`); and its lips, what lies between them, and its eyes, if its face has marks."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -32,6 +33,7 @@ class Reference(NamedTuple):
     landmarks: Tensor
     narrow: Tensor
     lips: Lips | None = None
+    mouth: InnerMouth | None = None
     eyes: Eyes | None = None
 
     def expand(self, count: int) -> Reference:
@@ -45,11 +47,13 @@ class Reference(NamedTuple):
             wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks, self.narrow)
         )
         reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
-        if self.lips is None or self.eyes is None:
+        if self.lips is None or self.mouth is None or self.eyes is None:
             return reference
         red, *rest = self.lips
         lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
-        return reference._replace(lips=lips, eyes=Eyes(*map(wider, self.eyes)))
+        return reference._replace(
+            lips=lips, mouth=InnerMouth(*map(wider, self.mouth)), eyes=Eyes(*map(wider, self.eyes))
+        )
 
 
 class ReferenceEncoder(nn.Module):

@@ -1,0 +1,214 @@
+"""What is seen between lips that open: teeth, tongue and the dark behind them, drawn by what is known of mouths.
+
+A portrait with shut lips shows nothing of it, and networks that had to invent it drew the mean of all mouths, a
+grey-blue blur. But lips move with the surface, so where they part is known to a fraction of a pixel; upper teeth stand
+still in the skull, a little below where the upper lip rests; the tongue lies on the jaw. Teeth are as bright as the
+whites of the eyes. What a portrait with parted lips shows between them stays its own (`lips`), and only what its lower
+lip uncovers is drawn.
+
+Notation: B batch, P pairs of lip points, S pixels a side of a frame, h w of the cut around a mouth, L columns of a
+motion vector. Places are in [-1, 1], images too; colours below are in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eartalking.autoencoder.lips import (
+    LOWER_INNER,
+    LOWER_OUTER,
+    MOUTH,
+    UPPER_INNER,
+    UPPER_OUTER,
+    Lips,
+    lip_places,
+    shut,
+)
+from eartalking.autoencoder.mark_maps import mark_maps
+from eartalking.autoencoder.part_refiner import corners, cut_size
+from eartalking.autoencoder.surface import SurfaceEncoder
+from eartalking.modules.curves import piecewise_linear, smoothstep
+
+CUT = (0.34375, 0.3125)  # width and height of what is drawn on, in fractions of the frame: a mouth that is wide open
+LIPS = ((UPPER_INNER, UPPER_OUTER), (LOWER_INNER, LOWER_OUTER))
+STEPS = 4  # of a warp's inversion at the lips
+CORNERS = (78, 308)  # the mesh's points of the mouth's corners, the person's right one first
+SPAN = 30.0  # mm between the outermost pairs of lip points, of people's 50 from corner to corner
+SOFT = 1.2 / 256  # of the frame: the edge of a lip
+ROUND = 2.5  # mm within which the corners of a lip's edge are rounded
+# Of the upper incisors, in mm: what shows below a resting lip, how much less at the sides, and where the row ends.
+SHOW, RISE, REACH = 2.4, 2.2, 21.0
+ARCH = 26.0  # mm, the radius of the row
+CROWNS = (8.5, 15.0, 22.5, 29.5)  # where crowns end, along the row, from its middle
+SHADE = 3.5  # mm below the upper lip that lie in its shadow
+ENAMEL, TONGUE, DARK = (1.0, 0.965, 0.90), (0.62, 0.30, 0.29), (0.17, 0.055, 0.05)
+LEAST, MOST = 0.30, 0.88  # brightness of teeth, whatever the light
+BARELY = 0.006  # lips that are no further apart do not part: three quarters of a pixel of 256
+
+
+class InnerMouth(NamedTuple):
+    """What is kept of portraits' mouths.
+
+    upper, lower (B, 2, P) and ends (B, 2, 2): the edges of the lips and the corners between them, of shut lips where
+    they meet; red (B, 2, 2 P): the middle of the lips' red, upper ones first; parted (B,): whether they are not shut;
+    motion (B, L) of the portrait, and own (B, 2, 2 P), where that puts the surface of the lips (`lip_places`); bright
+    (B, 3): colour of the teeth.
+    """
+
+    upper: Tensor
+    lower: Tensor
+    ends: Tensor
+    red: Tensor
+    parted: Tensor
+    motion: Tensor
+    own: Tensor
+    bright: Tensor
+
+    @classmethod
+    def of(cls, surface: SurfaceEncoder, lips: Lips, portraits: Tensor, marks: Tensor, own: Tensor) -> InnerMouth:
+        """Of portraits (B, 3, S, S) with marks (B, K, 3) and motion vectors `own` (B, L)."""
+        places = (2 * marks[..., :2] - 1).transpose(1, 2)  # (B, 2, K)
+        upper, lower = places[:, :, UPPER_INNER], places[:, :, LOWER_INNER]
+        meeting = (upper + lower) / 2
+        parted = lips.parted
+        upper, lower = (torch.where(parted[:, None, None], lip, meeting) for lip in (upper, lower))
+        at = lip_places(surface, lips.red, own)
+        red = torch.cat([places[:, :, inner] + places[:, :, outer] for inner, outer in LIPS], dim=2) / 2
+        return cls(upper, lower, places[:, :, CORNERS], red, parted, own, at, _light(portraits, marks))
+
+    def drawn(self, images: Tensor, surface: SurfaceEncoder, lips: Lips, motion: Tensor, warp: Tensor) -> Tensor:
+        """Frames (B, 3, S, S) under motion vectors (B, L), to which `warp` (B, 2, h, w) has brought the portrait, with
+        what shows between their lips."""
+        moved = _brought(self.red, lip_places(surface, lips.red, motion) - self.own, warp)
+        rest = lip_places(surface, lips.red, shut(motion)) - self.own
+        over, under = moved.chunk(2, dim=2)
+        upper, lower = self.upper + over, self.lower + under
+        ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
+        resting = self.upper + rest.chunk(2, dim=2)[0]
+        posed = motion.clone()
+        posed[:, MOUTH] = self.motion[:, MOUTH]
+        # Of parted lips: the lower edge of what the portrait shows between them, which belongs to the skull.
+        floor = self.lower + (lip_places(surface, lips.red, posed) - self.own).chunk(2, dim=2)[1]
+        right = resting[:, :, -1] - resting[:, :, 0]
+        span = right.norm(dim=1, keepdim=True).clamp_min(1e-3)
+        right = right / span
+        down = torch.stack([-right[:, 1], right[:, 0]], dim=1)
+        gap = ((lower - upper) * down[..., None]).sum(1, keepdim=True)  # (B, 1, P)
+        if not (gap > BARELY).any():
+            return images
+        lower = upper + (lower - upper) * (1 - BARELY / gap.clamp_min(BARELY))
+        size = images.shape[-1]
+        shape = cut_size(CUT, size)
+        middle = (torch.cat([upper, lower], dim=2).mean(2) + 1) / 2
+        out = images.clone()
+        for index, (top, left) in enumerate(corners(middle, shape, size)):
+            pick = slice(index, index + 1)
+            axes = _Axes(right[pick], down[pick], resting[pick].mean(2), span[pick] / SPAN)
+            first, last = ends[pick][:, :, :1], ends[pick][:, :, 1:]
+            edges = [axes.local(torch.cat([first, edge[pick], last], dim=2)) for edge in (upper, lower, floor)]
+            x, y, mm = axes.grid(top, left, shape, size)
+            above, below, bottom = (_rounded(x, *edge) for edge in edges)
+            shown = ((y - above) / mm + 0.5).clamp(0, 1) * ((below - y) / mm + 0.5).clamp(0, 1)
+            shown = shown * ((below - above) / mm).clamp(0, 1)
+            if self.parted[index]:
+                shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1)
+            colour = _colours(x, y, mm, above, below, self.bright[index], not self.parted[index])
+            region = out[index, :, top : top + shape[0], left : left + shape[1]]
+            region.copy_(torch.lerp(region, 2 * colour - 1, shown[None]))
+        return out
+
+
+class _Axes(NamedTuple):
+    """A head's own axes at its mouth: unit vectors to the right and down (1, 2), the origin (1, 2), in [-1, 1], and how
+    much of [-1, 1] is a mm (1, 1)."""
+
+    right: Tensor
+    down: Tensor
+    origin: Tensor
+    mm: Tensor
+
+    def local(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Places (1, 2, N) -> mm to the right and down (1, N)."""
+        offset = (places - self.origin[..., None]) / self.mm[..., None]
+        return (offset * self.right[..., None]).sum(1), (offset * self.down[..., None]).sum(1)
+
+    def grid(self, top: int, left: int, shape: tuple[int, int], size: int) -> tuple[Tensor, Tensor, float]:
+        """Of the pixels of a cut: mm to the right and down (h, w), and how many mm an edge takes."""
+        y, x = torch.meshgrid(torch.arange(shape[0]), torch.arange(shape[1]), indexing="ij")
+        places = torch.stack([x + left, y + top]).to(self.origin) + 0.5
+        right, down = self.local((places * (2 / size) - 1).flatten(1)[None])
+        return right.view(shape), down.view(shape), float(2 * SOFT / self.mm)
+
+
+def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:
+    """How far places (B, 2, N) of a portrait have come by `warp` (B, 2, h, w), which says of each place where it comes
+    from; by fixed-point steps from a guess (B, 2, N): the same shape."""
+    for _ in range(STEPS):
+        at = (places + moved).transpose(1, 2)[:, None]
+        moved = -F.grid_sample(warp.float(), at, padding_mode="border", align_corners=False)[:, :, 0]
+    return moved
+
+
+def _rounded(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """A lip's edge through points (1, N), its corners rounded, at x (h, w) mm: (h, w)."""
+    around = torch.stack([x - ROUND, x, x + ROUND]).flatten()[None]
+    before, here, after = piecewise_linear(around, knots, values).view(3, *x.shape)
+    return (before + 2 * here + after) / 4
+
+
+def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, bright: Tensor, with_teeth: bool) -> Tensor:
+    """What pixels at x, y (h, w) mm show inside a mouth: (3, h, w) in 0..1. `mm`: how wide an edge is; above, below
+    (h, w): the lips' edges; bright (3,): the teeth's colour."""
+    gap, light = (below - above).max(), bright.mean()
+
+    def colour(name: tuple[float, float, float]) -> Tensor:
+        return light * bright.new_tensor(name)[:, None, None]
+
+    deep = smoothstep((y - above) / gap.clamp_min(1.0))
+    out = colour(DARK) * (0.55 + 0.7 * deep)
+    away = (x / 15).square() + ((y - below - 1) / (0.62 * gap).clamp_min(1.0)).square()
+    tongue = smoothstep((gap - 5) / 5) * smoothstep(1.5 - away)
+    out = torch.lerp(out, colour(TONGUE) * (0.35 + 0.45 * deep), tongue[None])
+    if not with_teeth:
+        return out
+    edge = SHOW - RISE * (x / REACH).square()
+    row = ((edge - y) / mm + 0.5).clamp(0, 1) * smoothstep((REACH - x.abs()) / 4)
+    shade = (1 - 0.5 * (x / REACH).square()) * (0.7 + 0.3 * smoothstep((y - above) / SHADE))
+    for crown in (0.0, *CROWNS):
+        place, width = ARCH * math.sin(min(crown / ARCH, 1.5)), max(0.4, 0.5 * mm)
+        shade = shade * (1 - 0.2 * (0.4 / width) * torch.exp(-(((x.abs() - place) / width) ** 2)))
+    return torch.lerp(out, bright[:, None, None] * shade, row[None]).clamp(0, 1)
+
+
+def _light(portraits: Tensor, marks: Tensor) -> Tensor:
+    """What colour teeth have in portraits (B, 3, S, S): as bright as the whites of the eyes, and where these are not
+    seen, somewhat brighter than the lips and the skin beside them: (B, 3)."""
+    colours = (portraits + 1) / 2
+    eyes = mark_maps(marks, portraits.shape[-1])[:, 3]
+    found = []
+    for picture, opening, points in zip(colours, eyes, marks, strict=True):
+        size = picture.shape[-1]
+        left, top, right, bottom = _around(points[:, :2] * size, size)
+        skin = picture[:, top:bottom, left:right].flatten(1).quantile(0.7, dim=1)
+        white = picture[:, opening > 0]
+        if white.shape[1] >= 12:
+            chosen = white[:, white.mean(0) >= white.mean(0).quantile(0.85)].mean(1)
+        else:
+            chosen = skin
+        level = torch.maximum(chosen.mean(), 1.05 * skin.mean()).clamp(LEAST, MOST)
+        cast = (chosen / chosen.mean().clamp_min(0.05)).clamp(0.7, 1.3).sqrt()  # half of the light's own colour
+        found.append(level * cast * picture.new_tensor(ENAMEL))
+    return torch.stack(found).clamp(0, 1)
+
+
+def _around(points: Tensor, size: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the lower face (K, 2): from below the eyes to the mouth."""
+    left, right = points[[50, 280], 0].sort().values.tolist()
+    top, bottom = points[[50, 17], 1].sort().values.tolist()
+    left, top = (min(max(int(edge), 0), size - 2) for edge in (left, top))
+    return left, top, min(max(int(right), left + 1), size), min(max(int(bottom), top + 1), size)
