@@ -94,10 +94,15 @@ def test_lids_of_skin_shut_and_leave_a_line_of_lashes() -> None:
     torch.testing.assert_close(shut[:, far], portrait[0][:, far], msg="nothing else is touched")
 
 
-def test_an_eye_opens_no_further_than_the_portraits() -> None:
+def test_an_eye_opens_a_little_further_than_the_portraits() -> None:
     portrait, marks = face()
-    own = motion(blink=0.5)
-    assert Eyes.of(portrait, marks).drawn(portrait, motion(), own) is portrait
+    eyes = Eyes.of(portrait, marks)
+    dark = [
+        float((eyes.drawn(portrait, motion(blink=blink), motion(blink=0.5))[0].mean(0) < 0.2).sum())
+        for blink in (0.5, 0.4, 0.0, -1.0)
+    ]
+    skin = float((portrait[0].mean(0) < 0.2).sum())
+    assert dark[0] == skin and dark[1] != dark[0] and dark[2] == dark[3], "to WIDEST, and no further"
 
 
 def test_mattes_and_faces_without_marks_stay() -> None:

@@ -29,10 +29,11 @@ from eartalking.perception.face_marks import OPENING, eye_marks
 EYEBALL = 0.264  # its radius over the distance of the eyes, of the head model
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
 MEETING = 0.15  # of an opening's height, from below: where lids meet
-FOLLOWS = 1 / 45  # of an opening's height, per degree that the eye looks down: so far its lid comes down with it
-LASHES = 2 / 256  # of the frame: how far around an opening lashes reach
+FOLLOWS = 1 / 120  # of an opening's height, per degree that the eye looks down: so far its lid comes down with it
+LASHES = 3 / 256  # of the frame: how far around an opening lashes reach
+WIDEST = 1.35  # of an opening's height: how far an eye opens beyond it; what is seen then is guessed
 LASH_WIDTH, LASH_SHARE = 1.1 / 256, 0.75
-SHUTTING = 0.2  # of an opening's height: from there on what is above it is skin alone
+SHUTTING = 0.3  # of an opening's height: from there on what is above it is skin alone
 TURNING = 0.5 / 256  # of the frame: an iris that has moved so far is redrawn
 
 
@@ -90,14 +91,15 @@ class Eyes(NamedTuple):
         share = self._open(motion, own)[..., None, None]  # (B, 2, 1, 1)
         turn = eye_turn(motion, own, self.middles)
         closing = smoothstep((1 - share) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
+        moving = torch.maximum(closing, smoothstep((share - 1) / SHUTTING)[:, :, None])
         turning = smoothstep(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
-        if not (closing.any() or turning.any()):
+        if not (moving.any() or turning.any()):
             return portraits
         meeting = self.lower + MEETING * (self.upper - self.lower)
         upper = meeting + (self.upper - meeting) * share
         lower = meeting + (self.lower - meeting) * share
         shown = ((upper - self.height + 0.5).clamp(0, 1) * (self.height - lower + 0.5).clamp(0, 1))[:, :, None]
-        edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * closing
+        edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * moving
         ball = _moved(self.ball, turn * size)
         out = portraits.clone()
         height, width = self.skin.shape[-2:]
@@ -107,7 +109,7 @@ class Eyes(NamedTuple):
                 lid = torch.lerp(region, self.skin[index, eye], closing[index, eye])
                 drawn = torch.lerp(lid, ball[index, eye], shown[index, eye])
                 drawn = torch.lerp(drawn, self.lash[index, eye].expand_as(drawn), LASH_SHARE * edge[index, eye])
-                active = self.zone[index, eye] * torch.maximum(closing[index, eye], turning[index, 0])
+                active = self.zone[index, eye] * torch.maximum(moving[index, eye], turning[index, 0])
                 region.copy_(torch.lerp(region, drawn, active))
         return out
 
@@ -120,10 +122,10 @@ class Eyes(NamedTuple):
         return torch.where(self.known, still, motion)
 
     def _open(self, motion: Tensor, own: Tensor) -> Tensor:
-        """How far each eye is open, of its opening in the portrait: (B, 2) in 0..1."""
+        """How far each eye is open, of its opening in the portrait: (B, 2) in 0..WIDEST."""
         columns = list(reversed(BLINK_COLUMNS))  # of the right eye, of the left one
         now, before = (vectors[:, columns] / MOTION_SCALES["face_units"] for vectors in (motion, own))
-        share = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, 1)
+        share = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, WIDEST)
         down = (own - motion)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
         return share * (1 - FOLLOWS * down).clamp(0.3, 1)
 

@@ -150,19 +150,21 @@ class FrameAutoencoder(nn.Module):
         """The part of `decode` that makes the pixels; with a canvas, its image is the canvas's."""
         geometry = geometry if canvas is None else canvas.hold(geometry)
         decoded = self.paint(geometry, latents, reference)
-        motion, own = self._coordinates(latents, reference)
-        drawn = None if reference.eyes is None else reference.eyes.known
-        image = self.refiner(decoded.image, reference.image, motion, own, reference.landmarks, drawn)
         motion, own = self._motions(latents, reference)
-        if reference.lips is not None:
-            # The part refiner has seen no teeth but rendered ones, and paints those of photographs grey.
-            kept = reference.lips.shown(self.surface, motion, geometry.warps[-1], image.shape[-1])
-            image = image if kept is None else torch.lerp(image, decoded.image, kept)
-            if reference.mouth is not None:
-                image = reference.mouth.drawn(image, self.surface, reference.lips, motion, geometry.warps[-1])
+        image = self._with_parts(decoded.image, latents, reference)
+        if reference.lips is not None and reference.mouth is not None:
+            image = reference.mouth.drawn(image, self.surface, reference.lips, motion, geometry.warps[-1])
         if canvas is not None:
             image = canvas.draw(self.surface, geometry, decoded, image, motion, own)
         return decoded._replace(image=image)
+
+    def _with_parts(self, image: Tensor, latents: Tensor, reference: Reference) -> Tensor:
+        """Frames (B, 3, H, W) with eyes and mouth refined, where no marks say how they look."""
+        if reference.eyes is not None and reference.eyes.known.all():
+            return image
+        motion, own = self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)
+        refined = self.refiner(image, reference.image, motion, own, reference.landmarks)
+        return refined if reference.eyes is None else torch.where(reference.eyes.known[..., None, None], image, refined)
 
     def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The same before eyes and mouth are refined."""
@@ -185,7 +187,3 @@ class FrameAutoencoder(nn.Module):
     def _motions(self, latents: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
         """Motion vectors (B, L) of frames and of their portraits."""
         return self.code.latents_to_motion(latents), self.code.latents_to_motion(reference.latents)
-
-    def _coordinates(self, latents: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
-        """Coordinates (B, L) of frames and of their portraits."""
-        return self.code.latents_to_coordinates(latents), self.code.latents_to_coordinates(reference.latents)

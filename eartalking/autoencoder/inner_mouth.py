@@ -33,16 +33,23 @@ from eartalking.autoencoder.mark_maps import mark_maps
 from eartalking.autoencoder.part_refiner import corners, cut_size
 from eartalking.autoencoder.surface import SurfaceEncoder
 from eartalking.modules.curves import piecewise_linear, smoothstep
+from eartalking.motion.face_units import UNIT_INDEX
 
 CUT = (0.34375, 0.3125)  # width and height of what is drawn on, in fractions of the frame: a mouth that is wide open
 LIPS = ((UPPER_INNER, UPPER_OUTER), (LOWER_INNER, LOWER_OUTER))
+# Units that move the jaw and the lower lip.
+LOWER_UNITS = [
+    index
+    for name, index in UNIT_INDEX.items()
+    if name.startswith(("jaw", "mouthLowerDown", "mouthRollLower", "mouthShrugLower"))
+]
 STEPS = 4  # of a warp's inversion at the lips
 CORNERS = (78, 308)  # the mesh's points of the mouth's corners, the person's right one first
 SPAN = 30.0  # mm between the outermost pairs of lip points, of people's 50 from corner to corner
 SOFT = 1.2 / 256  # of the frame: the edge of a lip
 ROUND = 2.5  # mm within which the corners of a lip's edge are rounded
 # Of the upper incisors, in mm: what shows below a resting lip, how much less at the sides, and where the row ends.
-SHOW, RISE, REACH = 2.4, 2.2, 21.0
+SHOW, RISE, REACH = 3.0, 2.4, 21.0
 ARCH = 26.0  # mm, the radius of the row
 CROWNS = (8.5, 15.0, 22.5, 29.5)  # where crowns end, along the row, from its middle
 SHADE = 3.5  # mm below the upper lip that lie in its shadow
@@ -87,6 +94,9 @@ class InnerMouth(NamedTuple):
         moved = _brought(self.red, lip_places(surface, lips.red, motion) - self.own, warp)
         rest = lip_places(surface, lips.red, shut(motion)) - self.own
         over, under = moved.chunk(2, dim=2)
+        # The surface is as coarse as a lip is high, and a jaw that falls draws the upper lip down with it a little. It
+        # does not, so where that lip ends is asked of the surface with the jaw shut.
+        over = (lip_places(surface, lips.red, _jaw_of(motion, self.motion)) - self.own).chunk(2, dim=2)[0]
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
         resting = self.upper + rest.chunk(2, dim=2)[0]
@@ -115,8 +125,10 @@ class InnerMouth(NamedTuple):
             above, below, bottom = (_rounded(x, *edge) for edge in edges)
             shown = ((y - above) / mm + 0.5).clamp(0, 1) * ((below - y) / mm + 0.5).clamp(0, 1)
             shown = shown * ((below - above) / mm).clamp(0, 1)
+            # Of a face that is turned, a corner lies before the lips' last points: nothing is open beyond these.
+            shown = shown * smoothstep((x - edges[0][0].min()) / mm) * smoothstep((edges[0][0].max() - x) / mm)
             if self.parted[index]:
-                shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1)
+                shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1) * ((below - bottom) / mm).clamp(0, 1)
             colour = _colours(x, y, mm, above, below, self.bright[index], not self.parted[index])
             region = out[index, :, top : top + shape[0], left : left + shape[1]]
             region.copy_(torch.lerp(region, 2 * colour - 1, shown[None]))
@@ -143,6 +155,13 @@ class _Axes(NamedTuple):
         places = torch.stack([x + left, y + top]).to(self.origin) + 0.5
         right, down = self.local((places * (2 / size) - 1).flatten(1)[None])
         return right.view(shape), down.view(shape), float(2 * SOFT / self.mm)
+
+
+def _jaw_of(motion: Tensor, own: Tensor) -> Tensor:
+    """Motion vectors (B, L) with the jaw and the lower lip of `own` (B, L)."""
+    motion = motion.clone()
+    motion[:, LOWER_UNITS] = own[:, LOWER_UNITS]
+    return motion
 
 
 def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:
@@ -178,7 +197,7 @@ def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, brig
         return out
     edge = SHOW - RISE * (x / REACH).square()
     row = ((edge - y) / mm + 0.5).clamp(0, 1) * smoothstep((REACH - x.abs()) / 4)
-    shade = (1 - 0.5 * (x / REACH).square()) * (0.7 + 0.3 * smoothstep((y - above) / SHADE))
+    shade = (1 - 0.5 * (x / REACH).square()) * (0.78 + 0.22 * smoothstep((y - above) / SHADE))
     for crown in (0.0, *CROWNS):
         place, width = ARCH * math.sin(min(crown / ARCH, 1.5)), max(0.4, 0.5 * mm)
         shade = shade * (1 - 0.2 * (0.4 / width) * torch.exp(-(((x.abs() - place) / width) ** 2)))

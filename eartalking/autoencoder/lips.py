@@ -21,7 +21,6 @@ from torch import Tensor
 from eartalking.autoencoder.mark_maps import between_lips, mark_maps
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.modules.res_block import upsample
-from eartalking.modules.warp import warp_image
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import MOTION_SCALES
@@ -97,15 +96,6 @@ class Lips(NamedTuple):
     def parted(self) -> Tensor:
         """Whether something shows between the portraits' lips: (B,)."""
         return self.between.flatten(1).any(1)
-
-    def shown(self, surface: SurfaceEncoder, motion: Tensor, warp: Tensor, size: int) -> Tensor | None:
-        """Where frames of `size` pixels show what the portraits themselves do between their lips, which has come by
-        `warp` (B, 2, h, w) under motion vectors (B, L): (B, 1, size, size) in 0..1; None where nothing does."""
-        if not self.between.any():
-            return None
-        scale = self.between.shape[-1] // warp.shape[-1]
-        here = warp_image(self.between, upsample(warp, scale)) * self._seen(surface, motion)
-        return upsample(here, size // here.shape[-1])
 
     def _seen(self, surface: SurfaceEncoder, motion: Tensor) -> Tensor:
         """How much of what lies between the lips is seen, in 0..1: (B, 1, 1, 1)."""

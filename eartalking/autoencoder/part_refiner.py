@@ -128,27 +128,18 @@ class PartRefiner(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What to add to the cuts: eyes (B, 2, 3, h, w), mouth (B, 3, h, w); of each the decoded and the portrait's cut
         are given, the second eye mirrored."""
-        cond = self._condition(motion, reference_motion)
-        return self._eyes(cond, *eyes), self.mouth(*mouth, self.mix(cond))
-
-    def _condition(self, motion: Tensor, reference_motion: Tensor) -> Tensor:
-        return self.cond(torch.cat([motion, motion - reference_motion], dim=1))
-
-    def _eyes(self, cond: Tensor, decoded: Tensor, portrait: Tensor) -> Tensor:
+        cond = self.cond(torch.cat([motion, motion - reference_motion], dim=1))
         sided = self.mix(cond[:, None] + self.side).flatten(0, 1)
-        return self.eye(decoded.flatten(0, 1), portrait.flatten(0, 1), sided).unflatten(0, (-1, 2))
+        return (
+            self.eye(*(cuts.flatten(0, 1) for cuts in eyes), sided).unflatten(0, (-1, 2)),
+            self.mouth(*mouth, self.mix(cond)),
+        )
 
     def forward(
-        self,
-        image: Tensor,
-        portrait: Tensor,
-        motion: Tensor,
-        reference_motion: Tensor,
-        reference_landmarks: Tensor,
-        eyes_drawn: Tensor | None = None,
+        self, image: Tensor, portrait: Tensor, motion: Tensor, reference_motion: Tensor, reference_landmarks: Tensor
     ) -> Tensor:
         """Decoded frames and portraits (B, 3, H, W), coordinates (B, L), the portrait's landmarks -> frames (B, 3, H,
-        W). Eyes that are drawn already, `eyes_drawn` (B, 1) bool, stay as they are.
+        W).
         """
         size = image.shape[-1]
         here = self.landmarks(motion, reference_motion, reference_landmarks)
@@ -162,16 +153,10 @@ class PartRefiner(nn.Module):
             )
             for part in range(3)
         ]
-        cond = self._condition(motion, reference_motion)
-        additions = {2: self.mouth(*cuts[2], self.mix(cond))}
-        if eyes_drawn is None or not eyes_drawn.all():
-            eyes = (torch.stack([left, right.flip(-1)], 1) for left, right in zip(cuts[0], cuts[1], strict=True))
-            added = self._eyes(cond, *eyes)
-            if eyes_drawn is not None:
-                added = added * ~eyes_drawn[..., None, None, None]
-            additions |= {0: added[:, 0], 1: added[:, 1].flip(-1)}
+        eyes = tuple(torch.stack([left, right.flip(-1)], dim=1) for left, right in zip(cuts[0], cuts[1], strict=True))
+        added_eyes, added_mouth = self.additions(motion, reference_motion, eyes, cuts[2])
         image = image.clone()
-        for part, added in additions.items():
+        for part, added in enumerate((added_eyes[:, 0], added_eyes[:, 1].flip(-1), added_mouth)):
             height, width = sizes[part]
             added = added * fade(sizes[part], image.device)
             for index, (top, left) in enumerate(places[part]):
