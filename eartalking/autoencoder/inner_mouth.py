@@ -24,7 +24,6 @@ from eartalking.autoencoder.lips import (
     LOWER_OUTER,
     MOUTH,
     UPPER_INNER,
-    UPPER_OUTER,
     Lips,
     lip_places,
     shut,
@@ -36,7 +35,6 @@ from eartalking.modules.curves import piecewise_linear, smoothstep
 from eartalking.motion.face_units import UNIT_INDEX
 
 CUT = (0.34375, 0.3125)  # width and height of what is drawn on, in fractions of the frame: a mouth that is wide open
-LIPS = ((UPPER_INNER, UPPER_OUTER), (LOWER_INNER, LOWER_OUTER))
 # Units that move the jaw and the lower lip.
 LOWER_UNITS = [
     index
@@ -62,7 +60,7 @@ class InnerMouth(NamedTuple):
     """What is kept of portraits' mouths.
 
     upper, lower (B, 2, P) and ends (B, 2, 2): the edges of the lips and the corners between them, of shut lips where
-    they meet; red (B, 2, 2 P): the middle of the lips' red, upper ones first; parted (B,): whether they are not shut;
+    they meet; red (B, 2, P): the middle of the lower lip's red; parted (B,): whether they are not shut;
     motion (B, L) of the portrait, and own (B, 2, 2 P), where that puts the surface of the lips (`lip_places`); bright
     (B, 3): colour of the teeth.
     """
@@ -85,25 +83,21 @@ class InnerMouth(NamedTuple):
         parted = lips.parted
         upper, lower = (torch.where(parted[:, None, None], lip, meeting) for lip in (upper, lower))
         at = lip_places(surface, lips.red, own)
-        red = torch.cat([places[:, :, inner] + places[:, :, outer] for inner, outer in LIPS], dim=2) / 2
+        red = (places[:, :, LOWER_INNER] + places[:, :, LOWER_OUTER]) / 2
         return cls(upper, lower, places[:, :, CORNERS], red, parted, own, at, _light(portraits, marks))
 
     def drawn(self, images: Tensor, surface: SurfaceEncoder, lips: Lips, motion: Tensor, warp: Tensor) -> Tensor:
         """Frames (B, 3, S, S) under motion vectors (B, L), to which `warp` (B, 2, h, w) has brought the portrait, with
         what shows between their lips."""
-        moved = _brought(self.red, lip_places(surface, lips.red, motion) - self.own, warp)
-        rest = lip_places(surface, lips.red, shut(motion)) - self.own
-        over, under = moved.chunk(2, dim=2)
         # The surface is as coarse as a lip is high, and a jaw that falls draws the upper lip down with it a little. It
-        # does not, so where that lip ends is asked of the surface with the jaw shut.
-        over = (lip_places(surface, lips.red, _jaw_of(motion, self.motion)) - self.own).chunk(2, dim=2)[0]
+        # does not, so where that lip ends is asked of the surface with the portrait's own jaw.
+        over = self._moved(surface, lips, _with_units(motion, self.motion, LOWER_UNITS))[0]
+        under = _brought(self.red, self._moved(surface, lips, motion)[1], warp)
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
-        resting = self.upper + rest.chunk(2, dim=2)[0]
-        posed = motion.clone()
-        posed[:, MOUTH] = self.motion[:, MOUTH]
+        resting = self.upper + self._moved(surface, lips, shut(motion))[0]
         # Of parted lips: the lower edge of what the portrait shows between them, which belongs to the skull.
-        floor = self.lower + (lip_places(surface, lips.red, posed) - self.own).chunk(2, dim=2)[1]
+        floor = self.lower + self._moved(surface, lips, _with_units(motion, self.motion, MOUTH))[1]
         right = resting[:, :, -1] - resting[:, :, 0]
         span = right.norm(dim=1, keepdim=True).clamp_min(1e-3)
         right = right / span
@@ -134,6 +128,11 @@ class InnerMouth(NamedTuple):
             region.copy_(torch.lerp(region, 2 * colour - 1, shown[None]))
         return out
 
+    def _moved(self, surface: SurfaceEncoder, lips: Lips, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the surface of the upper and of the lower lip moves under motion vectors (B, L): (B, 2, P) each."""
+        upper, lower = (lip_places(surface, lips.red, motion) - self.own).chunk(2, dim=2)
+        return upper, lower
+
 
 class _Axes(NamedTuple):
     """A head's own axes at its mouth: unit vectors to the right and down (1, 2), the origin (1, 2), in [-1, 1], and how
@@ -157,10 +156,10 @@ class _Axes(NamedTuple):
         return right.view(shape), down.view(shape), float(2 * SOFT / self.mm)
 
 
-def _jaw_of(motion: Tensor, own: Tensor) -> Tensor:
-    """Motion vectors (B, L) with the jaw and the lower lip of `own` (B, L)."""
+def _with_units(motion: Tensor, own: Tensor, columns: list[int] | slice) -> Tensor:
+    """Motion vectors (B, L) with these columns of `own` (B, L)."""
     motion = motion.clone()
-    motion[:, LOWER_UNITS] = own[:, LOWER_UNITS]
+    motion[:, columns] = own[:, columns]
     return motion
 
 
