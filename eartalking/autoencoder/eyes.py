@@ -23,16 +23,19 @@ from eartalking.autoencoder.part_refiner import EYE, corners, cut, cut_size
 from eartalking.autoencoder.surface import background_plate, continued
 from eartalking.modules.curves import piecewise_linear, smoothstep
 from eartalking.modules.warp import identity_grid
+from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
 from eartalking.perception.face_marks import OPENING, eye_marks
 
 EYEBALL = 0.264  # its radius over the distance of the eyes, of the head model
+WIDE_COLUMNS = [UNIT_INDEX["eyeWideRight"], UNIT_INDEX["eyeWideLeft"]]
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
-MEETING = 0.15  # of an opening's height, from below: where lids meet
-FOLLOWS = 1 / 120  # of an opening's height, per degree that the eye looks down: so far its lid comes down with it
+# Of an opening's height, measured on the head model: where lids meet, from below; how far the upper one comes down
+# with an eye that looks down, and an eye opens that looks up, per degree; and how far it opens when it is wide.
+MEETING, DOWN, UP, WIDE = 0.27, 1 / 149, 1 / 231, 0.195
 LASHES = 3 / 256  # of the frame: how far around an opening lashes reach
 WIDEST = 1.35  # of an opening's height: how far an eye opens beyond it; what is seen then is guessed
-LASH_WIDTH, LASH_SHARE = 1.1 / 256, 0.75
+LASH_WIDTH, LASH_SHARE = 1.6 / 256, 0.9
 SHUTTING = 0.3  # of an opening's height: from there on what is above it is skin alone
 TURNING = 0.5 / 256  # of the frame: an iris that has moved so far is redrawn
 
@@ -67,7 +70,10 @@ class Eyes(NamedTuple):
         opening = _filled(outlines, size)
         reach = round(LASHES * size)
         around = F.max_pool2d(opening, 2 * reach + 1, 1, reach)
-        whole = torch.cat([continued(portraits, opening), background_plate(portraits, around)], dim=1)
+        # The edge of an opening is half lash. Beside it an eyeball is white, above and below it goes on as it is.
+        inner = F.avg_pool2d(opening, 3, 1, 1) ** 4
+        ball = continued(portraits, inner.clamp_min(1e-3) * opening)
+        whole = torch.cat([ball, background_plate(portraits, around)], dim=1)
         shape = cut_size(EYE, size)
         middles = outlines.mean(2)
         cuts, places, lines = [], [], []
@@ -81,6 +87,7 @@ class Eyes(NamedTuple):
         zone = F.avg_pool2d(F.max_pool2d(outer.flatten(0, 1), 3, 1, 1), 3, 1, 1).view_as(outer)
         known = marks.abs().amax((1, 2))[:, None] > 0
         place = torch.tensor([[[left, top] for top, left in at] for at in places], device=portraits.device)
+        ball = torch.lerp(ball, _whites(own, inner), _beside(inner))
         lash = _darkest(own, outer - inner)
         return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, zone, middles, marks, known)
 
@@ -117,7 +124,7 @@ class Eyes(NamedTuple):
         """Motion vectors (B, L) with the lids and the gaze of `own` (B, L), where eyes are drawn here: what a warp is
         left to do."""
         still = motion.clone()
-        for columns in (list(BLINK_COLUMNS), GAZE):
+        for columns in (list(BLINK_COLUMNS), WIDE_COLUMNS, GAZE):
             still[:, columns] = own[:, columns]
         return torch.where(self.known, still, motion)
 
@@ -126,8 +133,10 @@ class Eyes(NamedTuple):
         columns = list(reversed(BLINK_COLUMNS))  # of the right eye, of the left one
         now, before = (vectors[:, columns] / MOTION_SCALES["face_units"] for vectors in (motion, own))
         share = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, WIDEST)
-        down = (own - motion)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
-        return share * (1 - FOLLOWS * down).clamp(0.3, 1)
+        up = (motion - own)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
+        wide = (motion - own)[:, WIDE_COLUMNS] / MOTION_SCALES["face_units"]
+        follows = UP * up.clamp_min(0) + DOWN * up.clamp_max(0)
+        return (share * (1 + follows + WIDE * wide)).clamp(0, WIDEST)
 
 
 def eye_turn(motion: Tensor, own: Tensor, middles: Tensor) -> Tensor:
@@ -181,6 +190,21 @@ def _darkest(cuts: Tensor, ring: Tensor) -> Tensor:
     count = max(1, round(float(ring.sum(dim=(2, 3, 4)).mean()) / 5))
     chosen = light.topk(min(count, light.shape[2]), largest=False).indices
     return cuts.flatten(3).gather(3, chosen[:, :, None].expand(-1, -1, 3, -1)).mean(3)[..., None, None]
+
+
+def _whites(cuts: Tensor, opening: Tensor) -> Tensor:
+    """The colour of the whites: the mean of the lightest fifth of cuts (B, 2, 3, h, w) in an opening (B, 2, 1, h, w):
+    (B, 2, 3, 1, 1)."""
+    light = (cuts.mean(2) - 10 * (1 - opening[:, :, 0])).flatten(2)
+    count = max(1, round(float(opening.sum(dim=(2, 3, 4)).mean()) / 5))
+    chosen = light.topk(min(count, light.shape[2])).indices
+    return cuts.flatten(3).gather(3, chosen[:, :, None].expand(-1, -1, 3, -1)).mean(3)[..., None, None]
+
+
+def _beside(opening: Tensor) -> Tensor:
+    """1 in the columns beside an opening (B, 2, 1, h, w) and 0 where it is wide: (B, 2, 1, 1, w)."""
+    columns = opening.sum(3, keepdim=True)
+    return smoothstep(1 - columns / (0.45 * columns.amax(4, keepdim=True)).clamp_min(1e-6))
 
 
 def _moved(images: Tensor, move: Tensor) -> Tensor:
