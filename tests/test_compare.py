@@ -254,6 +254,10 @@ class Waiting(Method):
 
 def test_latency_counts_the_sound_that_is_needed(two_clips: Path) -> None:
     requests, voices = load_requests(two_clips)
+    again, _ = load_requests(two_clips)
+    other, _ = load_requests(two_clips, seed=1)
+    seeds = [[request.seed for request in asked] for asked in (requests, again, other)]
+    assert seeds[0] == seeds[1] and len({*seeds[0], *seeds[2]}) == 4, "a seed for each clip, of each run its own"
     voice = voices[0][: 12 * 640]
     milliseconds, taken = live_first(Waiting(), requests[0], voice)
     assert taken == 4 and milliseconds >= 160

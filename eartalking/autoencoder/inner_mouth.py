@@ -45,6 +45,7 @@ STEPS = 4  # of a warp's inversion at the lips
 CORNERS = (78, 308)  # the mesh's points of the mouth's corners, the person's right one first
 SPAN = 30.0  # mm between the outermost pairs of lip points, of people's 50 from corner to corner
 SOFT = 1.2 / 256  # of the frame: the edge of a lip
+SAMPLES = 64  # of a lip's edge
 ROUND = 2.5  # mm within which the corners of a lip's edge are rounded
 # Of the upper incisors, in mm: what shows below a resting lip, how much less at the sides, and where the row ends.
 SHOW, RISE, REACH = 3.0, 2.4, 21.0
@@ -173,10 +174,16 @@ def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:
 
 
 def _rounded(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """A lip's edge through points (1, N), its corners rounded, at x (h, w) mm: (h, w)."""
-    around = torch.stack([x - ROUND, x, x + ROUND]).flatten()[None]
-    before, here, after = piecewise_linear(around, knots, values).view(3, *x.shape)
-    return (before + 2 * here + after) / 4
+    """A lip's edge through points (1, N), its corners rounded, at x (h, w) mm: (h, w); constant beyond the points."""
+    low, high = knots.min(), knots.max()
+    # On a regular grid first: to look a pixel up there is much cheaper than to find it between the points.
+    line = torch.lerp(low, high, torch.linspace(0, 1, SAMPLES, device=x.device))
+    around = torch.stack([line - ROUND, line, line + ROUND]).flatten()[None]
+    before, here, after = piecewise_linear(around, knots, values).view(3, SAMPLES)
+    heights = (before + 2 * here + after) / 4
+    at = ((x - low) * ((SAMPLES - 1) / (high - low).clamp_min(1e-3))).clamp(0, SAMPLES - 1)
+    left = at.long().clamp(max=SAMPLES - 2)
+    return torch.lerp(heights[left], heights[left + 1], at - left)
 
 
 def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, bright: Tensor, with_teeth: bool) -> Tensor:
