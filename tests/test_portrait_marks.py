@@ -158,3 +158,15 @@ def test_a_face_with_marks_is_not_refined_and_one_without_is() -> None:
             painted = autoencoder.paint(geometry, reference.latents, reference).image
             drawn = autoencoder.draw(geometry, reference.latents, reference).image
             assert bool((painted - drawn).abs().max() > 0.01) == refined
+
+
+def test_networks_learn_on_faces_that_nothing_is_drawn_into() -> None:
+    """Where latents are given, as in training, lips count, and eyes and mouths are the networks' own."""
+    autoencoder = load_model().autoencoder
+    photograph = to_float(torch.from_numpy(crop_face(load_portrait(PHOTOGRAPH)).image))[None]
+    with torch.inference_mode():
+        stream = autoencoder.reference(photograph)
+        known = autoencoder.reference_of(photograph, stream.latents, stream.landmarks, stream.eyes.marks)
+    assert stream.eyes is not None and stream.mouth is not None
+    for reference in (known, known.expand(2)):
+        assert reference.lips is not None and reference.eyes is None and reference.mouth is None

@@ -18,17 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eartalking.autoencoder.mark_maps import inside
+from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import EYE, corners, cut, cut_size
 from eartalking.autoencoder.surface import background_plate, continued
 from eartalking.modules.curves import piecewise_linear, smoothstep
-from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import UNIT_INDEX
-from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, with_columns
 from eartalking.perception.face_marks import OPENING, eye_marks
 
 EYEBALL = 0.264  # its radius over the distance of the eyes, of the head model
 WIDE_COLUMNS = [UNIT_INDEX["eyeWideRight"], UNIT_INDEX["eyeWideLeft"]]
+EYE_COLUMNS = [*BLINK_COLUMNS, *WIDE_COLUMNS, *range(GAZE.start, GAZE.stop)]
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
 # Of an opening's height, measured on the head model: where lids meet, from below; how far the upper one comes down
 # with an eye that looks down, and an eye opens that looks up, per degree; and how far it opens when it is wide.
@@ -67,7 +67,7 @@ class Eyes(NamedTuple):
         """portraits (B, 3, S, S), marks (B, K, 3) in fractions of these."""
         size = portraits.shape[-1]
         outlines = torch.stack([marks[:, eye_marks(eye)][:, :OPENING, :2] for eye in (0, 1)], dim=1)  # (B, 2, 16, 2)
-        opening = _filled(outlines, size)
+        opening = eye_openings(marks, size)
         reach = round(LASHES * size)
         around = F.max_pool2d(opening, 2 * reach + 1, 1, reach)
         # The edge of an opening is half lash. Beside it an eyeball is white, above and below it goes on as it is.
@@ -87,8 +87,8 @@ class Eyes(NamedTuple):
         zone = F.avg_pool2d(F.max_pool2d(outer.flatten(0, 1), 3, 1, 1), 3, 1, 1).view_as(outer)
         known = marks.abs().amax((1, 2))[:, None] > 0
         place = torch.tensor([[[left, top] for top, left in at] for at in places], device=portraits.device)
-        ball = torch.lerp(ball, _whites(own, inner), _beside(inner))
-        lash = _darkest(own, outer - inner)
+        ball = torch.lerp(ball, _extreme(own, inner, lightest=True), _beside(inner))
+        lash = _extreme(own, outer - inner, lightest=False)
         return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, zone, middles, marks, known)
 
     def drawn(self, portraits: Tensor, motion: Tensor, own: Tensor) -> Tensor:
@@ -123,10 +123,7 @@ class Eyes(NamedTuple):
     def held(self, motion: Tensor, own: Tensor) -> Tensor:
         """Motion vectors (B, L) with the lids and the gaze of `own` (B, L), where eyes are drawn here: what a warp is
         left to do."""
-        still = motion.clone()
-        for columns in (list(BLINK_COLUMNS), WIDE_COLUMNS, GAZE):
-            still[:, columns] = own[:, columns]
-        return torch.where(self.known, still, motion)
+        return torch.where(self.known, with_columns(motion, own, EYE_COLUMNS), motion)
 
     def _open(self, motion: Tensor, own: Tensor) -> Tensor:
         """How far each eye is open, of its opening in the portrait: (B, 2) in 0..WIDEST."""
@@ -148,12 +145,6 @@ def eye_turn(motion: Tensor, own: Tensor, middles: Tensor) -> Tensor:
     roll = torch.deg2rad(own[:, HEAD_POSE.stop - 1] / MOTION_SCALES["head_pose"])
     # Up is away from the chin; a head that is tilted clockwise, as seen, has its crown on the right.
     return torch.stack([right * roll.cos() + up * roll.sin(), right * roll.sin() - up * roll.cos()], dim=1)
-
-
-def _filled(outlines: Tensor, size: int) -> Tensor:
-    """1 in the eyes' openings (B, 2, 16, 2): (B, 1, size, size)."""
-    places = (identity_grid(size, outlines.device).view(-1, 2) + 1) / 2
-    return torch.maximum(*(inside(outlines[:, eye], places) for eye in (0, 1))).view(-1, 1, size, size)
 
 
 def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,21 +174,13 @@ def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]
     return s, torch.maximum(*lids), torch.minimum(*lids)
 
 
-def _darkest(cuts: Tensor, ring: Tensor) -> Tensor:
-    """The colour of lashes: the mean of the darkest fifth of cuts (B, 2, 3, h, w) in a ring (B, 2, 1, h, w) around the
-    opening: (B, 2, 3, 1, 1)."""
-    light = (cuts.mean(2) + 10 * (1 - ring[:, :, 0])).flatten(2)  # (B, 2, P)
-    count = max(1, round(float(ring.sum(dim=(2, 3, 4)).mean()) / 5))
-    chosen = light.topk(min(count, light.shape[2]), largest=False).indices
-    return cuts.flatten(3).gather(3, chosen[:, :, None].expand(-1, -1, 3, -1)).mean(3)[..., None, None]
-
-
-def _whites(cuts: Tensor, opening: Tensor) -> Tensor:
-    """The colour of the whites: the mean of the lightest fifth of cuts (B, 2, 3, h, w) in an opening (B, 2, 1, h, w):
-    (B, 2, 3, 1, 1)."""
-    light = (cuts.mean(2) - 10 * (1 - opening[:, :, 0])).flatten(2)
-    count = max(1, round(float(opening.sum(dim=(2, 3, 4)).mean()) / 5))
-    chosen = light.topk(min(count, light.shape[2])).indices
+def _extreme(cuts: Tensor, where: Tensor, lightest: bool) -> Tensor:
+    """The mean colour of the lightest or the darkest fifth of cuts (B, 2, 3, h, w) where (B, 2, 1, h, w) is 1: whites,
+    or lashes: (B, 2, 3, 1, 1)."""
+    away = 10 * (1 - where[:, :, 0])
+    light = (cuts.mean(2) + (-away if lightest else away)).flatten(2)  # (B, 2, P)
+    count = max(1, round(float(where.sum(dim=(2, 3, 4)).mean()) / 5))
+    chosen = light.topk(min(count, light.shape[2]), largest=lightest).indices
     return cuts.flatten(3).gather(3, chosen[:, :, None].expand(-1, -1, 3, -1)).mean(3)[..., None, None]
 
 

@@ -80,16 +80,22 @@ class FrameAutoencoder(nn.Module):
         surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         own = read if lips is None else self._by_marks(read, lips, marks)
-        return self._reference(portrait, marks, own, landmarks, surface, lips)
+        reference = self._reference(portrait, own, landmarks, surface, lips)
+        if lips is None:
+            return reference
+        motion = self.code.latents_to_motion(reference.latents)
+        mouth = InnerMouth.of(self.surface, lips, portrait, marks, motion)
+        return reference._replace(mouth=mouth, eyes=Eyes.of(portrait, marks))
 
     def reference_of(
         self, portrait: Tensor, latents: Tensor, landmarks: Tensor, marks: Tensor | None = None
     ) -> Reference:
-        """The same for portraits whose latents, landmarks and, if their lips and eyes shall count, marks are known."""
+        """The same for portraits whose latents, landmarks and, if their lips shall count, marks are known; their eyes
+        and mouths are left to the networks, which learn on such references."""
         marks = portrait.new_zeros(len(portrait), NUM_MARKS, 3) if marks is None else marks
         surface, own = self.surface(portrait, marks), self.code.latents_to_coordinates(latents)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
-        return self._reference(portrait, marks, own, landmarks, surface, lips)
+        return self._reference(portrait, own, landmarks, surface, lips)
 
     def _by_marks(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
         """What was read (B, L), with lips and lids as the marks (B, K, 3) of the same frames say."""
@@ -112,13 +118,7 @@ class FrameAutoencoder(nn.Module):
         return self.code.motion_to_latents(released(motion, reference.narrow))
 
     def _reference(
-        self,
-        portrait: Tensor,
-        marks: Tensor,
-        own: Tensor,
-        landmarks: Tensor,
-        surface: SurfaceFields,
-        lips: Lips | None,
+        self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
     ) -> Reference:
         if lips is not None:
             surface = with_teeth(surface, lips.between)
@@ -138,8 +138,6 @@ class FrameAutoencoder(nn.Module):
             landmarks,
             narrowness(motion),
             lips,
-            None if lips is None else InnerMouth.of(self.surface, lips, portrait, marks, motion),
-            Eyes.of(portrait, marks) if marks.any() else None,
         )
 
     def decode(self, latents: Tensor, reference: Reference) -> Decoded:

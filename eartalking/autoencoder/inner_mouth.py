@@ -28,11 +28,12 @@ from eartalking.autoencoder.lips import (
     lip_places,
     shut,
 )
-from eartalking.autoencoder.mark_maps import mark_maps
+from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import corners, cut_size
 from eartalking.autoencoder.surface import SurfaceEncoder
 from eartalking.modules.curves import piecewise_linear, smoothstep
 from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import with_columns
 
 CUT = (0.34375, 0.3125)  # width and height of what is drawn on, in fractions of the frame: a mouth that is wide open
 # Units that move the jaw and the lower lip.
@@ -92,13 +93,13 @@ class InnerMouth(NamedTuple):
         what shows between their lips."""
         # The surface is as coarse as a lip is high, and a jaw that falls draws the upper lip down with it a little. It
         # does not, so where that lip ends is asked of the surface with the portrait's own jaw.
-        over = self._moved(surface, lips, _with_units(motion, self.motion, LOWER_UNITS))[0]
+        over = self._moved(surface, lips, with_columns(motion, self.motion, LOWER_UNITS))[0]
         under = _brought(self.red, self._moved(surface, lips, motion)[1], warp)
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
         resting = self.upper + self._moved(surface, lips, shut(motion))[0]
         # Of parted lips: the lower edge of what the portrait shows between them, which belongs to the skull.
-        floor = self.lower + self._moved(surface, lips, _with_units(motion, self.motion, MOUTH))[1]
+        floor = self.lower + self._moved(surface, lips, with_columns(motion, self.motion, MOUTH))[1]
         right = resting[:, :, -1] - resting[:, :, 0]
         span = right.norm(dim=1, keepdim=True).clamp_min(1e-3)
         right = right / span
@@ -157,13 +158,6 @@ class _Axes(NamedTuple):
         return right.view(shape), down.view(shape), float(2 * SOFT / self.mm)
 
 
-def _with_units(motion: Tensor, own: Tensor, columns: list[int] | slice) -> Tensor:
-    """Motion vectors (B, L) with these columns of `own` (B, L)."""
-    motion = motion.clone()
-    motion[:, columns] = own[:, columns]
-    return motion
-
-
 def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:
     """How far places (B, 2, N) of a portrait have come by `warp` (B, 2, h, w), which says of each place where it comes
     from; by fixed-point steps from a guess (B, 2, N): the same shape."""
@@ -214,7 +208,7 @@ def _light(portraits: Tensor, marks: Tensor) -> Tensor:
     """What colour teeth have in portraits (B, 3, S, S): as bright as the whites of the eyes, and where these are not
     seen, somewhat brighter than the lips and the skin beside them: (B, 3)."""
     colours = (portraits + 1) / 2
-    eyes = mark_maps(marks, portraits.shape[-1])[:, 3]
+    eyes = eye_openings(marks, portraits.shape[-1])[:, 0]
     found = []
     for picture, opening, points in zip(colours, eyes, marks, strict=True):
         size = picture.shape[-1]

@@ -22,7 +22,6 @@ def mark_maps(marks: Tensor, size: int) -> Tensor:
     """Marks (B, K, 3) -> upper lip, lower lip, what lies between them, the eyes' openings: (B, NUM_MARK_MAPS, size,
     size) of 0 and 1; all zero where no face was certain."""
     points = marks[..., :2]
-    eyes = [points[:, eye_marks(eye)][:, :OPENING] for eye in (0, 1)]
     polygons = (
         points[:, (*_UPPER_OUTER, *reversed(_UPPER_INNER))],
         points[:, (*_LOWER_OUTER, *reversed(_LOWER_INNER))],
@@ -30,13 +29,20 @@ def mark_maps(marks: Tensor, size: int) -> Tensor:
     )
     places = _places(size, marks)
     upper, lower, between = (inside(polygon, places) for polygon in polygons)
-    opening = torch.maximum(*(inside(eye, places) for eye in eyes))
-    return torch.stack([upper, lower, between, opening], dim=1).unflatten(2, (size, size))
+    lips = torch.stack([upper, lower, between], dim=1).unflatten(2, (size, size))
+    return torch.cat([lips, eye_openings(marks, size)], dim=1)
 
 
 def between_lips(marks: Tensor, size: int) -> Tensor:
     """1 between the lips: (B, 1, size, size)."""
     return inside(marks[:, LIPS_OUTLINE, :2], _places(size, marks)).view(len(marks), 1, size, size)
+
+
+def eye_openings(marks: Tensor, size: int) -> Tensor:
+    """1 in the eyes' openings: (B, 1, size, size)."""
+    places = _places(size, marks)
+    openings = (inside(marks[:, eye_marks(eye)][:, :OPENING, :2], places) for eye in (0, 1))
+    return torch.maximum(*openings).view(len(marks), 1, size, size)
 
 
 def inside(polygons: Tensor, places: Tensor) -> Tensor:

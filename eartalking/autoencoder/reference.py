@@ -21,7 +21,7 @@ class Reference(NamedTuple):
     where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
     W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
     where its eyes and its mouth are (B, 3, 2), in fractions of the frame; how far shut its eyes stay (B,), 0 open to 1
-    (`lids.narrowness`); and its lips, what lies between them, and its eyes, if its face has marks."""
+    (`lids.narrowness`); if its face has marks, its lips, and in a stream what lies between them and its eyes, too."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -46,14 +46,14 @@ class Reference(NamedTuple):
         others = (
             wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks, self.narrow)
         )
+        lips = self.lips
+        if lips is not None:
+            red, *rest = lips
+            lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
+        mouth = None if self.mouth is None else InnerMouth(*map(wider, self.mouth))
+        eyes = None if self.eyes is None else Eyes(*map(wider, self.eyes))
         reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
-        if self.lips is None or self.mouth is None or self.eyes is None:
-            return reference
-        red, *rest = self.lips
-        lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
-        return reference._replace(
-            lips=lips, mouth=InnerMouth(*map(wider, self.mouth)), eyes=Eyes(*map(wider, self.eyes))
-        )
+        return reference._replace(lips=lips, mouth=mouth, eyes=eyes)
 
 
 class ReferenceEncoder(nn.Module):

@@ -42,3 +42,10 @@ def motion_vector(labels: dict[str, Tensor]) -> Tensor:
 def clip_motion(clip: dict[str, Tensor], prefix: str = "labels") -> Tensor:
     """`motion_vector` of the labels that a clip's tensors carry under a prefix."""
     return motion_vector({name: clip[f"{prefix}.{name}"] for name in MOTION_SCALES})
+
+
+def with_columns(motion: Tensor, other: Tensor, columns: list[int] | slice) -> Tensor:
+    """Motion vectors (B, L) with some columns of others (B, L)."""
+    motion = motion.clone()
+    motion[:, columns] = other[:, columns]
+    return motion

@@ -152,11 +152,11 @@ def train(
             sums.clear()
             bar.set_postfix(means, refresh=False)
             run.log(means)
-        if run.step % options.eval_every == 0 or run.progress == 1:
+        if run.step % options.eval_every == 0:
             run.evaluate(evaluate)
         run.save_if_due()
     if run.progress == 1:
-        run.evaluate(evaluate)  # time may have run out after the last step
+        run.evaluate(evaluate)
     run.save()
     bar.close()
     return run.ema.module.eval()
