@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from eartalking.autoencoder.eyes import EYEBALL, Eyes, eye_turn
+from eartalking.autoencoder.eyes import EYEBALL, HIDDEN, Eyes, eye_turn
+from eartalking.autoencoder.eyes import IRIS as IRIS_RADIUS
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
 from eartalking.perception.face_marks import NUM_MARKS, OPENING, eye_marks
 
@@ -32,6 +33,8 @@ def face(size: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
         begin = math.pi if eye == 0 else 0.0  # both outlines begin at the outer corner
         ring = torch.stack([(angle + begin).cos() * 10 / 256, (angle + begin).sin() * (4 if eye else -4) / 256], dim=1)
         marks[0, eye_marks(eye)][:OPENING, :2] = middle + ring
+        edge = torch.tensor([[0.0, 0], [1, 0], [0, -1], [-1, 0], [0, 1]])
+        marks[0, eye_marks(eye)][OPENING:, :2] = middle + edge * 3.5 / 256 / IRIS_RADIUS
         inside = ((x - middle[0]) * 25.6).square() + ((y - middle[1]) * 64).square() < 1
         portrait = torch.where(inside, WHITE, portrait)
         iris = ((x - middle[0]).square() + (y - middle[1]).square()).sqrt() < 3.5 / 256
@@ -78,6 +81,23 @@ def test_both_irises_turn_to_the_same_side(size: int) -> None:
         assert float(right) == pytest.approx(expected, abs=0.25 * expected) and abs(float(down)) < 0.1 * size / 256
 
 
+def test_white_is_seen_below_an_iris_that_goes_up() -> None:
+    portrait, marks = face()
+    row, column = round((0.4 + 3 / 256) * 256), round(0.4 * 256)
+    assert portrait[0, :, row - 1, column].max() < 0, "the portrait's iris reaches down to the lid"
+    up = Eyes.of(portrait, marks).drawn(portrait, motion(pitch=20), motion())
+    torch.testing.assert_close(up[0, :, row - 1, column], WHITE[:, 0, 0], atol=0.15, rtol=0)
+
+
+def test_the_eye_behind_the_nose_is_left_alone() -> None:
+    portrait, marks = face()
+    outline = marks[0, eye_marks(0)][:, 0]
+    outline.copy_(0.4 + (outline - 0.4) * (HIDDEN - 0.1))
+    drawn = Eyes.of(portrait, marks).drawn(portrait, motion(blink=1), motion())
+    torch.testing.assert_close(drawn[..., :120], portrait[..., :120])
+    assert not torch.equal(drawn[..., 136:], portrait[..., 136:])
+
+
 def test_lids_of_skin_shut_and_leave_a_line_of_lashes() -> None:
     portrait, marks = face()
     eyes = Eyes.of(portrait, marks)
@@ -97,12 +117,12 @@ def test_lids_of_skin_shut_and_leave_a_line_of_lashes() -> None:
 def test_an_eye_opens_a_little_further_than_the_portraits() -> None:
     portrait, marks = face()
     eyes = Eyes.of(portrait, marks)
-    dark = [
-        float((eyes.drawn(portrait, motion(blink=blink), motion(blink=0.5))[0].mean(0) < 0.2).sum())
+    light = [
+        float((eyes.drawn(portrait, motion(blink=blink), motion(blink=0.5))[0].mean(0) > 0.6).sum())
         for blink in (0.5, 0.4, 0.0, -1.0)
     ]
-    skin = float((portrait[0].mean(0) < 0.2).sum())
-    assert dark[0] == skin and dark[1] != dark[0] and dark[2] == dark[3], "to WIDEST, and no further"
+    seen = float((portrait[0].mean(0) > 0.6).sum())
+    assert light[0] == seen and light[1] != light[0] and light[2] == light[3], "to WIDEST, and no further"
 
 
 def test_mattes_and_faces_without_marks_stay() -> None:

@@ -30,12 +30,15 @@ EYEBALL = 0.264  # its radius over the distance of the eyes, of the head model
 WIDE_COLUMNS = [UNIT_INDEX["eyeWideRight"], UNIT_INDEX["eyeWideLeft"]]
 EYE_COLUMNS = [*BLINK_COLUMNS, *WIDE_COLUMNS, *range(GAZE.start, GAZE.stop)]
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
-# Of an opening's height, measured on the head model: where lids meet, from below; how far the upper one comes down
-# with an eye that looks down, and an eye opens that looks up, per degree; and how far it opens when it is wide.
-MEETING, DOWN, UP, WIDE = 0.27, 1 / 149, 1 / 231, 0.195
-LASHES = 3 / 256  # of the frame: how far around an opening lashes reach
+# Of an opening's height, about as on the head model: how far the upper lid comes down with an eye that looks down, and
+# goes up with one that looks up, per degree; and how far an eye opens when it is wide.
+DOWN, UP, WIDE = 1 / 100, 1 / 231, 0.195
+HIDDEN = 0.5  # of the other eye's width: one that is narrower lies behind the nose
+LASHES = 4 / 256  # of the frame: how far around an opening lashes reach
 WIDEST = 1.35  # of an opening's height: how far an eye opens beyond it; what is seen then is guessed
-LASH_WIDTH, LASH_SHARE = 1.6 / 256, 0.9
+LASH_WIDTH = 1.6 / 256  # of the frame
+IRIS = 1.15  # its radius, of what the iris network says
+WHITER = 0.6  # how far an eye's white is like its lightest parts
 SHUTTING = 0.3  # of an opening's height: from there on what is above it is skin alone
 TURNING = 0.5 / 256  # of the frame: an iris that has moved so far is redrawn
 
@@ -43,11 +46,11 @@ TURNING = 0.5 / 256  # of the frame: an iris that has moved so far is redrawn
 class Eyes(NamedTuple):
     """What is kept of portraits' eyes.
 
-    place (B, 2, 2): left and top pixel of each cut; ball (B, 2, 3, h, w): what is seen of the eyeball, continued beyond
-    the lids; skin (B, 2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height,
-    upper, lower (B, 2, h, w): of each pixel, and of the two lids above and below it, across the line between the eye's
-    corners, in pixels, up is positive; zone (B, 2, 1, h, w) in 0..1: where anything is drawn at all; middles (B, 2,
-    2) of the openings, in fractions of the frame; marks (B, K, 3); known (B, 1): whether there are any.
+    place (B, 2, 2): left and top pixel of each cut; ball (B, 2, 3, h, w): the eyeball, behind its lids, too; skin (B,
+    2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height, upper, lower (B, 2, h,
+    w): of each pixel, and of the two lids above and below it, across the line between the eye's corners, in pixels, up
+    is positive; zone (B, 2, 1, h, w) in 0..1: where anything is drawn at all; middles (B, 2, 2) of the openings, in
+    fractions of the frame; marks (B, K, 3); known (B, 1): whether there are any.
     """
 
     place: Tensor
@@ -70,42 +73,43 @@ class Eyes(NamedTuple):
         opening = eye_openings(marks, size)
         reach = round(LASHES * size)
         around = F.max_pool2d(opening, 2 * reach + 1, 1, reach)
-        # The edge of an opening is half lash. Beside it an eyeball is white, above and below it goes on as it is.
-        inner = F.avg_pool2d(opening, 3, 1, 1) ** 4
-        ball = continued(portraits, inner.clamp_min(1e-3) * opening)
-        whole = torch.cat([ball, background_plate(portraits, around)], dim=1)
+        seen = F.avg_pool2d(opening, 3, 1, 1) ** 4 * opening  # the edge of an opening is half lash
+        white, iris, disc = _eyeballs(portraits, seen, marks)
+        whole = torch.cat([white, iris, background_plate(portraits, around), portraits], dim=1)
         shape = cut_size(EYE, size)
         middles = outlines.mean(2)
         cuts, places, lines = [], [], []
         for eye in (0, 1):
             corner = corners(middles[:, eye], shape, size)
-            cuts.append(cut(torch.cat([whole, portraits, opening, around], dim=1), corner, shape))
+            cuts.append(cut(torch.cat([whole, disc, seen, opening, around], dim=1), corner, shape))
             places.append(corner)
             lines.append(_lids(outlines[:, eye] * size, corner, shape))
-        ball, skin, own, inner, outer = torch.stack(cuts, dim=1).split([3, 3, 3, 1, 1], dim=2)
+        white, iris, skin, own, disc, seen, inner, outer = torch.stack(cuts, dim=1).split([3, 3, 3, 3, 1, 1, 1, 1], 2)
         height, upper, lower = (torch.stack(parts, dim=1) for parts in zip(*lines, strict=True))
         zone = F.avg_pool2d(F.max_pool2d(outer.flatten(0, 1), 3, 1, 1), 3, 1, 1).view_as(outer)
+        width = (outlines[:, :, 8] - outlines[:, :, 0]).norm(dim=2)
+        zone = zone * (width > HIDDEN * width.amax(1, keepdim=True))[:, :, None, None, None]
         known = marks.abs().amax((1, 2))[:, None] > 0
         place = torch.tensor([[[left, top] for top, left in at] for at in places], device=portraits.device)
-        ball = torch.lerp(ball, _extreme(own, inner, lightest=True), _beside(inner))
         lash = _extreme(own, outer - inner, lightest=False)
+        # What is seen of an eye's white is mostly its shaded edges.
+        white = torch.lerp(white, _extreme(own, (inner > 0.8) * (disc == 0), lightest=True), WHITER)
+        ball = torch.lerp(white, iris, disc)
         return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, zone, middles, marks, known)
 
     def drawn(self, portraits: Tensor, motion: Tensor, own: Tensor) -> Tensor:
         """Portraits (B, C, S, S), the first three channels their colours, with eyes as in `motion` (B, L) where theirs
         are as in `own` (B, L)."""
         size = portraits.shape[-1]
-        share = self._open(motion, own)[..., None, None]  # (B, 2, 1, 1)
+        raised = self._open(motion, own)[..., None, None]  # (B, 2, 1, 1)
         turn = eye_turn(motion, own, self.middles)
-        closing = smoothstep((1 - share) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
-        moving = torch.maximum(closing, smoothstep((share - 1) / SHUTTING)[:, :, None])
+        closing = smoothstep((1 - raised) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
+        moving = torch.maximum(closing, smoothstep((raised - 1) / SHUTTING)[:, :, None])
         turning = smoothstep(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
         if not (moving.any() or turning.any()):
             return portraits
-        meeting = self.lower + MEETING * (self.upper - self.lower)
-        upper = meeting + (self.upper - meeting) * share
-        lower = meeting + (self.lower - meeting) * share
-        shown = ((upper - self.height + 0.5).clamp(0, 1) * (self.height - lower + 0.5).clamp(0, 1))[:, :, None]
+        upper = self.lower + (self.upper - self.lower) * raised  # a lid comes down to the other one, which stays
+        shown = ((upper - self.height + 0.5).clamp(0, 1) * (self.height - self.lower + 0.5).clamp(0, 1))[:, :, None]
         edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * moving
         ball = _moved(self.ball, turn * size)
         out = portraits.clone()
@@ -115,7 +119,7 @@ class Eyes(NamedTuple):
                 region = out[index, :3, top : top + height, left : left + width]
                 lid = torch.lerp(region, self.skin[index, eye], closing[index, eye])
                 drawn = torch.lerp(lid, ball[index, eye], shown[index, eye])
-                drawn = torch.lerp(drawn, self.lash[index, eye].expand_as(drawn), LASH_SHARE * edge[index, eye])
+                drawn = torch.lerp(drawn, self.lash[index, eye].expand_as(drawn), edge[index, eye])
                 active = self.zone[index, eye] * torch.maximum(moving[index, eye], turning[index, 0])
                 region.copy_(torch.lerp(region, drawn, active))
         return out
@@ -126,7 +130,7 @@ class Eyes(NamedTuple):
         return torch.where(self.known, with_columns(motion, own, EYE_COLUMNS), motion)
 
     def _open(self, motion: Tensor, own: Tensor) -> Tensor:
-        """How far each eye is open, of its opening in the portrait: (B, 2) in 0..WIDEST."""
+        """How far each upper lid is up, of its opening in the portrait: (B, 2) in 0..WIDEST."""
         columns = list(reversed(BLINK_COLUMNS))  # of the right eye, of the left one
         now, before = (vectors[:, columns] / MOTION_SCALES["face_units"] for vectors in (motion, own))
         share = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, WIDEST)
@@ -174,20 +178,35 @@ def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]
     return s, torch.maximum(*lids), torch.minimum(*lids)
 
 
+def _eyeballs(portraits: Tensor, seen: Tensor, marks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What eyeballs, `seen` (B, 1, S, S) in 0..1, are like behind their lids: their white (B, 3, S, S), their irises
+    (B, 3, S, S), whose hidden parts are as those that lie opposite, and where these are (B, 1, S, S) in 0..1."""
+    size = portraits.shape[-1]
+    whole, sure, disc = portraits, seen, torch.zeros_like(seen)
+    place = (torch.arange(size, device=portraits.device) + 0.5) / size
+    for eye in (0, 1):
+        points = marks[:, eye_marks(eye)][:, OPENING:, :2]
+        middle, radius = points[:, 0], (points[:, 1:] - points[:, :1]).norm(dim=2).mean(1)
+        x, y = torch.broadcast_tensors((place - middle[:, :1])[:, None], (place - middle[:, 1:])[..., None])
+        here = ((IRIS * radius[:, None, None] - torch.hypot(x, y)) * size + 0.5).clamp(0, 1)[:, None]
+        opposite = middle[:, None, None] - torch.stack([x, y], dim=-1)
+        mirrored = F.grid_sample(torch.cat([portraits, seen], dim=1), 2 * opposite - 1, align_corners=False)
+        share = mirrored[:, 3:] * here * (1 - sure)
+        whole = (whole * sure + mirrored[:, :3] * share) / (sure + share).clamp_min(1e-4)
+        sure, disc = sure + share, torch.maximum(disc, here)
+    beside = 1 - F.max_pool2d(disc, 3, 1, 1)  # the edge of an iris is half white
+    return continued(portraits, seen * beside), continued(whole, sure * disc), disc
+
+
 def _extreme(cuts: Tensor, where: Tensor, lightest: bool) -> Tensor:
     """The mean colour of the lightest or the darkest fifth of cuts (B, 2, 3, h, w) where (B, 2, 1, h, w) is 1: whites,
     or lashes: (B, 2, 3, 1, 1)."""
+    where = where.to(cuts.dtype)
     away = 10 * (1 - where[:, :, 0])
     light = (cuts.mean(2) + (-away if lightest else away)).flatten(2)  # (B, 2, P)
     count = max(1, round(float(where.sum(dim=(2, 3, 4)).mean()) / 5))
     chosen = light.topk(min(count, light.shape[2]), largest=lightest).indices
     return cuts.flatten(3).gather(3, chosen[:, :, None].expand(-1, -1, 3, -1)).mean(3)[..., None, None]
-
-
-def _beside(opening: Tensor) -> Tensor:
-    """1 in the columns beside an opening (B, 2, 1, h, w) and 0 where it is wide: (B, 2, 1, 1, w)."""
-    columns = opening.sum(3, keepdim=True)
-    return smoothstep(1 - columns / (0.45 * columns.amax(4, keepdim=True)).clamp_min(1e-6))
 
 
 def _moved(images: Tensor, move: Tensor) -> Tensor:
