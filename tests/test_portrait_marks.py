@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eartalking.autoencoder.lips import LOWER_INNER, UPPER_INNER, Lips, fit_lips, with_teeth
-from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, between_lips, inside, mark_maps
+from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, NUM_MESH_MAPS, between_lips, inside, mark_maps, mesh_maps
 from eartalking.checkpoint import load_model
 from eartalking.io.portrait import load_portrait
 from eartalking.modules.pixels import to_float
@@ -18,6 +18,7 @@ from eartalking.motion.rest import at_rest
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES
 from eartalking.perception.face_detector import crop_face
 from eartalking.perception.face_marks import LIPS_OUTLINE, NUM_MARKS, eye_marks, read_marks
+from eartalking.perception.face_mesh import NUM_POINTS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PORTRAIT, PHOTOGRAPH = EXAMPLES / "portrait.png", EXAMPLES / "photo.jpg"
@@ -58,9 +59,27 @@ def test_maps_show_lips_and_eyes(marks: torch.Tensor) -> None:
     assert not mark_maps(torch.zeros_like(marks), 128).any()
 
 
+def test_maps_show_which_place_of_a_head_each_place_of_a_face_is(marks: torch.Tensor) -> None:
+    points = torch.cat([marks[0, :NUM_POINTS, :2], torch.zeros(NUM_POINTS, 1)], dim=1)  # each marks its own place
+    maps = mesh_maps(marks, points, 64)
+    assert maps.shape == (1, NUM_MESH_MAPS, 64, 64)
+    face = maps[0, -1] == 1
+    y, x = torch.meshgrid((torch.arange(64) + 0.5) / 64, (torch.arange(64) + 0.5) / 64, indexing="ij")
+    assert 300 < face.sum() < 2000
+    beside = torch.stack([maps[0, 0] - x, maps[0, 1] - y])[:, face].norm(dim=0)
+    assert beside.median() < 0.01 and beside.max() < 0.05, "at its edge a face is as its last points"
+    nose, ear = (marks[0, index, :2] * 64 for index in (1, 234))
+    depth = [maps[0, 3, int(place[1]), int(place[0])] for place in (nose, ear)]
+    assert depth[0] > 0 > depth[1], "a nose is nearer than an ear"
+    both = mesh_maps(torch.cat([torch.zeros_like(marks), marks]), points, 64)
+    assert not both[0].any(), "no face"
+    torch.testing.assert_close(both[1], maps[0])
+
+
 def test_a_surface_of_a_checkpoint_that_knew_no_marks_is_as_it_was(marks: torch.Tensor) -> None:
     surface = copy.deepcopy(load_model().autoencoder.surface)
     torch.nn.init.zeros_(surface.marks_in.weight)
+    torch.nn.init.zeros_(surface.mesh_in.weight)
     portrait = torch.rand(1, 3, 256, 256) * 2 - 1
     for with_marks, without in zip(surface(portrait, marks), surface(portrait, torch.zeros_like(marks)), strict=True):
         torch.testing.assert_close(with_marks, without)

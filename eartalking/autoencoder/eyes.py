@@ -35,7 +35,7 @@ UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  #
 DOWN, UP, WIDE = 1 / 100, 1 / 231, 0.195
 HIDDEN = 0.5  # of the other eye's width: one that is narrower lies behind the nose
 LASHES = 4 / 256  # of the frame: how far around an opening lashes reach
-WIDEST = 1.35  # of an opening's height: how far an eye opens beyond it; what is seen then is guessed
+WIDEST = 1.6  # of an opening's height: how far an eye opens beyond it
 LASH_WIDTH = 1.6 / 256  # of the frame
 IRIS = 1.15  # its radius, of what the iris network says
 WHITER = 0.6  # how far an eye's white is like its lightest parts
@@ -116,12 +116,13 @@ class Eyes(NamedTuple):
         height, width = self.skin.shape[-2:]
         for index, eyes in enumerate(self.place.tolist()):
             for eye, (left, top) in enumerate(eyes):
-                region = out[index, :3, top : top + height, left : left + width]
+                place = (index, slice(3), slice(top, top + height), slice(left, left + width))
+                region = out[place].clone()
                 lid = torch.lerp(region, self.skin[index, eye], closing[index, eye])
                 drawn = torch.lerp(lid, ball[index, eye], shown[index, eye])
                 drawn = torch.lerp(drawn, self.lash[index, eye].expand_as(drawn), edge[index, eye])
                 active = self.zone[index, eye] * torch.maximum(moving[index, eye], turning[index, 0])
-                region.copy_(torch.lerp(region, drawn, active))
+                out[place] = torch.lerp(region, drawn, active)
         return out
 
     def held(self, motion: Tensor, own: Tensor) -> Tensor:

@@ -126,8 +126,8 @@ class InnerMouth(NamedTuple):
             if self.parted[index]:
                 shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1) * ((below - bottom) / mm).clamp(0, 1)
             colour = _colours(x, y, mm, above, below, self.bright[index], not self.parted[index])
-            region = out[index, :, top : top + shape[0], left : left + shape[1]]
-            region.copy_(torch.lerp(region, 2 * colour - 1, shown[None]))
+            place = (index, slice(None), slice(top, top + shape[0]), slice(left, left + shape[1]))
+            out[place] = torch.lerp(images[place], 2 * colour - 1, shown[None])
         return out
 
     def _moved(self, surface: SurfaceEncoder, lips: Lips, motion: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +155,7 @@ class _Axes(NamedTuple):
         y, x = torch.meshgrid(torch.arange(shape[0]), torch.arange(shape[1]), indexing="ij")
         places = torch.stack([x + left, y + top]).to(self.origin) + 0.5
         right, down = self.local((places * (2 / size) - 1).flatten(1)[None])
-        return right.view(shape), down.view(shape), float(2 * SOFT / self.mm)
+        return right.view(shape), down.view(shape), float(2 * SOFT / self.mm.detach())
 
 
 def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:

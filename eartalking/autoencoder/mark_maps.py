@@ -10,12 +10,16 @@ from torch import Tensor
 
 from eartalking.modules.warp import identity_grid
 from eartalking.perception.face_marks import LIPS_OUTLINE, OPENING, eye_marks
+from eartalking.perception.face_mesh import NUM_POINTS
 
 # The mesh's points of the lips from the person's right corner to the left one.
 _UPPER_OUTER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
 _LOWER_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
 _UPPER_INNER, _LOWER_INNER = LIPS_OUTLINE[:11], (LIPS_OUTLINE[0], *reversed(LIPS_OUTLINE[10:]))
 NUM_MARK_MAPS = 4
+NUM_MESH_MAPS = 5
+SPACING = 0.014  # of the picture's side: how far a point of the mesh speaks for its surroundings
+ALONE = 0.05  # weight of all points together below which none is near
 
 
 def mark_maps(marks: Tensor, size: int) -> Tensor:
@@ -31,6 +35,21 @@ def mark_maps(marks: Tensor, size: int) -> Tensor:
     upper, lower, between = (inside(polygon, places) for polygon in polygons)
     lips = torch.stack([upper, lower, between], dim=1).unflatten(2, (size, size))
     return torch.cat([lips, eye_openings(marks, size)], dim=1)
+
+
+def mesh_maps(marks: Tensor, points: Tensor, size: int) -> Tensor:
+    """Marks (B, K, 3), and for each point of the mesh the place on a head that it marks, (NUM_POINTS, 3) -> for each
+    place of the picture, that on the head, how much nearer than the face's middle it is, in tenths of the side, and
+    whether the face is there: (B, NUM_MESH_MAPS, size, size); all zero where it is not."""
+    mesh = marks[:, :NUM_POINTS]
+    depth = 10 * (mesh[..., 2].mean(1, keepdim=True) - mesh[..., 2])
+    told = torch.cat([points.expand(len(mesh), -1, -1), depth[..., None], torch.ones_like(depth)[..., None]], dim=2)
+    known = (mesh.abs().amax((1, 2)) > 0).to(mesh.dtype)[:, None, None]
+    far = torch.cdist(_places(size, marks)[None], mesh[..., :2].contiguous())  # (B, P, NUM_POINTS)
+    near = torch.exp(-0.5 * (far / SPACING).square()) * known
+    weight = near.sum(2, keepdim=True)
+    values = (near @ told) / weight.clamp_min(1e-6) * (weight / ALONE).clamp(max=1)
+    return values.transpose(1, 2).unflatten(2, (size, size))
 
 
 def between_lips(marks: Tensor, size: int) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, mark_maps
+from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, NUM_MESH_MAPS, mark_maps, mesh_maps
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
 from eartalking.modules.warp import identity_grid
@@ -36,6 +36,7 @@ from eartalking.motion.vector import (
     MOTION_SCALES,
     TRANSLATION,
 )
+from eartalking.perception.face_mesh import NUM_POINTS
 
 # The face units, and the eyeballs' two angles in radians, which move their surface nearly linearly.
 NUM_MOVERS = NUM_FACE_UNITS + 2
@@ -57,12 +58,12 @@ def movers(motion: Tensor) -> Tensor:
     units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
     gaze = motion[:, GAZE] / MOTION_SCALES["gaze"]
     follow = gaze / LID_FOLLOW_DEGREES
-    units = units.clone()
+    moved = units.clone()
     for side, blink in enumerate(BLINK_COLUMNS):
         awake = 1 - units[:, blink].clamp(0, 1)
         for column, (axis, sign) in LID_COLUMNS[side].items():
-            units[:, column] = (sign * follow[:, axis]).clamp(0, 1) * awake
-    return torch.cat([units, torch.deg2rad(gaze)], dim=1)
+            moved[:, column] = (sign * follow[:, axis]).clamp(0, 1) * awake
+    return torch.cat([moved, torch.deg2rad(gaze)], dim=1)
 
 
 class SurfaceFields(NamedTuple):
@@ -108,11 +109,13 @@ class SurfaceEncoder(nn.Module):
     components refer to as buffers.
 
     The marks come from networks that know real faces. Pixels alone say too little of where one lip ends and the other
-    one, or a tooth, begins: of photographs of open mouths the encoder made one surface of all three.
+    one, or a tooth, begins: of photographs of open mouths the encoder made one surface of all three. And each point of
+    the mesh is the same place of every head (`mark_points`), whatever it looks like.
     """
 
     basis: Tensor
     pivot: Tensor
+    mark_points: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -120,9 +123,12 @@ class SurfaceEncoder(nn.Module):
         self.stem, self.num_components = config.stem, config.surface_components
         self.register_buffer("basis", torch.zeros(self.num_components, NUM_MOVERS, 3))
         self.register_buffer("pivot", torch.zeros(3))  # of the neck, in head space
+        self.register_buffer("mark_points", torch.zeros(NUM_POINTS, 3))  # of an average head, at rest, in head space
         self.conv_in = nn.Conv2d(3 * config.stem**2 + 2, widths[0], 3, padding=1)
         self.marks_in = nn.Conv2d(MARKS_STEM**2 * NUM_MARK_MAPS, widths[0], 3, padding=1, bias=False)
+        self.mesh_in = nn.Conv2d(NUM_MESH_MAPS, widths[0], 3, padding=1, bias=False)
         nn.init.zeros_(self.marks_in.weight)
+        nn.init.zeros_(self.mesh_in.weight)
         self.levels = nn.ModuleList(ResBlock(width, width) for width in widths)
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
@@ -136,7 +142,8 @@ class SurfaceEncoder(nn.Module):
         place = identity_grid(x.shape[-1], x.device).permute(0, 3, 1, 2).expand(len(x), -1, -1, -1)
         marked = F.pixel_unshuffle(mark_maps(marks.float(), MARKS_STEM * x.shape[-1]), MARKS_STEM)
         x = self.conv_in(for_convolution(torch.cat([x, place.to(x.dtype)], dim=1)))
-        x = x + self.marks_in(for_convolution(marked.to(x.dtype)))
+        mesh = mesh_maps(marks.float(), self.mark_points, x.shape[-1])
+        x = x + self.marks_in(for_convolution(marked.to(x.dtype))) + self.mesh_in(for_convolution(mesh.to(x.dtype)))
         skips = []
         for index, level in enumerate(self.levels):
             x = level(x)

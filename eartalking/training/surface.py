@@ -28,6 +28,7 @@ from eartalking.autoencoder.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceE
 from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.pixels import to_float
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, TRANSLATION, motion_vector
+from eartalking.perception.face_mesh import NUM_POINTS
 from eartalking.synth.head import MASKS, HeadBundle, load_bundle
 from eartalking.synth.performance import random_stills
 from eartalking.synth.surface_maps import mover_components
@@ -39,6 +40,7 @@ from eartalking.training.marks import as_of_a_photograph, clip_marks
 
 PER_PICTURE = ("frames", "surface_point", "surface_weight", "surface_vertices", "surface_shares")
 BACKGROUND = -2  # in `surface_vertices`
+POINT_PICTURES = 1000  # from which the places are measured that the mesh's points mark
 MOTIONS = 4000  # random states from which each sample's motion is drawn
 SCALES = {"moved": 1.0, "shaped": 2.0, "cover": 1.0, "point": 0.5, "components": 0.3, "weight": 1.0, "camera": 0.1}
 PARTS = 6.0  # how much more lips and lids weigh than the rest of a face
@@ -73,6 +75,20 @@ class PortraitSurfaces(Dataset):
             "motion": self.motion[number][row],
             "marks": self.marks[number][row],
         }
+
+
+def mark_points(pictures: PortraitSurfaces, count: int = POINT_PICTURES) -> Tensor:
+    """Which place of a head at rest each point of the mesh marks, in head space, in the middle over `count` pictures
+    spread over all: (NUM_POINTS, 3)."""
+    found = []
+    for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).astype(int):
+        item = pictures[int(index)]
+        size = len(item["surface_point"])
+        column, row = (item["marks"][:NUM_POINTS, :2] * size).long().clamp(0, size - 1).unbind(1)
+        shown = item["surface_vertices"][row, column, 0].long() != BACKGROUND
+        if item["marks"].any():
+            found.append(torch.where(shown[:, None], item["surface_point"][row, column], torch.nan))
+    return torch.stack(found).nanmedian(0).values.nan_to_num(0.0)
 
 
 class SurfaceTrainer(nn.Module):
@@ -240,6 +256,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     workers = 0 if accelerator.device.type == "cpu" else 8
     pictures = PortraitSurfaces(args.data)
+    if not trainer.encoder.mark_points.any():
+        trainer.encoder.mark_points.copy_(mark_points(pictures))
     stream = endless(
         DataLoader(pictures, min(options.batch_size, len(pictures)), shuffle=True, drop_last=True, num_workers=workers)
     )
