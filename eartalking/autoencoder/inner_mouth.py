@@ -30,7 +30,7 @@ from eartalking.autoencoder.lips import (
 )
 from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import corners, cut_size
-from eartalking.autoencoder.surface import SurfaceEncoder
+from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields
 from eartalking.modules.curves import piecewise_linear, smoothstep
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import with_columns
@@ -93,13 +93,14 @@ class InnerMouth(NamedTuple):
         what shows between their lips."""
         # The surface is as coarse as a lip is high, and a jaw that falls draws the upper lip down with it a little. It
         # does not, so where that lip ends is asked of the surface with the portrait's own jaw.
-        over = self._moved(surface, lips, with_columns(motion, self.motion, LOWER_UNITS))[0]
-        under = _brought(self.red, self._moved(surface, lips, motion)[1], warp)
+        states = [with_columns(motion, self.motion, LOWER_UNITS), motion, shut(motion)]
+        # Of parted lips: the lower edge of what the portrait shows between them, which belongs to the skull.
+        states.append(with_columns(motion, self.motion, MOUTH))
+        (over, _), (_, under), (at_rest, _), (_, skull) = self._moved(surface, lips, states)
+        under = _brought(self.red, under, warp)
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
-        resting = self.upper + self._moved(surface, lips, shut(motion))[0]
-        # Of parted lips: the lower edge of what the portrait shows between them, which belongs to the skull.
-        floor = self.lower + self._moved(surface, lips, with_columns(motion, self.motion, MOUTH))[1]
+        resting, floor = self.upper + at_rest, self.lower + skull
         right = resting[:, :, -1] - resting[:, :, 0]
         span = right.norm(dim=1, keepdim=True).clamp_min(1e-3)
         right = right / span
@@ -130,10 +131,12 @@ class InnerMouth(NamedTuple):
             out[place] = torch.lerp(images[place], 2 * colour - 1, shown[None])
         return out
 
-    def _moved(self, surface: SurfaceEncoder, lips: Lips, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the surface of the upper and of the lower lip moves under motion vectors (B, L): (B, 2, P) each."""
-        upper, lower = (lip_places(surface, lips.red, motion) - self.own).chunk(2, dim=2)
-        return upper, lower
+    def _moved(self, surface: SurfaceEncoder, lips: Lips, states: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """How far the surface of the upper and of the lower lip moves under each of several motion vectors (B, L): (B,
+        2, P) each."""
+        red = SurfaceFields(*(value.repeat(len(states), *[1] * (value.dim() - 1)) for value in lips.red))
+        places = lip_places(surface, red, torch.cat(states)).unflatten(0, (len(states), -1))
+        return [tuple((at - self.own).chunk(2, dim=2)) for at in places]
 
 
 class _Axes(NamedTuple):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, NUM_MESH_MAPS, mark_maps, mesh_maps
 from eartalking.config import AutoencoderConfig
+from eartalking.modules.constant import constant
 from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import NUM_FACE_UNITS
@@ -57,13 +58,23 @@ def movers(motion: Tensor) -> Tensor:
     """
     units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
     gaze = motion[:, GAZE] / MOTION_SCALES["gaze"]
-    follow = gaze / LID_FOLLOW_DEGREES
+    columns, axes, signs, blinks = _lid_columns(motion.device)
+    follow = (signs * (gaze / LID_FOLLOW_DEGREES)[:, axes]).clamp(0, 1)
     moved = units.clone()
-    for side, blink in enumerate(BLINK_COLUMNS):
-        awake = 1 - units[:, blink].clamp(0, 1)
-        for column, (axis, sign) in LID_COLUMNS[side].items():
-            moved[:, column] = (sign * follow[:, axis]).clamp(0, 1) * awake
+    moved[:, columns] = follow * (1 - units[:, blinks].clamp(0, 1))
     return torch.cat([moved, torch.deg2rad(gaze)], dim=1)
+
+
+@constant
+def _lid_columns(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of every unit by which a lid follows the gaze: its column, the gaze's axis and sign, the column of its blink."""
+    rows = [
+        (column, axis, sign, blink)
+        for blink, units in zip(BLINK_COLUMNS, LID_COLUMNS, strict=True)
+        for column, (axis, sign) in units.items()
+    ]
+    columns, axes, signs, blinks = (torch.tensor(values, device=device) for values in zip(*rows, strict=True))
+    return columns, axes, signs, blinks
 
 
 class SurfaceFields(NamedTuple):
