@@ -15,12 +15,13 @@ from eartalking.motion.face_units import NUM_FACE_UNITS
 from eartalking.motion.head_space import rotation
 from eartalking.motion.vector import GAZE, HEAD_POSE, MOTION_SCALES, TRANSLATION, motion_vector
 from eartalking.perception.face_marks import NUM_MARKS
+from eartalking.perception.face_mesh import NUM_POINTS
 from eartalking.synth import render
 from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.performance import Performance, neutral_portrait, random_stills
 from eartalking.synth.surface_maps import mover_components, surface_maps
-from eartalking.training.surface import SurfaceTrainer, in_the_pose_of
+from eartalking.training.surface import BACKGROUND, SurfaceTrainer, in_the_pose_of, mark_points
 
 CONFIG = AutoencoderConfig(surface_widths=(8, 16, 16))
 
@@ -171,3 +172,21 @@ def test_lips_and_lids_weigh_more_than_a_cheek_and_this_more_than_a_shoulder(tra
     own, other = torch.zeros(1, 60), torch.ones(1, 60)
     kept = in_the_pose_of(own, other)
     assert not kept[:, HEAD_POSE].any() and not kept[:, TRANSLATION].any() and kept[:, GAZE].all()
+
+
+def test_the_places_that_marks_stand_for_are_those_that_are_seen_there() -> None:
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    marks = torch.rand(NUM_MARKS, 3)
+    pictures = []
+    for offset in (0.0, 1.0, 100.0):  # the last one is another person altogether
+        point = torch.stack([x + offset, y, 0 * x], dim=-1)
+        vertices = torch.full((16, 16, 3), 5, dtype=torch.int16)
+        vertices[:8] = BACKGROUND
+        pictures.append({"marks": marks, "surface_point": point, "surface_vertices": vertices})
+    pictures.append(pictures[0] | {"marks": torch.zeros_like(marks)})  # no face was certain
+    found = mark_points(pictures)
+    seen = marks[:NUM_POINTS, 1] >= 0.5
+    expected = torch.stack([(16 * marks[:NUM_POINTS, 0]).floor() + 1, (16 * marks[:NUM_POINTS, 1]).floor()], dim=1)
+    torch.testing.assert_close(found[seen, :2], expected[seen])
+    assert not found[~seen].any(), "what is never on the person stands for nothing"
+    assert not mark_points([pictures[-1]]).any()

@@ -44,9 +44,10 @@ POINT_PICTURES = 1000  # from which the places are measured that the mesh's poin
 MOTIONS = 4000  # random states from which each sample's motion is drawn
 SCALES = {"moved": 1.0, "shaped": 2.0, "cover": 1.0, "point": 0.5, "components": 0.3, "weight": 1.0, "camera": 0.1}
 PARTS = 6.0  # how much more lips and lids weigh than the rest of a face
-TEXTURE_SHARE = (
-    0.5  # of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes
-)
+# Share of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes; and of
+# those that are hidden behind colours of no meaning, by how much: there the marks alone say where a face is and how it
+# stands. Renders need no marks to be read, so without this a photograph's would count for little.
+TEXTURE_SHARE, HIDDEN_SHARE, HIDDEN = 0.5, 0.3, (0.5, 0.95)
 
 
 class PortraitSurfaces(Dataset):
@@ -88,7 +89,7 @@ def mark_points(pictures: PortraitSurfaces, count: int = POINT_PICTURES) -> Tens
         shown = item["surface_vertices"][row, column, 0].long() != BACKGROUND
         if item["marks"].any():
             found.append(torch.where(shown[:, None], item["surface_point"][row, column], torch.nan))
-    return torch.stack(found).nanmedian(0).values.nan_to_num(0.0)
+    return torch.stack(found).nanmedian(0).values.nan_to_num(0.0) if found else torch.zeros(NUM_POINTS, 3)
 
 
 class SurfaceTrainer(nn.Module):
@@ -147,16 +148,23 @@ def vertex_importance(bundle: HeadBundle) -> Tensor:
 
 
 def damaged(portraits: Tensor) -> Tensor:
-    """Portraits (B, 3, H, W) in [-1, 1] with the damage of `Damage`, and in some a light that bends smoothly over the
-    picture.
+    """Portraits (B, 3, H, W) in [-1, 1] with the damage of `Damage`, in some a light that bends smoothly over the
+    picture, and some nearly hidden behind colours.
     """
     count, device = len(portraits), portraits.device
-    uneven = F.interpolate(
-        torch.randn(count, 3, 3, 3, device=device), size=portraits.shape[-2:], mode="bicubic", align_corners=False
-    )
-    strength = 0.25 * (torch.rand(count, 1, 1, 1, device=device) < TEXTURE_SHARE)
-    pictures = (portraits + 1) / 2 * torch.exp(strength * uneven)
-    return Damage.draw(count, device).apply(pictures) * 2 - 1
+
+    def smooth(cells: int) -> Tensor:
+        noise = torch.randn(count, 3, cells, cells, device=device)
+        return F.interpolate(noise, size=portraits.shape[-2:], mode="bicubic", align_corners=False)
+
+    def often(share: float) -> Tensor:
+        return torch.rand(count, 1, 1, 1, device=device) < share
+
+    pictures = (portraits + 1) / 2 * torch.exp(0.25 * often(TEXTURE_SHARE) * smooth(3))
+    pictures = Damage.draw(count, device).apply(pictures) * 2 - 1
+    low, high = HIDDEN
+    behind = often(HIDDEN_SHARE) * (low + (high - low) * torch.rand(count, 1, 1, 1, device=device))
+    return torch.lerp(pictures, (0.5 * smooth(9)).clamp(-1, 1), behind)
 
 
 def compute_losses(trainer: nn.Module, batch: dict[str, Tensor], motions: Tensor) -> Losses:
