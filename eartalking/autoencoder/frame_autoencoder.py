@@ -80,15 +80,12 @@ class FrameAutoencoder(nn.Module):
         surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         own = read if lips is None else self._by_marks(read, lips, marks)
-        return self.with_drawn_parts(self._reference(portrait, own, landmarks, surface, lips), marks)
-
-    def with_drawn_parts(self, reference: Reference, marks: Tensor) -> Reference:
-        """References of portraits with marks (B, K, 3), whose eyes and mouths are drawn as in a stream."""
-        if reference.lips is None:
+        reference = self._reference(portrait, own, landmarks, surface, lips)
+        if lips is None:
             return reference
         motion = self.code.latents_to_motion(reference.latents)
-        mouth = InnerMouth.of(self.surface, reference.lips, reference.image, marks, motion)
-        return reference._replace(mouth=mouth, eyes=Eyes.of(reference.image, marks))
+        mouth = InnerMouth.of(self.surface, lips, portrait, marks, motion)
+        return reference._replace(mouth=mouth, eyes=Eyes.of(portrait, marks))
 
     def reference_of(
         self, portrait: Tensor, latents: Tensor, landmarks: Tensor, marks: Tensor | None = None
