@@ -117,12 +117,13 @@ def test_lids_of_skin_shut_and_leave_a_line_of_lashes() -> None:
 def test_an_eye_opens_a_little_further_than_the_portraits() -> None:
     portrait, marks = face()
     eyes = Eyes.of(portrait, marks)
-    light = [
-        float((eyes.drawn(portrait, motion(blink=blink), motion(blink=0.5))[0].mean(0) > 0.6).sum())
-        for blink in (0.5, 0.4, 0.0, -1.0)
-    ]
-    seen = float((portrait[0].mean(0) > 0.6).sum())
-    assert light[0] == seen and light[1] != light[0] and light[2] == light[3], "to WIDEST, and no further"
+    own, wider, open_eyes, beyond = (
+        eyes.drawn(portrait, motion(blink=blink), motion(blink=0.5)) for blink in (0.5, 0.4, 0.0, -1.0)
+    )
+    assert own is portrait and not torch.equal(wider, portrait)
+    white = [float((image[0].mean(0) > 0.6).sum()) for image in (portrait, open_eyes)]
+    assert white[1] > 1.2 * white[0]
+    torch.testing.assert_close(open_eyes, beyond, msg="to WIDEST, and no further")
 
 
 def test_mattes_and_faces_without_marks_stay() -> None:

@@ -37,6 +37,7 @@ HIDDEN = 0.5  # of the other eye's width: one that is narrower lies behind the n
 LASHES = 4 / 256  # of the frame: how far around an opening lashes reach
 WIDEST = 1.6  # of an opening's height: how far an eye opens beyond it
 LASH_WIDTH = 1.6 / 256  # of the frame
+CORNER = 0.3  # of an opening's height: where the portrait's lids are less apart, an open lid has no lashes
 IRIS = 1.15  # its radius, of what the iris network says
 WHITER = 0.6  # how far an eye's white is like its lightest parts
 SHUTTING = 0.3  # of an opening's height: from there on what is above it is skin alone
@@ -47,16 +48,18 @@ class Eyes(NamedTuple):
     """What is kept of portraits' eyes.
 
     place (B, 2, 2): left and top pixel of each cut; ball (B, 2, 3, h, w): the eyeball, behind its lids, too; skin (B,
-    2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height, upper, lower (B, 2, h,
-    w): of each pixel, and of the two lids above and below it, across the line between the eye's corners, in pixels, up
-    is positive; zone (B, 2, 1, h, w) in 0..1: where anything is drawn at all; middles (B, 2, 2) of the openings, in
-    fractions of the frame; marks (B, K, 3); known (B, 1): whether there are any.
+    2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; grown (B, 2, 1, h, w) in 0..1:
+    where an open lid has any; height, upper, lower (B, 2, h, w): of each pixel, and of the two lids above and below it,
+    across the line between the eye's corners, in pixels, up is positive; zone (B, 2, 1, h, w) in 0..1: where anything
+    is drawn at all; middles (B, 2, 2) of the openings, in fractions of the frame; marks (B, K, 3); known (B, 1):
+    whether there are any.
     """
 
     place: Tensor
     ball: Tensor
     skin: Tensor
     lash: Tensor
+    grown: Tensor
     height: Tensor
     upper: Tensor
     lower: Tensor
@@ -95,7 +98,9 @@ class Eyes(NamedTuple):
         # What is seen of an eye's white is mostly its shaded edges.
         white = torch.lerp(white, _extreme(own, (inner > 0.8) * (disc == 0), lightest=True), WHITER)
         ball = torch.lerp(white, iris, disc)
-        return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, zone, middles, marks, known)
+        apart = upper - lower
+        grown = smoothstep(apart / (CORNER * apart.amax((2, 3), keepdim=True)).clamp_min(1e-6))[:, :, None]
+        return cls(place.transpose(0, 1), ball, skin, lash, grown, height, upper, lower, zone, middles, marks, known)
 
     def drawn(self, portraits: Tensor, motion: Tensor, own: Tensor) -> Tensor:
         """Portraits (B, C, S, S), the first three channels their colours, with eyes as in `motion` (B, L) where theirs
@@ -104,13 +109,15 @@ class Eyes(NamedTuple):
         raised = self._open(motion, own)[..., None, None]  # (B, 2, 1, 1)
         turn = eye_turn(motion, own, self.middles)
         closing = smoothstep((1 - raised) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
-        moving = torch.maximum(closing, smoothstep((raised - 1) / SHUTTING)[:, :, None])
+        opening = smoothstep((raised - 1) / SHUTTING)[:, :, None]
+        moving = torch.maximum(closing, opening)
         turning = smoothstep(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
         if not (moving.any() or turning.any()):
             return portraits
         upper = self.lower + (self.upper - self.lower) * raised  # a lid comes down to the other one, which stays
         shown = ((upper - self.height + 0.5).clamp(0, 1) * (self.height - self.lower + 0.5).clamp(0, 1))[:, :, None]
-        edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * moving
+        edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None]
+        edge = edge * torch.maximum(closing, opening * self.grown)
         ball = _moved(self.ball, turn * size)
         out = portraits.clone()
         height, width = self.skin.shape[-2:]
