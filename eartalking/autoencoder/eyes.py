@@ -115,7 +115,9 @@ class Eyes(NamedTuple):
         if not (moving.any() or turning.any()):
             return portraits
         upper = self.lower + (self.upper - self.lower) * raised  # a lid comes down to the other one, which stays
-        shown = ((upper - self.height + 0.5).clamp(0, 1) * (self.height - self.lower + 0.5).clamp(0, 1))[:, :, None]
+        above = (self.height - self.lower + 0.5).clamp(0, 1)[:, :, None]  # below it lies the lower lid, with its lashes
+        shown = (upper - self.height + 0.5).clamp(0, 1)[:, :, None] * above
+        lid = closing * above
         edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None]
         edge = edge * torch.maximum(closing, opening * self.grown)
         ball = _moved(self.ball, turn * size)
@@ -125,8 +127,8 @@ class Eyes(NamedTuple):
             for eye, (left, top) in enumerate(eyes):
                 place = (index, slice(3), slice(top, top + height), slice(left, left + width))
                 region = out[place].clone()
-                lid = torch.lerp(region, self.skin[index, eye], closing[index, eye])
-                drawn = torch.lerp(lid, ball[index, eye], shown[index, eye])
+                drawn = torch.lerp(region, self.skin[index, eye], lid[index, eye])
+                drawn = torch.lerp(drawn, ball[index, eye], shown[index, eye])
                 drawn = torch.lerp(drawn, self.lash[index, eye].expand_as(drawn), edge[index, eye])
                 active = self.zone[index, eye] * torch.maximum(moving[index, eye], turning[index, 0])
                 out[place] = torch.lerp(region, drawn, active)
