@@ -86,7 +86,7 @@ def _patch_names_of_2026_11(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _patch_surface_without_marks(weights: dict[str, Tensor], model: TalkingHeadModel) -> dict[str, Tensor]:
-    """Surface encoders trained before 2026-11-28 were not shown the marks of a face, and those before 2026-11-30 not
+    """Surface encoders trained before 2026-11-28 were not shown the marks of a face, and those before 2026-11-29 not
     what its mesh says: they go on without."""
     own = model.autoencoder.surface.state_dict()
     absent = {name: torch.zeros_like(own[name]) for name in ("marks_in.weight", "mesh_in.weight", "mark_points")}

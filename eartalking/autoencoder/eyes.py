@@ -84,10 +84,10 @@ class Eyes(NamedTuple):
         cuts, places, lines = [], [], []
         for eye in (0, 1):
             corner = corners(middles[:, eye], shape, size)
-            cuts.append(cut(torch.cat([whole, disc, seen, opening, around], dim=1), corner, shape))
+            cuts.append(cut(torch.cat([whole, disc, opening, around], dim=1), corner, shape))
             places.append(corner)
             lines.append(_lids(outlines[:, eye] * size, corner, shape))
-        white, iris, skin, own, disc, seen, inner, outer = torch.stack(cuts, dim=1).split([3, 3, 3, 3, 1, 1, 1, 1], 2)
+        white, iris, skin, own, disc, inner, outer = torch.stack(cuts, dim=1).split([3, 3, 3, 3, 1, 1, 1], dim=2)
         height, upper, lower = (torch.stack(parts, dim=1) for parts in zip(*lines, strict=True))
         zone = F.avg_pool2d(F.max_pool2d(outer.flatten(0, 1), 3, 1, 1), 3, 1, 1).view_as(outer)
         width = (outlines[:, :, 8] - outlines[:, :, 0]).norm(dim=2)
@@ -96,7 +96,7 @@ class Eyes(NamedTuple):
         place = torch.tensor([[[left, top] for top, left in at] for at in places], device=portraits.device)
         lash = _extreme(own, outer - inner, lightest=False)
         # What is seen of an eye's white is mostly its shaded edges.
-        white = torch.lerp(white, _extreme(own, (inner > 0.8) * (disc == 0), lightest=True), WHITER)
+        white = torch.lerp(white, _extreme(own, ((inner > 0.8) & (disc == 0)).to(own.dtype), lightest=True), WHITER)
         ball = torch.lerp(white, iris, disc)
         apart = upper - lower
         grown = smoothstep(apart / (CORNER * apart.amax((2, 3), keepdim=True)).clamp_min(1e-6))[:, :, None]
@@ -211,7 +211,6 @@ def _eyeballs(portraits: Tensor, seen: Tensor, marks: Tensor) -> tuple[Tensor, T
 def _extreme(cuts: Tensor, where: Tensor, lightest: bool) -> Tensor:
     """The mean colour of the lightest or the darkest fifth of cuts (B, 2, 3, h, w) where (B, 2, 1, h, w) is 1: whites,
     or lashes: (B, 2, 3, 1, 1)."""
-    where = where.to(cuts.dtype)
     away = 10 * (1 - where[:, :, 0])
     light = (cuts.mean(2) + (-away if lightest else away)).flatten(2)  # (B, 2, P)
     count = max(1, round(float(where.sum(dim=(2, 3, 4)).mean()) / 5))
