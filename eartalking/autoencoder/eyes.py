@@ -22,6 +22,7 @@ from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import EYE, corners, cut, cut_size
 from eartalking.autoencoder.surface import background_plate, continued
 from eartalking.modules.curves import piecewise_linear, smoothstep
+from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, with_columns
 from eartalking.perception.face_marks import OPENING, eye_marks
@@ -193,14 +194,13 @@ def _eyeballs(portraits: Tensor, seen: Tensor, marks: Tensor) -> tuple[Tensor, T
     (B, 3, S, S), whose hidden parts are as those that lie opposite, and where these are (B, 1, S, S) in 0..1."""
     size = portraits.shape[-1]
     whole, sure, disc = portraits, seen, torch.zeros_like(seen)
-    place = (torch.arange(size, device=portraits.device) + 0.5) / size
+    grid = identity_grid(size, portraits.device)
     for eye in (0, 1):
-        points = marks[:, eye_marks(eye)][:, OPENING:, :2]
+        points = 2 * marks[:, eye_marks(eye)][:, OPENING:, :2] - 1
         middle, radius = points[:, 0], (points[:, 1:] - points[:, :1]).norm(dim=2).mean(1)
-        x, y = torch.broadcast_tensors((place - middle[:, :1])[:, None], (place - middle[:, 1:])[..., None])
-        here = ((IRIS * radius[:, None, None] - torch.hypot(x, y)) * size + 0.5).clamp(0, 1)[:, None]
-        opposite = middle[:, None, None] - torch.stack([x, y], dim=-1)
-        mirrored = F.grid_sample(torch.cat([portraits, seen], dim=1), 2 * opposite - 1, align_corners=False)
+        away = grid - middle[:, None, None]  # (B, S, S, 2)
+        here = ((IRIS * radius[:, None, None] - away.norm(dim=-1)) * (size / 2) + 0.5).clamp(0, 1)[:, None]
+        mirrored = F.grid_sample(torch.cat([portraits, seen], dim=1), middle[:, None, None] - away, align_corners=False)
         share = mirrored[:, 3:] * here * (1 - sure)
         whole = (whole * sure + mirrored[:, :3] * share) / (sure + share).clamp_min(1e-4)
         sure, disc = sure + share, torch.maximum(disc, here)

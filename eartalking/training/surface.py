@@ -46,7 +46,7 @@ SCALES = {"moved": 1.0, "shaped": 2.0, "cover": 1.0, "point": 0.5, "components":
 PARTS = 6.0  # how much more lips and lids weigh than the rest of a face
 # Share of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes; and of
 # those that are hidden behind colours of no meaning, by how much: there the marks alone say where a face is and how it
-# stands. Renders need no marks to be read, so without this a photograph's would count for little.
+# stands. Renders can be read without marks, so a network that sees nothing else need not learn to use them.
 TEXTURE_SHARE, HIDDEN_SHARE, HIDDEN = 0.5, 0.3, (0.5, 0.95)
 
 
