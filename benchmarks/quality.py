@@ -24,8 +24,9 @@ import torch
 from benchmarks.gates.control import measure_control
 from benchmarks.gates.material import SUITES, Material
 from benchmarks.gates.motion import measure_motion
+from benchmarks.gates.next_frame import measure_next_frame
 from benchmarks.gates.photographs import measure_photographs
-from benchmarks.gates.picture import measure_autoencoder, measure_next_frame
+from benchmarks.gates.picture import measure_autoencoder
 from benchmarks.gates.stream import measure_drift, measure_identity, measure_speed
 from benchmarks.gates.streams import Context, save_pictures
 from benchmarks.gates.table import GATES, GateRow, Unavailable, table

@@ -32,6 +32,8 @@ from eartalking.training import (
     encode,
     encoder,
     further,
+    latent_motion,
+    latents,
     prepare,
     refiner,
     surface,
@@ -140,6 +142,7 @@ def test_stages_in_order_end_in_a_stream(
     root: Path, stills: Path, portraits: Path, talking: Path, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _train_the_autoencoder(root, stills, portraits)
+    _compare_latents(root, stills, talking)
     _encode_the_latents(root, stills, talking, speech)
     training = _train_the_model(root, speech)
     _train_the_departure(root, speech)
@@ -175,6 +178,25 @@ def _train_the_autoencoder(root: Path, stills: Path, portraits: Path) -> None:
     refined = ["--data", str(stills), "--val", str(stills), "--out", str(root / "refiner"), "--no-perceptual", *COMMON]
     refiner.main(["--checkpoint", str(root / "decoder" / "checkpoint"), *refined, "--steps", "4"])
     assert {"eval_eyes_psnr", "eval_mouth_psnr", "eval_landmarks_px"} <= _log(root / "refiner")[-1].keys()
+
+
+def _compare_latents(root: Path, stills: Path, talking: Path) -> None:
+    checkpoint = ["--checkpoint", str(root / "refiner" / "checkpoint")]
+    for kind, size in (("face_code", "4"), ("learned", "4"), ("pixels", "8")):
+        run, decoded = root / f"latents-{kind}", ["--decoded", str(root / "decoded")]
+        pairs = ["--data", str(stills), "--val", str(stills), *decoded, *COMMON]
+        latents.main([*checkpoint, *pairs, "--kind", kind, "--size", size, "--out", str(run), "--steps", "2"])
+        assert {"eval_mouth_psnr", "eval_start_mouth_psnr", "eval_perceptual"} <= _log(run)[-1].keys()
+        spoken = ["--clips", str(talking), "--val", str(talking), "--length", "8", "--eval-length", "10", *COMMON]
+        source = [*checkpoint, "--latents", str(run / "latents.safetensors"), "--out", str(run / "motion")]
+        latent_motion.main([*source, *spoken, "--steps", "2", "--videos"])
+        scores = _log(run / "motion")[-1]
+        assert ("eval_learnt_r2_free" in scores) == (kind != "face_code") and scores["eval_copy"] > 0
+        assert {path.parent.name for path in (run / "motion" / "videos").glob("*/*.mp4")} == {
+            "truth",
+            "decoded",
+            "foretold",
+        }
 
 
 def _encode_the_latents(root: Path, stills: Path, talking: Path, speech: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gates of the frame autoencoder and of next-frame prediction."""
+"""Gates of the frame autoencoder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from tqdm import tqdm
 
 from benchmarks.gates.streams import Context, strip
 from benchmarks.gates.table import GateRow, Unavailable, judge, unavailable
-from eartalking.controls import ControlBatch, control_values
 from eartalking.modules.pixels import to_float
-from eartalking.motion.vector import clip_motion
 from eartalking.perception.face_detector import crop_face
 from eartalking.perception.identity import summarise
 from eval.metrics.boxes import face_fractions, follow, mouth_fractions, to_pixels
@@ -20,7 +18,6 @@ from eval.metrics.signals import box_mse, psnr, sharpness
 
 FLOOR_KEYS = ("face", "mouth", "sharpness", "identity")
 FITTED_AT_ONCE = 8  # frames that are encoded together
-PIXEL_EVERY = 5  # frames between those whose pixels are compared in next-frame prediction
 
 
 @torch.inference_mode()
@@ -137,88 +134,4 @@ def _photographs(context: Context) -> list[GateRow]:
         judge(names[0], float(np.mean(decibels)), count, "photos"),
         judge(names[1], float(np.mean(sharp)), count, "photos"),
         _identity_row(names[2], distances, []),
-    ]
-
-
-def measure_next_frame(context: Context) -> list[GateRow]:
-    """Each frame predicted from the true one before it with the streaming step, against copying that one.
-
-    The value is error / error of the copy. Frames are read from pixels, predictions and copies are decoded by the same
-    decoder; controls are released, so only the voice can help. Beside it is told: with all controls given; and `exact`,
-    the same between the codes of the clips' labels, which no reading has blurred.
-    """
-    names = ("next_frame_latent", "next_frame_pixel")
-    try:
-        clips = context.material.clips()
-    except Unavailable as error:
-        return [unavailable(name, str(error)) for name in names]
-    totals = {
-        key: 0.0 for key in ("latent", "latent_given", "latent_copy", "exact", "exact_copy", "pixel", "pixel_copy")
-    }
-    frames = pixels = 0
-    for clip in tqdm(clips, unit="clip", desc="next frame", mininterval=2, leave=False):
-        counts = _predict_clip(context, clip, totals)
-        frames, pixels = frames + counts[0], pixels + counts[1]
-    latent, pixel = totals["latent"] / totals["latent_copy"], totals["pixel"] / totals["pixel_copy"]
-    ratios: dict[str, Any] = {
-        name: round(totals[name] / totals[copy], 4)
-        for name, copy in (("latent_given", "latent_copy"), ("exact", "exact_copy"))
-    }
-    extra = {key: round(value / (pixels if key.startswith("pixel") else frames), 6) for key, value in totals.items()}
-    return [
-        judge(names[0], latent, frames, "frames", 1.0, **ratios, errors=extra),
-        judge(names[1], pixel, pixels, "frames", 1.0),
-    ]
-
-
-@torch.inference_mode()
-def _predict_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[str, float]) -> tuple[int, int]:
-    model, autoencoder = context.model, context.model.autoencoder
-    images = to_float(torch.from_numpy(clip["frames"]))
-    reference = autoencoder.reference(to_float(torch.from_numpy(clip["reference"]))[None])
-    encoded = [autoencoder.encode(some, reference.expand(len(some))) for some in images.split(FITTED_AT_ONCE)]
-    truth = torch.cat(encoded)[:, None]  # (T, 1, N, C)
-    audio = model.audio_encoder(torch.from_numpy(clip["waveform"])[None])[0]
-    features = reference.pyramid[-1].flatten(2).transpose(1, 2)
-    initial = reference.latents
-    exact = autoencoder.code.motion_to_latents(
-        clip_motion({name: torch.from_numpy(value) for name, value in clip.items()})
-    )[:, None]  # (T, 1, N, C)
-    released, given, labelled = (model.prefill(initial, features) for _ in range(3))
-    released_controls, true_controls = ControlBatch.released(1, 1), _true_controls(clip)
-    generator = torch.Generator().manual_seed(context.seed)
-    pixels = 0
-    for index in range(min(len(truth), len(audio))):
-        before = truth[index - 1] if index else initial
-        noise = torch.randn(before.shape, generator=generator)
-        released.previous = given.previous = before
-        exact_before = labelled.previous = exact[index - 1] if index else initial
-        model.step(audio[None, index], released_controls, noise, released)
-        # Before articulation: what is shown is stretched to the spread that a stream of its own lacks.
-        guess = released.previous
-        informed = model.step(audio[None, index], true_controls[index], noise, given)
-        for key, value in (("latent", guess), ("latent_given", informed), ("latent_copy", before)):
-            totals[key] += float((value - truth[index]).square().mean())
-        model.step(audio[None, index], released_controls, noise, labelled)
-        for key, value in (("exact", labelled.previous), ("exact_copy", exact_before)):
-            totals[key] += float((value - exact[index]).square().mean())
-        if index % PIXEL_EVERY == 0 and index:
-            pixels += 1
-            for key, value in (("pixel", guess), ("pixel_copy", before)):
-                image = autoencoder.decode(value, reference).pixels()[0].numpy()
-                totals[key] += box_mse(image, clip["frames"][index])
-    return index + 1, pixels
-
-
-def _true_controls(clip: dict[str, np.ndarray]) -> list[ControlBatch]:
-    """All of a clip's own control values, one batch per frame."""
-    prefix = "labels."
-    labels = {name[len(prefix) :]: torch.from_numpy(value) for name, value in clip.items() if name.startswith(prefix)}
-    values, intensity = control_values(labels), labels["emotion_intensity"].float()
-    given = torch.ones(1, 1, values.shape[1] + 1, dtype=torch.bool)
-    return [
-        ControlBatch(
-            values[None, i : i + 1], labels["emotion"][None, i : i + 1].long(), intensity[None, i : i + 1], given
-        )
-        for i in range(len(values))
     ]

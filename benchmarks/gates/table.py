@@ -66,6 +66,7 @@ GATES: dict[str, dict[str, Gate]] = {
         "photo_identity": _at_most(0.30),
     },
     "next_frame": {
+        "next_frame_exact": _at_most(1.0, "copy of the previous frame"),
         "next_frame_latent": _at_most(1.0, "copy of the previous frame"),
         "next_frame_pixel": _at_most(1.0, "copy of the previous frame"),
     },

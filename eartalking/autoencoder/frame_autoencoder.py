@@ -72,14 +72,16 @@ class FrameAutoencoder(nn.Module):
         )
         return self.code.coordinates_to_latents(fitted)
 
-    def reference(self, portrait: Tensor, marks: Tensor | None = None) -> Reference:
-        """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream. `marks`, where they have been read."""
+    def reference(self, portrait: Tensor, marks: Tensor | None = None, known: Tensor | None = None) -> Reference:
+        """Portrait (B, 3, H, W) -> what decoding needs of it, once per stream. `marks`, where they have been read;
+        `known`, its own latents (B, N, C) where they need not be read."""
         look = self.encoder.look(portrait)
         read, landmarks = self.encoder.read(look, look).float(), look.landmarks.float()
         marks = read_marks(portrait) if marks is None else marks
         surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         own = read if lips is None else self._by_marks(read, lips, marks)
+        own = own if known is None else self.code.latents_to_coordinates(known)
         reference = self._reference(portrait, own, landmarks, surface, lips)
         if lips is None:
             return reference

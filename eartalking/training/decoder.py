@@ -29,10 +29,15 @@ from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
 from eartalking.training.data import endless, fixed_batch, prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
 from eartalking.training.loop import Losses, RunOptions, train
-from eartalking.training.losses import PERCEPTUAL_FROM, PerceptualFeatures, detail, importance, warp_loss
+from eartalking.training.losses import (
+    PERCEPTUAL_FROM,
+    PERCEPTUAL_PART,
+    PerceptualFeatures,
+    detail,
+    importance,
+    warp_loss,
+)
 from eartalking.training.marks import MarkedStills, as_of_a_photograph
-
-PERCEPTUAL_PART = 3  # features cost as much as all the rest: one sample in so many has them
 
 
 class DecoderTrainer(nn.Module):

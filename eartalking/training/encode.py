@@ -53,13 +53,13 @@ def portrait_rows(autoencoder: FrameAutoencoder, folder: Path, device: torch.dev
         for prefix in ("", "twin_"):
             if prefix + "reference" in clip:
                 motion = clip_motion(clip, prefix + "reference_labels")
-                features = _features(autoencoder, clip[prefix + "reference"], device)
+                features = portrait_features(autoencoder, clip[prefix + "reference"], device)
                 latents = autoencoder.code.motion_to_latents(motion.to(device)).cpu()
                 rows.append({"reference_latents": latents, "reference_features": features * with_features})
     return rows
 
 
-def _features(autoencoder: FrameAutoencoder, image: Tensor, device: torch.device) -> Tensor:
+def portrait_features(autoencoder: FrameAutoencoder, image: Tensor, device: torch.device) -> Tensor:
     """(1, N, D_r) of a portrait (H, W, 3) uint8."""
     return autoencoder.reference_encoder(to_float(image)[None].to(device))[-1].flatten(2).transpose(1, 2).cpu()
 
@@ -79,7 +79,7 @@ def speech_rows(
                 for item in dataclasses.fields(motion)
             }
             waveform = augment_waveform(span.waveform, rng) if rng.random() < AUGMENTED_SHARE else span.waveform
-            rows = _label_rows(labels, torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
+            rows = label_rows(labels, torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
             portrait = portraits[int(rng.integers(len(portraits)))]
             noise = READING_NOISE * torch.from_numpy(
                 rng.standard_normal(portrait["reference_latents"].shape, np.float32)
@@ -109,12 +109,12 @@ def clip_rows(
             autoencoder.encode(to_float(chunk.to(device)), reference.expand(len(chunk))).cpu()
             for chunk in clip["frames"].split(batch_size)
         ]
-        rows = _label_rows(labels, clip["waveform"]) | {"latents": torch.cat(latents)}
+        rows = label_rows(labels, clip["waveform"]) | {"latents": torch.cat(latents)}
         rows["reference_latents"] = reference.latents.cpu()
-        yield rows | {"reference_features": _features(autoencoder, clip["reference"], device)}
+        yield rows | {"reference_features": portrait_features(autoencoder, clip["reference"], device)}
 
 
-def _label_rows(labels: dict[str, Tensor], waveform: Tensor) -> Rows:
+def label_rows(labels: dict[str, Tensor], waveform: Tensor) -> Rows:
     return {
         "waveform": (waveform.clamp(-1, 1) * 32767).to(torch.int16),
         "values": control_values(labels),

@@ -9,6 +9,7 @@ from eartalking.motion.code import MotionCode
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, MOTION_SCALES
 
 PERCEPTUAL_FROM = 0.3  # feature losses from this share of the run on
+PERCEPTUAL_PART = 3  # features cost as much as all the rest: one sample in so many has them
 OPENING = 20.0
 
 
