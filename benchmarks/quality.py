@@ -30,6 +30,7 @@ from benchmarks.gates.picture import measure_autoencoder
 from benchmarks.gates.stream import measure_drift, measure_identity, measure_speed
 from benchmarks.gates.streams import Context, save_pictures
 from benchmarks.gates.table import GATES, GateRow, Unavailable, table
+from benchmarks.gates.tokens import measure_tokens
 from benchmarks.gates.voice import measure_lip_sync, measure_real_speech, measure_silence
 from benchmarks.record import ROOT, provenance, write_result
 from eartalking import load_model
@@ -39,6 +40,7 @@ MEASURES: dict[str, Callable[[Context], list[GateRow]]] = {
     "speed": measure_speed,
     "autoencoder": measure_autoencoder,
     "next_frame": measure_next_frame,
+    "tokens": measure_tokens,
     "motion": measure_motion,
     "lip_sync": measure_lip_sync,
     "real_speech": measure_real_speech,

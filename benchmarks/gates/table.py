@@ -70,6 +70,13 @@ GATES: dict[str, dict[str, Gate]] = {
         "next_frame_latent": _at_most(1.0, "copy of the previous frame"),
         "next_frame_pixel": _at_most(1.0, "copy of the previous frame"),
     },
+    # By tokens alone, nothing set afterwards; the limits are those of the same controls in pictures.
+    "tokens": {
+        **{f"tokens_{track}_deg": _at_most(4, _RELEASED) for track in POSE_TRACKS},
+        **{f"tokens_{track}_deg": _at_most(6, _RELEASED) for track in GAZE_TRACKS},
+        "tokens_blink_followed": _at_least(0.9, _RELEASED),
+        **{f"tokens_{track}": _at_least(0.8, _RELEASED) for track in ("smile", "brow", "emotion")},
+    },
     # Of what the model emits, no pictures: ratios to what people do, degrees, correlations.
     "motion": {
         "motion_spread": Gate(0.7, 1.4, "within"),
