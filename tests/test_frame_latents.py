@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from eartalking.autoencoder.frame_latents import FLOW_SIDE, FrameLatents, Kind, Start
+from eartalking.training.latent_motion import FrameCode
 
 SIZE, LATENTS, COORDINATES = 64, 12, 5
 
@@ -84,3 +85,19 @@ def test_a_moved_portrait_comes_nearer_by_its_latents():
     # The blend of a new decoder darkens: compared are the starts, still and warped.
     warped = drawn.image / drawn.blend
     assert (warped - frames)[inner].abs().mean() < 0.6 * (portrait - frames)[inner].abs().mean()
+
+
+def test_a_frames_numbers_come_back_from_tokens():
+    numbers = torch.randn(50, 10, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 5, 10) + 3
+    numbers[:, 4] = 2.0  # never moves
+    code = FrameCode(10, (4, 3))
+    code.measure(numbers)
+    tokens = code.to_tokens(numbers)
+    assert tokens.shape == (50, 4, 3) and not tokens.flatten(1)[:, 10:].any() and not tokens.flatten(1)[:, 4].any()
+    torch.testing.assert_close(tokens.flatten(1)[:, :4].std(0), torch.ones(4))
+    torch.testing.assert_close(code.from_tokens(tokens), numbers, atol=1e-4, rtol=1e-4)
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="13 numbers do not fit into 4 tokens of 3"):
+        FrameCode(13, (4, 3))

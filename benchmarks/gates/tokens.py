@@ -48,9 +48,9 @@ def measure_tokens(context: Context) -> list[GateRow]:
             right, floor = (float(((said > 0.5) == (asked > 0.5)).mean()) for said in (followed, free))
             rows.append(judge("tokens_blink_followed", right, asked.size, "frames", floor))
         else:
-            error, floor = (float(np.abs(said - asked).mean()) for said in (followed, free))
+            away, floor = (float(np.abs(said - asked).mean()) for said in (followed, free))
             slope = float(np.polyfit(asked.ravel(), followed.ravel(), 1)[0])
-            rows.append(judge(f"tokens_{track}_deg", error, asked.size, "frames", floor, slope=round(slope, 3)))
+            rows.append(judge(f"tokens_{track}_deg", away, asked.size, "frames", floor, slope=round(slope, 3)))
     return [*rows, *(unavailable(f"tokens_{track}", LEARNT_AWAY) for track in ("smile", "brow", "emotion"))]
 
 

@@ -87,22 +87,29 @@ def encode_clip(autoencoder: FrameAutoencoder, latents: FrameLatents, path: Path
     else training takes."""
     clip = load_file(path)
     motion, own = clip_motion(clip).to(device), clip_motion(clip, "reference_labels").to(device)
-    reference = known_reference(autoencoder, clip["reference"], own)
     code, has_code = autoencoder.code, latents.kind != "pixels"
-    numbers = []
-    for first in range(0, len(motion), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        start = start_of(autoencoder, latents.kind, reference, motion[some])
-        learnt = latents.encode(to_float(clip["frames"][some]).to(device), start)
-        parts = [code.motion_to_coordinates(motion[some])] if has_code else []
-        numbers.append(torch.cat([*parts, *([] if learnt is None else [learnt])], dim=1).cpu())
+    parts = [code.motion_to_coordinates(motion).cpu()] if has_code else []
+    if latents.size:
+        parts.append(_learnt(autoencoder, latents, clip, motion, own))
     still = code.motion_to_coordinates(own).cpu() if has_code else torch.zeros(1, 0)
     labels = {name.removeprefix("labels."): value for name, value in clip.items() if name.startswith("labels.")}
     return label_rows(labels, clip["waveform"]) | {
-        "latents": torch.cat(numbers),
+        "latents": torch.cat(parts, dim=1),
         "reference_latents": F.pad(still, (0, latents.size)),
         "reference_features": portrait_features(autoencoder, clip["reference"], device),
     }
+
+
+def _learnt(autoencoder: FrameAutoencoder, latents: FrameLatents, clip: Rows, motion: Tensor, own: Tensor) -> Tensor:
+    """The learnt latents (T, Z) of a clip's frames."""
+    reference, learnt = known_reference(autoencoder, clip["reference"], own), []
+    for first in range(0, len(motion), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        start = start_of(autoencoder, latents.kind, reference, motion[some])
+        read = latents.encode(to_float(clip["frames"][some]).to(motion.device), start)
+        assert read is not None
+        learnt.append(read.cpu())
+    return torch.cat(learnt)
 
 
 def encode_splits(
