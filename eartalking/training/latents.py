@@ -7,8 +7,9 @@ and of its portrait, which is the best that a face code can do, is made once and
 kinds may share it (`--decoded`). Nothing of the checkpoint is trained. Compare kinds after as many steps on the same
 stills.
 
-The latents are small numbers with noise on them, and a rate penalty lets those that buy no pixels fade. The kinds that
-have the renderer's labels are told its exact warp, too; `pixels` sees no label at all.
+Pixels alone are what is learnt from: the renderer's labels serve the face code, and say where the moving pixels, mouths
+and eyes are that count more. (Its exact warp in the loss made frames of `learned` worse.) The latents are small numbers
+with noise on them, and a rate penalty lets those that buy no pixels fade.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from eartalking.autoencoder.frame_latents import KINDS, NOISE, FrameLatents, Kin
 from eartalking.autoencoder.reference import Reference
 from eartalking.checkpoint import load_model
 from eartalking.modules.pixels import to_float, to_uint8
-from eartalking.modules.warp import warp_image
 from eartalking.motion.vector import clip_motion
 from eartalking.synth.clips import write_clip
 from eartalking.training.data import find_clips, prepare
@@ -51,8 +51,8 @@ class DecodedStills:
     """Stills and what the face code makes of them, in memory.
 
     Per still: `frame`, `portrait`, `image` (S, S, 3) uint8, `image` decoded from the exact `coordinates` (L,) of the
-    frame and `own` (L,) of the portrait, by `warp` (2, M, M); the renderer's `true_warp` (2, M, M) and `visibility`
-    (M, M); `weight` (M, M), how much a place matters; `landmarks` (3, 2).
+    frame and `own` (L,) of the portrait, by `warp` (2, M, M); the renderer's `true_warp` (2, M, M); `weight`
+    (M, M), how much a place matters; `landmarks` (3, 2).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -136,7 +136,6 @@ def _decode_person(autoencoder: FrameAutoencoder, clip: Rows, prefix: str, devic
         "own": autoencoder.code.latents_to_coordinates(reference.latents),
         "warp": start.warp.half(),
         "true_warp": truth["warp"].half(),
-        "visibility": truth["visibility"][:, 0].half(),
         "weight": importance(truth)[:, 0].half(),
         "landmarks": clip[prefix + "landmarks"],
     }
@@ -155,15 +154,15 @@ class LatentsTrainer(nn.Module):
             return Start.still(batch["portrait"])
         return Start.moved(batch["image"], batch["portrait"], batch["warp"], batch["coordinates"], batch["own"])
 
-    def forward(self, batch: Rows, noise: float = NOISE) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images (B, 3, H, W), the warps (B, 2, h, w) of their starts, latents (B, Z)."""
+    def forward(self, batch: Rows, noise: float = NOISE) -> tuple[Tensor, Tensor | None]:
+        """Images (B, 3, H, W), latents (B, Z)."""
         drawn, latents = self.latents(batch["frame"], self.start(batch), noise)
-        return drawn.image, drawn.flow, latents
+        return drawn.image, latents
 
 
 def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module, rng: np.random.Generator) -> Losses:
-    """Pixels, their detail and features; the warp where it is known; the latents' rate."""
-    image, flow, latents = trainer(batch)
+    """Pixels, their detail and features; the latents' rate."""
+    image, latents = trainer(batch)
     target, places = batch["frame"], batch["weight"][:, None]
     weights = F.interpolate(places / places.mean(), size=target.shape[-2:], mode="bilinear", align_corners=False)
     strength = (detail(image) - detail(target)).abs().mean(1, keepdim=True)
@@ -177,13 +176,6 @@ def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module, rng: 
     pairs = zip(perceptual(image[crop]), perceptual(target[crop]), strict=True)
     losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in pairs]).mean()
     loss = 2 * losses["image"] + 0.3 * losses["detail"] + 0.1 * losses["perceptual"]
-    if getattr(trainer, "module", trainer).latents.kind != "pixels":
-        there = flow + warp_image(batch["warp"], flow)
-        moves = (batch["true_warp"].abs().sum(1, keepdim=True) > 1e-3).float()
-        seen = (0.05 + 0.95 * batch["visibility"][:, None]) * places * moves
-        error = (seen * (there - batch["true_warp"]).abs()).sum() / (2 * seen.sum()).clamp_min(1e-6)
-        losses["warp"] = error * flow.shape[-1] / 2  # in map pixels
-        loss = loss + losses["warp"]
     if latents is not None:
         losses["rate"] = 0.5 * torch.log1p((latents / NOISE).square()).mean()
         loss = loss + RATE_WEIGHT * losses["rate"]
