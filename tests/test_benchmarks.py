@@ -184,7 +184,7 @@ def test_rows_pass_only_when_measured() -> None:
 
 
 def test_what_is_missing_is_told_in_every_row(model: TalkingHeadModel, monkeypatch) -> None:
-    def missing(*_: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise Unavailable("not installed")
 
     for method in ("stills", "clips", "photographs", "voice", "real_voices"):
