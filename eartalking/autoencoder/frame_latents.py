@@ -38,7 +38,7 @@ POOLS: dict[Kind, tuple[tuple[int, ...], tuple[int, ...]]] = {
 }
 WIDTHS = (32, 48, 64, 96, 128)  # of the encoder, from h x w down
 COND_DIM = 96
-LATENT_WIDTH = 48
+MAP_SIDE, MAP_WIDTHS = 8, (48, 48, 32, 24)  # of what the latents draw: the coarsest map, and each finer one's channels
 NOISE = 0.1  # spread of the noise on the whitened latents while they are learnt
 BLEND_BIAS = 3.0  # a new decoder keeps the warped picture
 READ_UNIT = 0.3  # of what the encoder's network adds to the components
@@ -106,7 +106,7 @@ class LatentEncoder(nn.Module):
 
 class LatentDecoder(nn.Module):
     """A start, and latents (B, Z) if there are any -> Drawn: the start, warped by what the latents say and what the
-    network adds, blended with what it paints. A new one changes nothing but for the latents' warp."""
+    network adds, blended with what it paints. A new one shows the start, a little darker, as the latents warp it."""
 
     def __init__(self, size: int, known: int) -> None:
         super().__init__()
@@ -117,13 +117,12 @@ class LatentDecoder(nn.Module):
         )
         self.to_flow = nn.Linear(size, 2 * FLOW_SIDE**2, bias=False) if size else None
         if size:
-            self.spread = nn.Linear(size, LATENT_WIDTH * 64)  # on 8 x 8 places
-            widths = (LATENT_WIDTH, LATENT_WIDTH, 32, 24)
+            self.spread = nn.Linear(size, MAP_WIDTHS[0] * MAP_SIDE**2)
             self.maps = nn.ModuleList(
-                ResBlock(before, after, COND_DIM) for before, after in zip(widths, widths[1:], strict=False)
+                ResBlock(before, after, COND_DIM) for before, after in zip(MAP_WIDTHS, MAP_WIDTHS[1:], strict=False)
             )
         self.of_portrait = nn.Conv2d(colours, portrait, 1)
-        self.conv_in = nn.Conv2d(colours + portrait + (24 if size else 0), fine, 1)
+        self.conv_in = nn.Conv2d(colours + portrait + (MAP_WIDTHS[-1] if size else 0), fine, 1)
         self.fine = ResBlock(fine, fine, COND_DIM)
         self.down = nn.Conv2d(fine, coarse, 3, 2, 1)
         self.coarse = nn.ModuleList(ResBlock(coarse, coarse, COND_DIM) for _ in range(2))
@@ -173,7 +172,7 @@ class LatentDecoder(nn.Module):
         )
 
     def _map(self, latents: Tensor, cond: Tensor) -> Tensor:
-        x = self.maps[0](self.spread(latents).unflatten(1, (LATENT_WIDTH, 8, 8)), cond)
+        x = self.maps[0](self.spread(latents).unflatten(1, (MAP_WIDTHS[0], MAP_SIDE, MAP_SIDE)), cond)
         for block in self.maps[1:]:
             x = block(upsample(x), cond)
         return x
@@ -216,7 +215,8 @@ class FrameLatents(nn.Module):
 
     @torch.no_grad()
     def measure(self, flows: Tensor) -> None:
-        """Let the latents be the whitened principal components of registrations (M, 2, FLOW_SIDE, FLOW_SIDE), M > Z."""
+        """Let the latents be the whitened principal components of registrations (M, 2, FLOW_SIDE, FLOW_SIDE), M > Z;
+        about zero, for what does not move shall have none."""
         assert self.encoder is not None and self.decoder.to_flow is not None
         flat = flows.flatten(1)
         _, strength, directions = torch.svd_lowrank(flat, self.size, niter=4)

@@ -115,18 +115,25 @@ def _learnt(autoencoder: FrameAutoencoder, latents: FrameLatents, clip: Rows, mo
 def encode_splits(
     autoencoder: FrameAutoencoder, latents: FrameLatents, folders: dict[str, Path], out: Path, device: torch.device
 ) -> FrameCode:
-    """Write `out/SPLIT.safetensors` for `LatentClips`, whitened by the training split."""
+    """Write `out/SPLIT.safetensors` for `LatentClips`, whitened by the training split; a run that goes on has them."""
+    config, kept = autoencoder.config, out / "code.safetensors"
+    shape = (config.num_latent_tokens, config.latent_channels)
+    if kept.exists():
+        code = FrameCode(len(load_file(kept)["mean"]), shape)
+        code.load_state_dict(load_file(kept))
+        return code
     splits = {}
     for split, folder in folders.items():
         paths = tqdm(find_clips(folder), unit="clip", desc=f"encode {split}", mininterval=5)
         splits[split] = pack([encode_clip(autoencoder, latents, path, device) for path in paths])
-    config = autoencoder.config
-    code = FrameCode(splits["train"]["latents"].shape[1], (config.num_latent_tokens, config.latent_channels))
+    code = FrameCode(splits["train"]["latents"].shape[1], shape)
     code.measure(splits["train"]["latents"])
     out.mkdir(parents=True, exist_ok=True)
     for split, tensors in splits.items():
         tensors |= {name: code.to_tokens(tensors[name]) for name in ("latents", "reference_latents")}
         save_file({name: value.contiguous() for name, value in tensors.items()}, out / f"{split}.safetensors")
+    (out / "val.txt").write_text("\n".join(map(str, find_clips(folders["val"]))), encoding="utf-8")
+    save_file(code.state_dict(), kept)
     return code
 
 
@@ -284,7 +291,6 @@ def main(argv: list[str] | None = None) -> int:
     latents = load_latents(args.latents, shipped.autoencoder).to(device)
     folders = {"train": args.clips, "val": args.val}
     code = encode_splits(shipped.autoencoder, latents, folders, options.out, device)
-    (options.out / "val.txt").write_text("\n".join(map(str, find_clips(args.val))), encoding="utf-8")
     config = dataclasses.replace(shipped.config, emission="regression", departure=None, history_level=HISTORY_LEVEL)
     model = TalkingHeadModel(config)
     model.audio_encoder.load_state_dict(shipped.audio_encoder.state_dict())
