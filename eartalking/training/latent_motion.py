@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from eartalking.autoencoder.reference import Reference
 from eartalking.checkpoint import load_model
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
+from eartalking.io.sound import SpokenSound
 from eartalking.io.video_writer import VideoWriter
 from eartalking.model import TalkingHeadModel
 from eartalking.modules.pixels import to_float, to_uint8
@@ -223,7 +223,7 @@ def write_videos(
         source = load_file(paths[clip])
         own = clip_motion(source, "reference_labels").to(device)
         reference = known_reference(autoencoder, source["reference"], own)
-        sound = (sequence.waveform[0, : length * SAMPLES_PER_FRAME].cpu().numpy() * 32767).astype("<i2")
+        waveform = sequence.waveform[0, : length * SAMPLES_PER_FRAME].cpu().numpy()
         made = {"truth": source["frames"][:length].numpy()}
         for name, tokens in (("decoded", sequence.latents[0]), ("foretold", trainer.run(sequence)[0])):
             numbers = trainer.code.from_tokens(tokens)
@@ -231,7 +231,7 @@ def write_videos(
                 [_decode(autoencoder, latents, reference, some) for some in numbers.split(AT_ONCE)]
             )
         for name, frames in made.items():
-            _write(out / name / f"{paths[clip].stem}.mp4", frames, sound)
+            _write(out / name / f"{paths[clip].stem}.mp4", frames, waveform)
 
 
 def load_paths(folder: Path) -> list[Path]:
@@ -247,18 +247,13 @@ def _decode(autoencoder: FrameAutoencoder, latents: FrameLatents, reference: Ref
     return to_uint8(latents.decode(learnt, start).image).cpu().numpy()
 
 
-def _write(path: Path, frames: np.ndarray, sound: np.ndarray) -> None:
+def _write(path: Path, frames: np.ndarray, waveform: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    voice = path.with_suffix(".wav")
-    with wave.open(str(voice), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(sound.tobytes())
-    with VideoWriter(path, frames.shape[1:3], audio=voice) as video:
+    sound = SpokenSound(SAMPLE_RATE)
+    sound.add(waveform)
+    with VideoWriter(path, frames.shape[1:3], audio=sound) as video:
         for frame in frames:
             video.write(frame)
-    voice.unlink()
 
 
 def load_latents(path: Path, autoencoder: FrameAutoencoder) -> FrameLatents:
