@@ -229,6 +229,16 @@ class TalkingHeadModel(nn.Module):
         state.frame_index += 1
         return shown + expression(code.latents_to_motion(shown), asked, code)
 
+    @torch.no_grad()
+    def step_mean(self, audio: Tensor, controls: ControlBatch, state: StreamState) -> Tensor:
+        """The same with nothing set, drawn or added: what the emission head says, (B, N, C), which is the history's
+        next frame as it is."""
+        cond = self.observe(audio, controls, state)
+        state.previous = self.from_tokens(self.emission_head.mean(cond)).float()
+        state.controls = controls.map(lambda value: value[:, 0])
+        state.frame_index += 1
+        return state.previous
+
     def _depart(self, cond: Tensor, mean: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
         """Latents (B, N, C) of the frame that departs from its mean (B, N, C), drawn by the departure head."""
         head, own, code = self.departure_head, state.departure, self.autoencoder.code

@@ -17,7 +17,6 @@ from eval.metrics.boxes import face_fractions, follow, mouth_fractions, to_pixel
 from eval.metrics.signals import box_mse, psnr, sharpness
 
 FLOOR_KEYS = ("face", "mouth", "sharpness", "identity")
-FITTED_AT_ONCE = 8  # frames that are encoded together
 
 
 @torch.inference_mode()

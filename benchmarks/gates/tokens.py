@@ -68,10 +68,6 @@ def obeyed(model: TalkingHeadModel, audio: Tensor, track: str, asked: np.ndarray
         controls = ControlBatch.released(voices, 1)
         controls.values[:, 0, number] = torch.from_numpy(asked[:, index])
         controls.given[:, 0, number] = given
-        cond = model.observe(audio[:, index], controls, state)
-        state.previous = model.from_tokens(model.emission_head.mean(cond)).float()
-        state.controls = controls.map(lambda value: value[:, 0])
-        state.frame_index += 1
-        motion = code.latents_to_motion(state.previous)
+        motion = code.latents_to_motion(model.step_mean(audio[:, index], controls, state))
         said[:, index] = (motion @ columns / columns.square().sum()).numpy()
     return said

@@ -33,7 +33,7 @@ from eartalking.training.losses import (
     PERCEPTUAL_FROM,
     PERCEPTUAL_PART,
     PerceptualFeatures,
-    detail,
+    detail_loss,
     importance,
     warp_loss,
 )
@@ -63,7 +63,7 @@ class DecoderTrainer(nn.Module):
 
 
 def compute_losses(
-    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: nn.Module | None
+    trainer: nn.Module, batch: dict[str, Tensor], progress: float, perceptual: PerceptualFeatures | None
 ) -> Losses:
     """Losses at a training progress in 0..1."""
     target, visibility = batch["frame"], batch["visibility"]
@@ -89,13 +89,9 @@ def compute_losses(
     if perceptual is not None and progress > PERCEPTUAL_FROM:
         few = -(-len(target) // PERCEPTUAL_PART)
         crop = (slice(few), slice(None), *_random_crop(target.shape[-1]))
-        ours, truth = perceptual(image[crop]), perceptual(target[crop])
-        losses["perceptual"] = torch.stack(
-            [(a.float() - b.float()).abs().mean() for a, b in zip(ours, truth, strict=True)]
-        ).mean()
+        losses["perceptual"] = perceptual.distance(image[crop], target[crop])
         scales["perceptual"] = 0.1
-    strength = (detail(image) - detail(target)).abs().mean(1, keepdim=True)
-    losses["detail"] = (F.interpolate(weights, size=strength.shape[-2:], mode="area") * strength).mean()
+    losses["detail"] = detail_loss(image, target, weights)
     losses["loss"] = sum(scale * losses[name] for name, scale in scales.items())
     return losses
 

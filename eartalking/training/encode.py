@@ -103,15 +103,19 @@ def clip_rows(
     """Clips with frames, read by the frame encoder."""
     for path in tqdm(find_clips(folder), desc="clips", unit="clip", mininterval=5):
         clip = load_file(path)
-        labels = {name[len("labels.") :]: value for name, value in clip.items() if name.startswith("labels.")}
         reference = autoencoder.reference(to_float(clip["reference"])[None].to(device))
         latents = [
             autoencoder.encode(to_float(chunk.to(device)), reference.expand(len(chunk))).cpu()
             for chunk in clip["frames"].split(batch_size)
         ]
-        rows = label_rows(labels, clip["waveform"]) | {"latents": torch.cat(latents)}
+        rows = label_rows(clip_labels(clip), clip["waveform"]) | {"latents": torch.cat(latents)}
         rows["reference_latents"] = reference.latents.cpu()
         yield rows | {"reference_features": portrait_features(autoencoder, clip["reference"], device)}
+
+
+def clip_labels(clip: Rows) -> Rows:
+    """The labels of a clip's frames, by their names."""
+    return {name.removeprefix("labels."): value for name, value in clip.items() if name.startswith("labels.")}
 
 
 def label_rows(labels: dict[str, Tensor], waveform: Tensor) -> Rows:

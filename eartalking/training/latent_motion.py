@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,8 +35,8 @@ from eartalking.model import TalkingHeadModel
 from eartalking.modules.pixels import to_float, to_uint8
 from eartalking.motion.vector import clip_motion
 from eartalking.training.data import LatentClips, Sequence, find_clips
-from eartalking.training.encode import Rows, label_rows, pack, portrait_features
-from eartalking.training.latents import known_reference, start_of
+from eartalking.training.encode import Rows, clip_labels, label_rows, pack, portrait_features
+from eartalking.training.latents import known_reference, load_latents, start_of
 from eartalking.training.loop import Losses, RunOptions, train
 from eartalking.training.rollout import audio_tokens, evaluation_batch
 from eartalking.training.teacher_forcing import noised
@@ -92,8 +91,7 @@ def encode_clip(autoencoder: FrameAutoencoder, latents: FrameLatents, path: Path
     if latents.size:
         parts.append(_learnt(autoencoder, latents, clip, motion, own))
     still = code.motion_to_coordinates(own).cpu() if has_code else torch.zeros(1, 0)
-    labels = {name.removeprefix("labels."): value for name, value in clip.items() if name.startswith("labels.")}
-    return label_rows(labels, clip["waveform"]) | {
+    return label_rows(clip_labels(clip), clip["waveform"]) | {
         "latents": torch.cat(parts, dim=1),
         "reference_latents": F.pad(still, (0, latents.size)),
         "reference_features": portrait_features(autoencoder, clip["reference"], device),
@@ -103,10 +101,9 @@ def encode_clip(autoencoder: FrameAutoencoder, latents: FrameLatents, path: Path
 def _learnt(autoencoder: FrameAutoencoder, latents: FrameLatents, clip: Rows, motion: Tensor, own: Tensor) -> Tensor:
     """The learnt latents (T, Z) of a clip's frames."""
     reference, learnt = known_reference(autoencoder, clip["reference"], own), []
-    for first in range(0, len(motion), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        start = start_of(autoencoder, latents.kind, reference, motion[some])
-        read = latents.encode(to_float(clip["frames"][some]).to(motion.device), start)
+    for frames, moved in zip(clip["frames"].split(AT_ONCE), motion.split(AT_ONCE), strict=True):
+        start = start_of(autoencoder, latents.kind, reference, moved)
+        read = latents.encode(to_float(frames).to(motion.device), start)
         assert read is not None
         learnt.append(read.cpu())
     return torch.cat(learnt)
@@ -163,10 +160,7 @@ class MotionTrainer(nn.Module):
         released = ControlBatch.released(len(audio), 1, device=audio.device)
         frames = []
         for index in range(audio.shape[1]):
-            cond = model.observe(audio[:, index], released, state)
-            state.previous = model.from_tokens(model.emission_head.mean(cond)).float()
-            state.frame_index += 1
-            frames.append(state.previous)
+            frames.append(model.step_mean(audio[:, index], released, state))
         return torch.stack(frames, dim=1)
 
 
@@ -254,16 +248,6 @@ def _write(path: Path, frames: np.ndarray, waveform: np.ndarray) -> None:
     with VideoWriter(path, frames.shape[1:3], audio=sound) as video:
         for frame in frames:
             video.write(frame)
-
-
-def load_latents(path: Path, autoencoder: FrameAutoencoder) -> FrameLatents:
-    """What training.latents left: RUN/latents.safetensors."""
-    with safe_open(path, "pt") as file:
-        about = file.metadata()
-    config = autoencoder.config
-    latents = FrameLatents(about["kind"], int(about["size"]), config.image_size, config.motion_size)
-    latents.load_state_dict(load_file(path))
-    return latents.requires_grad_(False).eval()
 
 
 def main(argv: list[str] | None = None) -> int:

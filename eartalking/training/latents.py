@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -37,7 +38,7 @@ from eartalking.synth.clips import write_clip
 from eartalking.training.data import find_clips, prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
 from eartalking.training.loop import Losses, RunOptions, train
-from eartalking.training.losses import PERCEPTUAL_PART, PerceptualFeatures, detail, importance
+from eartalking.training.losses import PERCEPTUAL_PART, PerceptualFeatures, detail_loss, importance
 
 CODE_NOISE = 0.05  # on the coordinates of a frame while latents are learnt
 MEASURED = 4800  # stills whose registrations the components come from
@@ -121,11 +122,11 @@ def start_of(autoencoder: FrameAutoencoder, kind: Kind, reference: Reference, mo
 def _decode_person(autoencoder: FrameAutoencoder, clip: Rows, prefix: str, device: torch.device) -> Rows:
     motion, own = (clip_motion(clip, name).to(device) for name in ("labels", f"{prefix}reference_labels"))
     reference = known_reference(autoencoder, clip[prefix + "reference"], own)
-    start, count = start_of(autoencoder, "face_code", reference, motion), len(motion)
-    named = {name: clip[prefix + name] for name in ("correspondence", "frames")}
+    start = start_of(autoencoder, "face_code", reference, motion)
+    visibility = clip[prefix + "visibility"].float() / 255
     truth = prepare(
-        {"frame": named["frames"], "portrait": clip[prefix + "reference"][None].expand(count, -1, -1, -1),
-         "correspondence": named["correspondence"].float(), "visibility": clip[prefix + "visibility"].float() / 255},
+        {"frame": clip[prefix + "frames"], "portrait": clip[prefix + "reference"][None],
+         "correspondence": clip[prefix + "correspondence"].float(), "visibility": visibility},
         device,
     )  # fmt: skip
     return {
@@ -160,21 +161,19 @@ class LatentsTrainer(nn.Module):
         return drawn.image, latents
 
 
-def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module, rng: np.random.Generator) -> Losses:
+def compute_losses(trainer: nn.Module, batch: Rows, perceptual: PerceptualFeatures, rng: np.random.Generator) -> Losses:
     """Pixels, their detail and features; the latents' rate."""
     image, latents = trainer(batch)
     target, places = batch["frame"], batch["weight"][:, None]
     weights = F.interpolate(places / places.mean(), size=target.shape[-2:], mode="bilinear", align_corners=False)
-    strength = (detail(image) - detail(target)).abs().mean(1, keepdim=True)
     losses = {
         "image": (weights * (image - target).abs()).mean(),
-        "detail": (F.interpolate(weights, size=strength.shape[-2:], mode="area") * strength).mean(),
+        "detail": detail_loss(image, target, weights),
     }
     half, few = target.shape[-1] // 2, -(-len(target) // PERCEPTUAL_PART)
     top, left = (int(rng.integers(half)) for _ in range(2))
     crop = (slice(few), slice(None), slice(top, top + half), slice(left, left + half))
-    pairs = zip(perceptual(image[crop]), perceptual(target[crop]), strict=True)
-    losses["perceptual"] = torch.stack([(a.float() - b.float()).abs().mean() for a, b in pairs]).mean()
+    losses["perceptual"] = perceptual.distance(image[crop], target[crop])
     loss = 2 * losses["image"] + 0.3 * losses["detail"] + 0.1 * losses["perceptual"]
     if latents is not None:
         losses["rate"] = 0.5 * torch.log1p((latents / NOISE).square()).mean()
@@ -184,7 +183,7 @@ def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module, rng: 
 
 @torch.no_grad()
 def evaluate(
-    trainer: LatentsTrainer, stills: DecodedStills, perceptual: nn.Module, out: Path, step: int
+    trainer: LatentsTrainer, stills: DecodedStills, perceptual: PerceptualFeatures, out: Path, step: int
 ) -> dict[str, float]:
     """Held-out people: PSNR of what moves, of mouths and of eyes in dB, sharpness, distance of features; of what is
     drawn, and of its start (`start_`); and a strip of pictures."""
@@ -206,16 +205,19 @@ def evaluate(
     return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
-def _scores(image: Tensor, target: Tensor, moves: Tensor, landmarks: Tensor, perceptual: nn.Module) -> dict[str, float]:
+def _scores(
+    image: Tensor, target: Tensor, moves: Tensor, landmarks: Tensor, perceptual: PerceptualFeatures
+) -> dict[str, float]:
     boxes = {"moving": moves, "mouth": _square(landmarks[:, 2], MOUTH, target.shape[-1])}
     boxes["eyes"] = torch.maximum(*(_square(landmarks[:, eye], EYE, target.shape[-1]) for eye in (0, 1)))
     scores = {}
     for name, box in boxes.items():
         rows = zip(image[:, None], target[:, None], box[:, None], strict=True)
         scores[f"{name}_psnr"] = float(np.mean([psnr(*row) for row in rows]))
-    pairs = zip(perceptual(image), perceptual(target), strict=True)
-    distance = torch.stack([(a - b).abs().mean() for a, b in pairs]).mean()
-    return scores | {"sharpness": sharpness(image, moves) / sharpness(target, moves), "perceptual": float(distance)}
+    return scores | {
+        "sharpness": sharpness(image, moves) / sharpness(target, moves),
+        "perceptual": float(perceptual.distance(image, target)),
+    }
 
 
 def _square(centre: Tensor, reach: float, size: int) -> Tensor:
@@ -232,6 +234,22 @@ def measured(trainer: LatentsTrainer, stills: DecodedStills, rng: np.random.Gene
         batch = stills.draw(32, rng, device)
         flows.append(trainer.latents.registered(batch["frame"], trainer.start(batch)))
     trainer.latents.measure(torch.cat(flows))
+
+
+def save_latents(latents: FrameLatents, path: Path) -> None:
+    """Weights, kind and size."""
+    weights = {name: value.contiguous() for name, value in latents.state_dict().items()}
+    save_file(weights, path, metadata={"kind": latents.kind, "size": str(latents.size)})
+
+
+def load_latents(path: Path, autoencoder: FrameAutoencoder) -> FrameLatents:
+    """What `save_latents` wrote, for use."""
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    config = autoencoder.config
+    latents = FrameLatents(about["kind"], int(about["size"]), config.image_size, config.motion_size)
+    latents.load_state_dict(load_file(path))
+    return latents.requires_grad_(False).eval()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -268,8 +286,7 @@ def main(argv: list[str] | None = None) -> int:
         accelerator,
     )
     if accelerator.is_main_process:
-        weights = {name: value.contiguous() for name, value in average.latents.state_dict().items()}
-        save_file(weights, options.out / "latents.safetensors", metadata={"kind": args.kind, "size": str(args.size)})
+        save_latents(average.latents, options.out / "latents.safetensors")
         print(json.dumps(evaluate(average, held_out, perceptual, options.out, options.steps)))
     return 0
 

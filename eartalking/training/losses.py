@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,6 +36,11 @@ class PerceptualFeatures(nn.Module):
             if index in (0, 2, 4):
                 features.append(x)
         return features
+
+    def distance(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Mean absolute difference of the features of two batches of images (B, 3, H, W): a scalar."""
+        pairs = zip(self(images), self(targets), strict=True)
+        return torch.stack([(a.float() - b.float()).abs().mean() for a, b in pairs]).mean()
 
 
 def importance(batch: dict[str, Tensor]) -> Tensor:
@@ -71,6 +77,12 @@ def warp_loss(warps: list[Tensor], target: Tensor, visibility: Tensor, weight: T
         error = (pooled_weight * (warp - pooled).abs()).sum() / (2 * pooled_weight.sum()).clamp_min(1e-6)
         total = total + error * target.shape[-1] / 2
     return total / len(warps)
+
+
+def detail_loss(images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """How far the `detail` of images is from that of their targets (B, 3, H, W), by weights (B, 1, H, W)."""
+    strength = (detail(images) - detail(targets)).abs().mean(1, keepdim=True)
+    return (F.interpolate(weights, size=strength.shape[-2:], mode="area") * strength).mean()
 
 
 def laplacian(images: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ def edges(images: Tensor) -> Tensor:
     return torch.cat([across.flatten(-2), down.flatten(-2)], dim=-1)
 
 
-def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module | None) -> Losses:
+def compute_losses(trainer: nn.Module, batch: Rows, perceptual: PerceptualFeatures | None) -> Losses:
     *refined, landmarks = trainer(batch)
     losses = {"move": (landmarks - batch["landmarks"]).abs().mean()}
     image = edge = strength = 0.0
@@ -246,8 +246,7 @@ def compute_losses(trainer: nn.Module, batch: Rows, perceptual: nn.Module | None
         distances = []
         for ours, target in pairs:
             few = -(-len(ours) // PERCEPTUAL_PART)
-            features = zip(*(perceptual(upsample(images[:few].clamp(-1, 1))) for images in (ours, target)), strict=True)
-            distances.append(torch.stack([(a.float() - b.float()).abs().mean() for a, b in features]).mean())
+            distances.append(perceptual.distance(*(upsample(images[:few].clamp(-1, 1)) for images in (ours, target))))
         losses["perceptual"] = torch.stack(distances).mean()
     total = image + EDGE_WEIGHT * edge + DETAIL_WEIGHT * strength + MOVE_WEIGHT * losses["move"]
     total = total + PERCEPTUAL_WEIGHT * losses.get("perceptual", 0.0)
