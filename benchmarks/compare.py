@@ -9,8 +9,9 @@ off goes on. With several processes, of one machine (`torchrun --nproc-per-node 
 many that see one `--work` (`benchmarks/compare.sbatch`), the videos and their features are shared out among them;
 timing is then done by one process, alone on its machine.
 
-Suites: `quick` is the small set in the repository; `full`, `controls` and `longform` are made by eval.testset when they
-are not in `data/testset`; `--testset DIR` takes any set, of real videos too. The last stdout line is JSON.
+Suites: `quick` is the small set in the repository; `full`, `controls`, `longform` and `photographs` are made by
+eval.testset when they are not in `data/testset`; `--testset DIR` takes any set, of real videos too. The last stdout
+line is JSON.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ from benchmarks.leaderboard.rows import (
     read_csv,
     write_csv,
 )
-from benchmarks.methods import choose
+from benchmarks.leaderboard.suites import SUITES, SUSTAINED_SECONDS, find_testset, judged, metrics_of, protocol_of
+from benchmarks.methods import built_in, choose
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking.checkpoint import DEFAULT_CHECKPOINT
 from eartalking.errors import InputError, printable
@@ -57,15 +59,11 @@ from eval.networks.canonical_weights import WeightsStore
 from eval.protocol import Protocol
 from eval.provenance import ROOT, git_commit, hardware
 from eval.run import fill_cache, score
-from eval.testset import MANIFEST, make_synthtalk
+from eval.testset import MANIFEST
 
-SMALL_SET = ROOT / "benchmarks" / "testset_small"
-SETS = ROOT / "data" / "testset"
-SUITES = ("quick", "full", "controls", "longform")
 RESULTS = ROOT / "benchmarks" / "results"
 # A process waits so long for the others: a share of a large suite takes hours.
 PATIENCE = datetime.timedelta(days=2)
-SUSTAINED_SECONDS = {"quick": 10.0, "full": 60.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,8 +181,7 @@ def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds:
 
 def _argument(method: Method) -> str:
     """How `choose` in the other process finds the same method again."""
-    known = {other.name for other in choose(["all"], [])}
-    return method.name if method.name in known else f"{method.name}={getattr(method, 'checkpoint', '')}"
+    return method.name if method.name in built_in() else f"{method.name}={getattr(method, 'checkpoint', '')}"
 
 
 def about_row(plan: Plan, method: Method, clips: int, command: str) -> Row:
@@ -208,21 +205,6 @@ def about_row(plan: Plan, method: Method, clips: int, command: str) -> Row:
     }
 
 
-def find_testset(suite: str, given: Path | None) -> Path:
-    """The folder of the set, made when it is one of ours and not there yet.
-
-    Raises:
-        InputError: a given folder holds no set.
-        RuntimeError: it cannot be made here.
-    """
-    folder = given or (SMALL_SET if suite == "quick" else SETS / suite)
-    if given is None and not (folder / MANIFEST).is_file():
-        make_synthtalk(folder, suite)
-    if not (folder / MANIFEST).is_file():
-        raise InputError(folder, f"no test set here ({MANIFEST}); make one with python -m eval.testset")
-    return folder
-
-
 def compare(
     plan: Plan,
     methods: list[Method],
@@ -237,7 +219,7 @@ def compare(
     requests, _ = load_requests(plan.testset, plan.seed)
     problems = generate(plan, methods, requests, state)
     state.wait_for_everyone()
-    protocol = Protocol(crop="none", seed=plan.seed)
+    protocol = protocol_of(plan.suite, plan.seed)
     made = {method.name: sum(plan.video(method, request).is_file() for request in requests) for method in methods}
     if state.num_processes > 1:
         for method in methods:
@@ -364,16 +346,15 @@ def main(argv: list[str] | None = None) -> int:
     start = "python" if processes == 1 else f"torchrun {machines}--nproc-per-node {here}"
     command = f"{start} -m benchmarks.compare " + shlex.join(_said(sys.argv[1:] if argv is None else argv))
     try:
-        methods = choose(
-            [name.strip() for name in args.methods.split(",") if name.strip()], args.external, args.checkpoint
-        )
+        names = [name.strip() for name in args.methods.split(",") if name.strip()]
+        methods = judged(choose(names, args.external, args.checkpoint), args.suite)
         with PartialState(cpu=True).main_process_first():
             testset = find_testset(args.suite, args.testset)
         set_key = content(
             *sorted(path for path in testset.iterdir() if path.is_file() and not path.name.startswith("."))
         )
         plan = Plan(args.suite, testset, set_key, args.work, args.checkpoint, args.seed, args.threads)
-        metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
+        metrics = metrics_of(args.suite, args.metrics)
         externals = {
             method.name: path
             for method, path in zip(methods[len(methods) - len(args.external) :], args.external, strict=True)

@@ -20,7 +20,7 @@ from eval.metrics.identity import IdentityMetric, identity_metrics
 from eval.metrics.mesh import MeshFaces, mesh_metrics
 from eval.metrics.metric import Metric
 from eval.metrics.paired import PairedMetric, pixel_metrics
-from eval.metrics.stability import Flicker, drift_metrics
+from eval.metrics.stability import Flicker, SharpnessGap, drift_metrics
 from eval.metrics.sync import CanonicalSync, sync_metrics
 from eval.networks.arcface import ArcFace
 from eval.networks.canonical_weights import WeightsMissing, WeightsStore
@@ -130,7 +130,9 @@ class Suite:
         return drift_metrics(*self._dlib_face, protocol=self.protocol)
 
     def _pixels(self) -> list[Metric]:
-        return [*pixel_metrics(protocol=self.protocol), Flicker("flicker", "-", "none", True, self.protocol)]
+        steady = Flicker("flicker", "-", "none", True, self.protocol)
+        sharp = SharpnessGap("sharpness_gap", "-", "none", False, self.protocol)
+        return [*pixel_metrics(protocol=self.protocol), steady, sharp]
 
     def _reader(self) -> list[Metric]:
         reader, missing = self._embedded(load_reader)
@@ -182,7 +184,7 @@ NAMES = {
     "csim": "csim", "lpips": "lpips", "fid_lite0": "lite0", "fvd_lite0": "lite0",
     "sync_c_synthtalk": "embedded_sync", "sync_d_synthtalk": "embedded_sync", "av_offset_synthtalk": "embedded_sync",
     "csim_dlib": "dlib", "identity_dlib": "dlib", "perceptual_lite0": "lite0",
-    "ssim": "pixels", "psnr": "pixels", "flicker": "pixels",
+    "ssim": "pixels", "psnr": "pixels", "flicker": "pixels", "sharpness_gap": "pixels",
     "drift_identity": "drift", "drift_sharpness": "drift", "drift_colour": "drift",
     "mouth_corr_mesh": "mesh", "mouth_offset_mesh": "mesh", "mouth_spread_gap_mesh": "mesh",
     "silence_motion_mesh": "mesh", "pose_err_mesh": "mesh", "gaze_err_mesh": "mesh", "blink_f1_mesh": "mesh",

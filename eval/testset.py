@@ -1,7 +1,7 @@
 """Test sets: portrait, true video, voice and exact labels per clip, with one manifest.
 
-    python -m eval.testset --out data/testset/quick --suite quick           # also: small, full, longform, controls
-    python -m eval.testset --out data/testset/mine --videos DIR             # HDTF, MEAD, any folder of talking videos
+    python -m eval.testset --out data/testset/quick --suite quick     # small, full, longform, controls, photographs
+    python -m eval.testset --out data/testset/mine --videos DIR       # HDTF, MEAD, any folder of talking videos
 
 SynthTalk-test is held out by identity, text and voice (split "test" of eartalking.synth). The same seed and voices give
 the same clips; clips that are there already are kept. The voices come from a corpus (`--speech`, made by
@@ -33,7 +33,7 @@ from eartalking.errors import InputError
 from eartalking.io.portrait import crop_around
 from eartalking.io.video_reader import read_video
 from eartalking.io.video_writer import VideoWriter
-from eartalking.perception.face_detector import find_face
+from eartalking.perception.face_detector import crop_face, find_face
 
 if TYPE_CHECKING:
     from eartalking.synth.render import Renderer
@@ -48,7 +48,8 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 @dataclass(frozen=True)
 class SuitePlan:
     """`clips` clips of `shortest` to `longest` seconds, or of the given `lengths`. tracks: the control track that each
-    clip's script moves, None for no script; after the last one they start again.
+    clip's script moves, None for no script; after the last one they start again. photographs: the portraits are those
+    of `eval.photographs`, who were never filmed; the true video shows another person who says the same.
     """
 
     clips: int
@@ -56,14 +57,17 @@ class SuitePlan:
     longest: float = 4.0
     lengths: tuple[float, ...] = ()
     tracks: tuple[str | None, ...] = (None,)
+    photographs: bool = False
 
 
+FREE, STEERED = (None,) * 8, ("blink", "yaw", "smile", "pitch", "blink", "gaze_yaw", "roll", "blink")  # eight faces
 SUITES = {
     "small": SuitePlan(8, tracks=(None, None, None, "yaw", None, None, None, "blink")),  # what the repository holds
     "quick": SuitePlan(12),
     "full": SuitePlan(64, 4.0, 6.0),
     "longform": SuitePlan(3, lengths=(60.0, 60.0, 300.0)),
     "controls": SuitePlan(2 * len(SCRIPTED_TRACKS), tracks=SCRIPTED_TRACKS),
+    "photographs": SuitePlan(16, tracks=(*FREE, *STEERED), photographs=True),
 }
 
 
@@ -117,8 +121,8 @@ def make_synthtalk(
     """Render the clips of a suite that `out` does not hold yet, and write its manifest.
 
     Raises:
-        RuntimeError: no voice is installed and no corpus given, or nothing can be rendered here; the message says what
-        to install.
+        RuntimeError: no voice is installed and no corpus given, no photograph is here, or nothing can be rendered here;
+        the message says what to install.
         ValueError: the corpus has too few utterances.
     """
     # Here, because the synthesis takes a second to import and reading a set needs none of it.
@@ -128,6 +132,7 @@ def make_synthtalk(
     count = plan.clips if count is None else count
     out.mkdir(parents=True, exist_ok=True)
     number = list(SUITES).index(suite)
+    photographs = _photographs(size) if plan.photographs else []
     corpus = load_corpus(speech or make_corpus(out.parent / "voices"))
     if plan.lengths:
         spoken = list(joined(corpus, plan.lengths[:count]))
@@ -141,12 +146,26 @@ def make_synthtalk(
             renderer = renderer or _renderer(size)
             track = plan.tracks[index % len(plan.tracks)]
             entry = _make_clip(out / name, utterance, renderer, np.random.default_rng([seed, number, index]), track)
+            if photographs:
+                photograph, image = photographs[index % len(photographs)]
+                Image.fromarray(image).save(out / f"{name}.portrait.png", optimize=True)
+                entry["photograph"] = photograph
             described.write_text(json.dumps(entry), encoding="utf-8")
         entries.append(json.loads(described.read_text(encoding="utf-8")))
     if renderer is not None:
         renderer.release()
     about = {"suite": suite, "source": "SynthTalk", "split": "test", "seed": seed, "size": size, "fps": FPS}
     _write_manifest(out, about, entries)
+
+
+def _photographs(size: int) -> list[tuple[str, np.ndarray]]:
+    """Name and framed face of every photograph. Raises RuntimeError: there is none."""
+    from eval.photographs import faces
+
+    found = [(name, crop_face(picture, size, face=face).image) for name, picture, face, _ in faces()]
+    if not found:
+        raise RuntimeError("no photograph is here: pip install scikit-image matplotlib insightface")
+    return found
 
 
 def _make_clip(

@@ -30,7 +30,9 @@ from benchmarks.leaderboard.rows import (
     read_csv,
     write_csv,
 )
+from benchmarks.leaderboard.suites import judged, metrics_of, protocol_of
 from benchmarks.leaderboard.table import Choice, best, read_table
+from benchmarks.methods import choose
 from benchmarks.methods.base import Method, Request, Sound
 from demo.leaderboard import provenance, ranking
 from eartalking import TalkingHeadModel
@@ -56,6 +58,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first two clips of the shipped set."""
     return first_clips(2, tmp_path_factory.mktemp("set"))
+
+
+def test_photographs_are_judged_without_a_true_video(checkpoint: Path) -> None:
+    methods = judged(choose(["all"], [], str(checkpoint)), "photographs")
+    assert not {"ground_truth", "copy_previous"} & {method.name for method in methods}
+    assert len(judged(choose(["all"], [], str(checkpoint)), "quick")) == len(methods) + 2
+    assert protocol_of("photographs", 0).identity == "portrait" and protocol_of("quick", 0).identity == "truth"
+    assert set(metrics_of("photographs", None)) <= set(NAMES) and "psnr" not in metrics_of("photographs", None)
+    assert metrics_of("quick", None) is None and metrics_of("photographs", "psnr, csim") == ["psnr", "csim"]
 
 
 def row(method: str, **values: object) -> dict:

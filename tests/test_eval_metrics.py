@@ -20,7 +20,7 @@ from eval.metrics.distribution import FrechetMetric, embedded_distances
 from eval.metrics.frechet import frechet_distance
 from eval.metrics.metric import Item, MeanMetric, Metric, Unmeasured
 from eval.metrics.paired import LARGEST_PSNR, PairedMetric, pixel_metrics, ssim_values
-from eval.metrics.stability import Drift, Flicker
+from eval.metrics.stability import Drift, Flicker, SharpnessGap
 from eval.networks.lite import Lite0
 from eval.protocol import CODEC, Protocol
 
@@ -269,6 +269,21 @@ def test_a_clip_without_a_whole_window_says_so(tmp_path: Path, lite0: Lite0) -> 
     assert result.value is None and result.note == "the clip has 3 frames, a window of 4 is needed"
     one = measured(video, pair(tmp_path, moving(4), moving(4)))
     assert one.value is None and "at least two samples" in one.note
+
+
+def test_a_face_that_is_too_soft_and_one_that_is_too_hard_are_both_off(tmp_path: Path) -> None:
+    true = moving(8)
+    soft, hard = blurred(true, 2.0), (2.0 * (true - 127.5) + 127.5).clip(0, 255).astype(np.uint8)
+    metric = SharpnessGap("sharpness_gap", "-", "none", False, FRAMED)
+    same, softer, harder = (measured(metric, pair(tmp_path, made, true)).value for made in (true, soft, hard))
+    assert same == 0 and softer > 0.5 and harder > 0.1
+    portrait = tmp_path / "portrait.png"
+    Image.fromarray(true[0]).save(portrait)
+    made, other = save(tmp_path / "made.npz", np.repeat(true[:1], 8, 0)), save(tmp_path / "other.npz", soft)
+    protocol = dataclasses.replace(FRAMED, identity="portrait")
+    clip = read_pair(made, other, protocol, portrait=portrait)
+    metric = SharpnessGap("sharpness_gap", "-", "none", False, protocol)
+    assert measured(metric, clip).value == 0  # like the portrait, whoever was filmed
 
 
 def test_flicker_of_a_known_video(tmp_path: Path) -> None:

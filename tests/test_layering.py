@@ -95,8 +95,9 @@ ALLOWED = {
     },
     # A baseline hears a training window as the model does.
     "benchmarks.methods.latent": {"benchmarks", "eartalking"}
-    | {f"eartalking.{name}" for name in (*SPINE, "audio", "autoencoder", "modules", "training.data")},
+    | {f"eartalking.{name}" for name in (*SPINE, "audio", "autoencoder", "modules", "motion", "training.data")},
     "benchmarks.methods.train_clip_diffusion": {"benchmarks", "eval", "eartalking"},
+    "benchmarks.methods.distil_clip_diffusion": {"benchmarks", "eval", "eartalking"},
     "benchmarks.methods.train_motion_ar": {"benchmarks", "eval", "eartalking"},
     "demo": {"demo", "benchmarks.leaderboard", "eartalking"}
     | {
@@ -106,7 +107,9 @@ ALLOWED = {
     "app": {"demo"},
 }
 # A trainer of a baseline needs the training loop and its data: `eartalking` below stands for all rooms there.
-WHOLE_LIBRARY = {"benchmarks.methods.train_clip_diffusion", "benchmarks.methods.train_motion_ar"}
+WHOLE_LIBRARY = {
+    f"benchmarks.methods.{name}" for name in ("train_clip_diffusion", "distil_clip_diffusion", "train_motion_ar")
+}
 # A package of codecs, detectors, widgets, tables or plots -> the only places that know it.
 PACKAGES = {
     "av": {"eartalking.io"},

@@ -8,11 +8,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.methods import clip_diffusion, train_clip_diffusion, train_motion_ar
-from benchmarks.methods.base import Method, Request, Sound, num_frames
-from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipDiffusion, ClipSizes
+from benchmarks.methods import distil_clip_diffusion, train_clip_diffusion, train_motion_ar
+from benchmarks.methods.base import Method, NotReady, Request, Sound, num_frames
+from benchmarks.methods.clip_diffusion import (
+    OVERLAP,
+    WINDOW,
+    ClipDenoiser,
+    ClipDiffusion,
+    ClipSizes,
+    FewStepClipDiffusion,
+)
 from benchmarks.methods.latent import AUDIO_TRUNK_NAME, make_audio_trunk, stream_audio_features
 from benchmarks.methods.motion_ar import MotionAr
+from benchmarks.methods.train_clip_diffusion import Windows
 from eartalking import TalkingHeadModel, load_model
 from eartalking.checkpoint import save_model
 from eartalking.config import TINY
@@ -103,8 +111,29 @@ def test_the_clip_diffusion_command_trains_and_what_it_writes_runs(
         train_clip_diffusion.main([*run, "--out", str(tmp_path / "next"), "--steps", "1"]) == 0
     )  # the audio trunk that lies there
     assert weights.with_name(AUDIO_TRUNK_NAME).read_bytes() == trunk
-    monkeypatch.setattr(clip_diffusion.ClipDenoiser.sample, "__defaults__", (1,))
+    monkeypatch.setattr(ClipDiffusion, "num_steps", 1)
     assert len(video(ClipDiffusion(checkpoint, weights), request_, voice)) == FRAMES
+    few = FewStepClipDiffusion(checkpoint, weights.with_name("clip_diffusion_few_steps.safetensors"))
+    with pytest.raises(NotReady, match="not trained: run python -m benchmarks.methods.distil_clip_diffusion"):
+        few.prepare()
+    distil = ["--data", str(tmp_path), "--checkpoint", checkpoint, "--teacher", str(weights), "--precision", "no"]
+    distil += ["--batch-size", "2", "--out", str(tmp_path / "few"), "--steps", "2"]
+    assert distil_clip_diffusion.main(distil) == 0
+    assert len(video(few, request_, voice)) == FRAMES
+
+
+def test_the_student_is_told_where_the_teachers_steps_lead() -> None:
+    sizes = ClipSizes(16, 4, 32, dim=32, depth=1, num_heads=2)
+    torch.manual_seed(0)
+    teacher = ClipDenoiser(sizes).requires_grad_(False)
+    torch.nn.init.normal_(teacher.to_latents.weight, 0, 0.1)
+    windows = Windows(torch.randn(2, WINDOW, 16, 4), torch.randn(2, WINDOW, 32), torch.randn(2, 16, 4))
+    noise, known = torch.randn(2, WINDOW, 16, 4), torch.zeros(2, WINDOW, dtype=torch.bool)
+    sampled = teacher.sample(windows.audio, windows.portrait, None, noise, distil_clip_diffusion.TEACHER_STEPS)
+    arrived = distil_clip_diffusion.arrive(teacher, noise, 0, known, windows)
+    assert torch.allclose(arrived, sampled, atol=1e-5)  # from the start on: the teacher's own sample
+    known[:, :OVERLAP] = True
+    assert torch.equal(distil_clip_diffusion.arrive(teacher, noise, 3, known, windows)[:, :OVERLAP], noise[:, :OVERLAP])
 
 
 def test_the_motion_command_trains_and_what_it_writes_runs(

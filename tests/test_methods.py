@@ -1,5 +1,6 @@
 """Every method of the comparison through its one interface, on tiny random models."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -9,21 +10,29 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.methods import base, built_in, choose, clip_diffusion, motion_ar
+from benchmarks.methods import base, built_in, choose, motion_ar
 from benchmarks.methods.base import Method, NotReady, Request, Sound, num_frames
 from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipDiffusion, ClipSizes
 from benchmarks.methods.external import External
-from benchmarks.methods.latent import make_audio_trunk, save_audio_trunk, save_weights, stream_audio_features
-from benchmarks.methods.motion_ar import MotionAr, MotionModel, MotionSizes, set_columns
+from benchmarks.methods.latent import (
+    LatentBaseline,
+    Portrait,
+    make_audio_trunk,
+    save_audio_trunk,
+    save_weights,
+    stream_audio_features,
+)
+from benchmarks.methods.motion_ar import MotionAr, MotionModel, MotionSizes
 from benchmarks.methods.ours import Ours, ShuffledAudio, ablations
 from benchmarks.methods.references import CopyPrevious, GroundTruth, StaticPortrait
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import save_model
 from eartalking.config import TINY
-from eartalking.controls import ControlFrame
+from eartalking.controls import Controls
 from eartalking.errors import InputError
 from eartalking.io.video_writer import VideoWriter
-from eartalking.motion.vector import NUM_MOTION_LABELS
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import BLINK_COLUMNS, NUM_MOTION_LABELS
 
 FRAMES = 30
 
@@ -157,7 +166,7 @@ def test_the_audio_trunk_streams(checkpoint: str, voice: np.ndarray) -> None:
 
 def test_clip_diffusion_works_window_by_window(checkpoint: str, baselines: Path, request_: Request, voice: np.ndarray,
                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(clip_diffusion.ClipDenoiser.sample, "__defaults__", (2,))
+    monkeypatch.setattr(ClipDiffusion, "num_steps", 2)
     method, sound = ClipDiffusion(checkpoint, baselines / "clip_diffusion.safetensors"), Sound(voice)
     method.prepare()
     next(method.generate(request_, sound))
@@ -218,11 +227,35 @@ def test_motion_ar_training_and_streaming_agree(baselines: Path) -> None:
     assert torch.allclose(whole, torch.stack(streamed, 1), atol=1e-4)
 
 
-def test_pose_gaze_and_blink_are_set_exactly() -> None:
-    motion = torch.zeros(1, NUM_MOTION_LABELS)
-    set_columns(motion, ControlFrame(yaw=12.0, gaze_pitch=-10.0, blink=1.0))
-    assert motion[0, 52] == 1 and motion[0, 56] == -1
-    assert motion.count_nonzero() == 4  # and both lids
+def asked_video(
+    method: LatentBaseline, request: Request, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch, **tracks: object
+) -> np.ndarray:
+    """The motion (T, L) that is shown under controls that stay the same."""
+    shown = []
+    monkeypatch.setattr(Portrait, "picture", lambda self, model, latents: shown.append(latents) or request.portrait)
+    controls = Controls({name: [(0.0, value)] for name, value in tracks.items()})
+    video(method, dataclasses.replace(request, controls=controls), voice)
+    return method.model.autoencoder.code.latents_to_motion(torch.cat(shown)).numpy()
+
+
+@pytest.mark.parametrize("kind", [ClipDiffusion, MotionAr])
+def test_baselines_obey_every_control(
+    kind: type, checkpoint: str, baselines: Path, request_: Request, voice: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClipDiffusion, "num_steps", 2)
+    method = kind(checkpoint, baselines / f"{kind.name}.safetensors")
+
+    def asked(**tracks: object) -> np.ndarray:
+        return asked_video(method, request_, voice, monkeypatch, **tracks)
+
+    motion = asked(yaw=12.0, gaze_pitch=-10.0, blink=1.0)
+    np.testing.assert_allclose(motion[:, 52], 1, atol=1e-3)
+    np.testing.assert_allclose(motion[:, 56], -1, atol=1e-3)
+    np.testing.assert_allclose(motion[:, list(BLINK_COLUMNS)], 4, atol=1e-3)
+    smile, jaw = UNIT_INDEX["mouthSmileLeft"], UNIT_INDEX["jawOpen"]
+    assert asked(smile=1.0)[:, smile].mean() > asked()[:, smile].mean() + 0.1
+    still, wide = asked(mouth_scale=0.0)[:, jaw], asked(mouth_scale=2.0)[:, jaw]
+    assert (wide >= still - 1e-3).all() and wide.mean() > still.mean()
 
 
 def test_untrained_baselines_name_the_command(checkpoint: str, tmp_path: Path) -> None:
@@ -324,7 +357,10 @@ def test_methods_are_chosen_by_name(checkpoint: str, tmp_path: Path) -> None:
         "shuffled_audio",
     } <= set(known)
     assert all(method.kind in base.KINDS and method.about for method in known.values())
-    assert [method.name for method in choose(["all"], [], checkpoint)] == list(known)
+    ships = [method.name for method in choose(["all"], [], checkpoint)]
+    assert set(known) - set(ships) == {"clip_diffusion_few_steps"} and ships == [
+        name for name in known if name in ships
+    ]
     retrained = choose([f"no_noise={checkpoint}"], [])[0]
     assert retrained.name == "no_noise" and retrained.checkpoint == checkpoint
     with pytest.raises(ValueError, match="unknown method 'hallo'"):

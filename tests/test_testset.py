@@ -14,9 +14,11 @@ from eartalking.errors import InputError
 from eartalking.io.sound import read_audio
 from eartalking.io.video_reader import read_video
 from eartalking.io.video_writer import VideoWriter
+from eartalking.perception.face_detector import crop_face
 from eartalking.synth.performance import make_performance
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance
+from eval import photographs
 from eval.testset import MANIFEST, SCRIPTED_TRACKS, SUITES, from_videos, main, make_synthtalk, read_manifest
 from eval.testset_script import HOLD, follow_script
 
@@ -120,6 +122,26 @@ def test_the_same_seed_makes_the_same_set_and_what_is_there_is_kept(corpus: Path
     assert clips[0].ref.stat().st_mtime_ns == before and len(read_manifest(tmp_path / "one")) == 2
     with pytest.raises(ValueError, match="6 clips with enough speech"):
         make_synthtalk(tmp_path / "three", "small", speech=corpus, size=64)
+
+
+def test_photographs_stand_for_people_who_were_never_filmed(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        Renderer(64, 16).release()
+    except Exception as error:  # moderngl raises plain Exceptions where the machine has no EGL driver
+        pytest.skip(f"no OpenGL here: {error}")
+    picture = next(iter(read_video(read_manifest(SMALL_SET)[0].ref).frames))
+    monkeypatch.setattr(photographs, "faces", lambda: [("somebody", picture, "1", True)])
+    make_synthtalk(tmp_path, "photographs", speech=corpus, count=1, size=64)
+    (clip,) = read_manifest(tmp_path)
+    portrait, true = np.asarray(Image.open(clip.portrait)), next(iter(read_video(clip.ref).frames))
+    assert portrait.shape == true.shape == (64, 64, 3) and np.abs(portrait.astype(int) - true).mean() > 10
+    np.testing.assert_array_equal(portrait, crop_face(picture, 64, face="1").image)
+    assert json.loads((tmp_path / MANIFEST).read_text())["clips"][0]["photograph"] == "somebody"
+    monkeypatch.setattr(photographs, "faces", lambda: [])
+    with pytest.raises(RuntimeError, match="no photograph is here"):
+        make_synthtalk(tmp_path / "none", "photographs", speech=corpus, size=64)
 
 
 def test_a_folder_of_videos_becomes_a_set_with_a_line_for_each_that_cannot(tmp_path: Path) -> None:

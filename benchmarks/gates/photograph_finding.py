@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from benchmarks.gates.photograph_material import FACELESS, package_file, pictures
+from benchmarks.gates.photograph_material import FACELESS
 from benchmarks.gates.table import GateRow, judge, unavailable
 from eartalking.io.portrait import Box, load_portrait
 from eartalking.perception.face_finder import find_faces
+from eval.photographs import package_file, pictures
 
 TURNS = (45, 90, 150, 180, 270)
 SMALL_FACE = 40.0  # pixels from brows to chin

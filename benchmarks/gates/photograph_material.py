@@ -1,17 +1,14 @@
 """What the photographs section is measured on: photographs of real people, renders that are not neutral, voices.
 
-Two photographs are in the public domain and come with packages: scikit-image's astronaut and matplotlib's Grace Hopper.
-insightface's `t1.jpg` shows six people and is for measuring alone: no picture made of it is kept.
+The photographs are those of `eval.photographs`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,6 @@ from benchmarks.gates.material import SPLIT, Material
 from benchmarks.gates.table import Unavailable
 from eartalking.config import FPS, SAMPLE_RATE
 from eartalking.controls import EMOTIONS
-from eartalking.io.portrait import load_portrait
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX, compose_face_units, unit_vector
 from eartalking.motion.vector import GAZE, HEAD_POSE, MOTION_SCALES, TRANSLATION
 from eartalking.perception.face_detector import crop_face
@@ -31,17 +27,12 @@ from eartalking.synth.performance import Performance, neutral_portrait
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance, corpus_files
 from eartalking.synth.visemes import BILABIALS
+from eval.photographs import faces
 
 FIRST_IDENTITY = 1_500_000  # of the test split, beyond those of the clips
 SPEECH_SECONDS, SILENCE_SECONDS = 3.0, 1.0
 VOICES = 3
 FEWEST_CLOSURES = 3
-# Package, its file, how many faces, and whether pictures made of it may be kept.
-PHOTOGRAPHS = (
-    ("astronaut", "skimage", "data/astronaut.png", 1, True),
-    ("hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", 1, True),
-    ("group", "insightface", "data/images/t1.jpg", 6, False),
-)
 FACELESS = ("brick", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "horse", "moon", "page", "text")
 
 
@@ -64,30 +55,6 @@ class Spoken:
     closures: np.ndarray
     speech_frames: int
     frames: int
-
-
-def package_file(package: str, path: str) -> Path | None:
-    """A file of an installed package; None where it is not installed."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        return None
-    file = Path(spec.origin).parent / path
-    return file if file.is_file() else None
-
-
-def pictures() -> Iterator[tuple[str, np.ndarray, int, bool]]:
-    """Name, picture (H, W, 3) uint8, how many faces, and whether it may be kept, of each photograph that is here."""
-    for name, package, path, faces, shown in PHOTOGRAPHS:
-        file = package_file(package, path)
-        if file is not None:
-            yield name, load_portrait(file), faces, shown
-
-
-def faces() -> Iterator[tuple[str, np.ndarray, str, bool]]:
-    """Name, picture, which face of it, from the left, and whether it may be kept, of every face that is here."""
-    for name, picture, count, shown in pictures():
-        for number in range(1, count + 1):
-            yield (name if count == 1 else f"{name}{number}"), picture, str(number), shown
 
 
 def photographs(size: int) -> list[Subject]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.methods.base import Method
-from benchmarks.methods.clip_diffusion import ClipDiffusion
+from benchmarks.methods.clip_diffusion import ClipDiffusion, FewStepClipDiffusion
 from benchmarks.methods.external import External
 from benchmarks.methods.motion_ar import MotionAr
 from benchmarks.methods.ours import Ours, ShuffledAudio, ablations
@@ -16,11 +16,14 @@ from eartalking.checkpoint import DEFAULT_CHECKPOINT
 
 
 def built_in(checkpoint: str = DEFAULT_CHECKPOINT) -> dict[str, Method]:
-    """Every method that ships, by name, in the order of the tables; ours and the baselines decode with `checkpoint`."""
+    """Every method that is known, by name, in the order of the tables; ours and the baselines decode with
+    `checkpoint`.
+    """
     methods: list[Method] = [
         GroundTruth(),
         Ours(checkpoint=checkpoint),
         ClipDiffusion(checkpoint),
+        FewStepClipDiffusion(checkpoint),
         MotionAr(checkpoint),
         *ablations(checkpoint),
         ShuffledAudio(checkpoint),
@@ -31,8 +34,8 @@ def built_in(checkpoint: str = DEFAULT_CHECKPOINT) -> dict[str, Method]:
 
 
 def choose(names: list[str], externals: list[Path], checkpoint: str = DEFAULT_CHECKPOINT) -> list[Method]:
-    """The named methods: built-in names, "all" of them, or NAME=CHECKPOINT for another model of ours; and the external
-    ones.
+    """The named methods: built-in names, "all" of them that ship, or NAME=CHECKPOINT for another model of ours; and the
+    external ones.
 
     Raises:
         ValueError: an unknown name, or one name twice.
@@ -43,7 +46,7 @@ def choose(names: list[str], externals: list[Path], checkpoint: str = DEFAULT_CH
     for name in names:
         own, equals, folder = name.partition("=")
         if name == "all":
-            chosen += known.values()
+            chosen += [method for method in known.values() if method.ships]
         elif equals and own and folder:
             about = f"this project's model, checkpoint {'/'.join(Path(folder).parts[-2:])}"
             chosen.append(Ours(own, about, folder, kind="retrained"))

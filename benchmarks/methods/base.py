@@ -46,12 +46,15 @@ class Method(ABC):
     """A talking-head system under comparison.
 
     `name` is its row in the leaderboard, `kind` one of KINDS, `about` a line on what it is. `measurable`: whether
-    timing it says anything; `streams`: whether it can start before the sound is complete.
+    timing it says anything; `shows_truth`: whether its frames are the true video's; `ships`: whether what it needs is
+    in the repository, so that "all" means it, too.
     """
 
     kind: str = "baseline"
     about: str = ""
     measurable: bool = True
+    shows_truth: bool = False
+    ships: bool = True
     name: str
 
     def prepare(self) -> None:  # noqa: B027 (most references need nothing)

@@ -3,7 +3,8 @@ ours.
 
 A bidirectional transformer denoises a window of 16 frames in many steps; it sees the sound of the whole window, the
 portrait, and the last frames of the window before as they are (the overlap), so windows join. Trained by
-`python -m benchmarks.methods.train_clip_diffusion`.
+`python -m benchmarks.methods.train_clip_diffusion`; `benchmarks.methods.distil_clip_diffusion` makes one of few steps
+out of it. Controls are set and added on its latents, frame by frame.
 
 Notation: B batch, T = 16 frames, P tokens a frame, N latents of C channels, D width. x_0 is noise, x_1 data,
 x_t = (1 - t) x_0 + t x_1.
@@ -25,14 +26,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.methods.base import Request, Sound
-from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_features
+from benchmarks.methods.latent import LatentBaseline, Portrait, expressed, stream_audio_features
+from eartalking.controls import ControlBatch, Controls
 from eartalking.modules.emission import TIME_FREQUENCIES, time_features
 from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.transformer import MODULATION_PARTS, Block, zero_init
+from eartalking.motion.steering import impose
 
 WINDOW = 16  # frames
 OVERLAP = 4  # of them, those that the window before has shown already
 NUM_STEPS = 50
+FEW_STEPS = 4  # of the distilled one
 # Mean of logit(t) in training. Below 0: frames of a window are much alike, so half noise hides little and is little to
 # learn from.
 NOISE_LEVEL = -0.8
@@ -122,10 +126,9 @@ class ClipDiffusion(LatentBaseline):
     """Windows of 16 frames, 4 of them known from the window before."""
 
     name = "clip_diffusion"
-    about = (
-        "clip-by-clip diffusion over the same latents: "
-        f"windows of {WINDOW} frames, {NUM_STEPS} steps, overlap {OVERLAP}"
-    )
+    num_steps = NUM_STEPS
+    about = f"clip-by-clip diffusion over the same latents: windows of {WINDOW} frames, {NUM_STEPS} steps, "
+    about += f"overlap {OVERLAP}"
 
     train = (
         "python -m benchmarks.methods.train_clip_diffusion "
@@ -138,7 +141,7 @@ class ClipDiffusion(LatentBaseline):
 
     @torch.inference_mode()
     def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
-        portrait = Portrait.of(self.model, request.portrait)
+        portrait, code = Portrait.of(self.model, request.portrait), self.model.autoencoder.code
         features = stream_audio_features(self.audio_trunk, sound, request.num_frames)
         audio_rows: list[Tensor] = []
         before: Tensor | None = None
@@ -150,8 +153,29 @@ class ClipDiffusion(LatentBaseline):
             rows = audio_rows[first : first + WINDOW]
             audio = torch.stack(rows + [rows[-1]] * (WINDOW - len(rows)), dim=1)  # (1, T, A)
             noise = frame_noise(request.seed, first, (1, WINDOW, *portrait.latents.shape[1:]))
-            window = self.net.sample(audio, portrait.latents, before, noise)
-            for latents in window[0, shown - first : request.num_frames - first]:
+            window = self.net.sample(audio, portrait.latents, before, noise, self.num_steps)[0]
+            frames = window
+            if request.controls is not None:
+                asked = asked_of(request.controls, first, WINDOW)
+                window = impose(window, asked, code)
+                frames = expressed(window, asked.map(lambda value: value[:, 0]), code)
+            for latents in frames[shown - first : request.num_frames - first]:
                 yield portrait.picture(self.model, latents[None])
                 shown += 1
-            before = window[:, -OVERLAP:]
+            before = window[None, -OVERLAP:]
+
+
+class FewStepClipDiffusion(ClipDiffusion):
+    """The same, distilled to few steps, as the fast ones of today are."""
+
+    name, ships = "clip_diffusion_few_steps", False
+    num_steps = FEW_STEPS
+    about = f"the same clip diffusion, distilled to {FEW_STEPS} steps"
+    train = "python -m benchmarks.methods.distil_clip_diffusion --data DIR --checkpoint CHECKPOINT --out RUN"
+    settings = f"{FEW_STEPS} {WINDOW} {OVERLAP}"
+
+
+def asked_of(controls: Controls, first: int, count: int) -> ControlBatch:
+    """What `count` frames from `first` on are asked for, over (count, 1)."""
+    frames = [ControlBatch.of_frame(controls.at(first + index)) for index in range(count)]
+    return ControlBatch(*(torch.cat([getattr(frame, name) for frame in frames]) for name in vars(frames[0])))

@@ -26,11 +26,18 @@ from eartalking.audio import AudioEncoder
 from eartalking.autoencoder.reference import Reference
 from eartalking.checkpoint import DEFAULT_CHECKPOINT, resolve, weight_files
 from eartalking.config import SAMPLES_PER_FRAME
+from eartalking.controls import MOUTH_SCALE, ControlBatch
 from eartalking.errors import InputError
 from eartalking.modules.pixels import to_float
+from eartalking.motion.code import MotionCode
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.motion.steering import expression, units_to_latents
+from eartalking.motion.vector import MOTION_SCALES
 from eartalking.training.data import Sequence
 
 WEIGHTS = Path(__file__).parent / "weights"
+# The face units that speak; mouth_scale stretches these.
+_MOUTH = slice(UNIT_INDEX["jawForward"], UNIT_INDEX["browDownLeft"])
 AUDIO_TRUNK_NAME = "audio_trunk.safetensors"  # beside the weights; the baselines of one folder share them
 
 
@@ -82,6 +89,19 @@ def audio_features(trunk: AudioEncoder, sequence: Sequence) -> Tensor:
     tokens = trunk(sequence.waveform).flatten(2)
     index = sequence.start[:, None] + torch.arange(sequence.latents.shape[1])
     return torch.take_along_dim(tokens, index[:, :, None], dim=1)
+
+
+def expressed(latents: Tensor, asked: ControlBatch, code: MotionCode) -> Tensor:
+    """Latents (B, N, C) as they are shown under controls (B,): mouths stretched by `mouth_scale`, and what brow, smile
+    and emotion add. Pose, gaze and blink are set before (`motion.steering.impose`), because the next frame goes on from
+    these and not from an expression.
+    """
+    units = code.latents_to_motion(latents)[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+    factor = torch.where(asked.given[..., MOUTH_SCALE], asked.values[..., MOUTH_SCALE], 1.0)
+    change = torch.zeros_like(units)
+    change[..., _MOUTH] = (units[..., _MOUTH] * factor[..., None]).clamp(0, 1) - units[..., _MOUTH].clamp(0, 1)
+    latents = latents + units_to_latents(change, code)
+    return latents + expression(code.latents_to_motion(latents), asked, code)
 
 
 @dataclass(frozen=True)

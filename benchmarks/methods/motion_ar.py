@@ -3,8 +3,9 @@ warping decoder.
 
 The representation is SynthTalk's motion vector itself (52 face units, head pose, gaze, translation: what others take
 from a 3DMM), predicted from the voice and its own past; the checkpoint's motion code turns it into latents and the
-decoder warps the portrait by them. Pose and gaze can be set exactly, because they are columns of the representation;
-other controls it does not have. Trained by `python -m benchmarks.methods.train_motion_ar`.
+decoder warps the portrait by them. Pose, gaze and blink are set, because they are columns of the representation;
+mouth_scale and expressions are added by the formulas of its face units. Trained by
+`python -m benchmarks.methods.train_motion_ar`.
 
 Notation: B batch, T frames, L = 60 columns of the motion vector, D width.
 """
@@ -19,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.methods.base import Request, Sound
-from benchmarks.methods.latent import LatentBaseline, Portrait, stream_audio_features
-from eartalking.controls import ControlFrame
+from benchmarks.methods.latent import LatentBaseline, Portrait, expressed, stream_audio_features
+from eartalking.controls import ControlBatch
 from eartalking.modules.emission import EmissionLoss
 from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.transformer import CausalTransformer, TransformerState
-from eartalking.motion.vector import EXACT_CONTROLS, MOTION_SCALES, NUM_MOTION_LABELS
+from eartalking.motion.steering import impose
+from eartalking.motion.vector import MOTION_SCALES, NUM_MOTION_LABELS
 
 NUM_STEPS = 4
 TEMPERATURE = 0.5
-# Controls that overwrite columns of the motion vector.
 _UNITS = slice(0, 52)
 
 
@@ -117,9 +118,7 @@ class MotionAr(LatentBaseline):
     """Motion, then pixels."""
 
     name = "motion_ar"
-    about = "autoregressive over face units and pose, then the same warping decoder; smile, brow, emotion and "
-    about += "mouth_scale are not controlled"
-
+    about = "autoregressive over face units and pose, then the same warping decoder"
     train = (
         "python -m benchmarks.methods.train_motion_ar --data DIR --checkpoint CHECKPOINT --audio CHECKPOINT --out RUN"
     )
@@ -130,21 +129,16 @@ class MotionAr(LatentBaseline):
 
     @torch.inference_mode()
     def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
-        portrait = Portrait.of(self.model, request.portrait)
-        state = self.net.start(self.model.autoencoder.code.latents_to_motion(portrait.latents))
+        portrait, code = Portrait.of(self.model, request.portrait), self.model.autoencoder.code
+        state = self.net.start(code.latents_to_motion(portrait.latents))
         for index, audio in enumerate(stream_audio_features(self.audio_trunk, sound, request.num_frames)):
             motion = self.net.step(audio, frame_noise(request.seed, index, (1, NUM_MOTION_LABELS)), state)
             motion[:, _UNITS] = motion[:, _UNITS].clamp(0, MOTION_SCALES["face_units"])
+            latents = code.motion_to_latents(motion)
             if request.controls is not None:
-                set_columns(motion, request.controls.at(index))
+                asked = ControlBatch.of_frame(request.controls.at(index))
+                latents = impose(latents, asked, code)
+                motion = code.latents_to_motion(latents)
+                latents = expressed(latents, asked.map(lambda value: value[:, 0]), code)
             state.previous = motion
-            yield portrait.picture(self.model, self.model.autoencoder.code.motion_to_latents(motion))
-
-
-def set_columns(motion: Tensor, controls: ControlFrame) -> None:
-    """Write the pose, gaze and blink that are asked for into motion vectors (B, L), in place."""
-    for track in EXACT_CONTROLS:
-        asked = controls[track]
-        if isinstance(asked, float):
-            for column, scale in EXACT_CONTROLS[track].items():
-                motion[:, column] = asked * scale
+            yield portrait.picture(self.model, latents)

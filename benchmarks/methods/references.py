@@ -15,7 +15,7 @@ from eartalking.io.video_reader import read_video
 class GroundTruth(Method):
     """The true video."""
 
-    name, kind, measurable = "ground_truth", "reference", False
+    name, kind, measurable, shows_truth = "ground_truth", "reference", False, True
     about = "the true video: the best that any column can say"
 
     def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
@@ -25,7 +25,7 @@ class GroundTruth(Method):
 class CopyPrevious(Method):
     """Every frame is the true frame before it; the first is the portrait."""
 
-    name, kind, measurable = "copy_previous", "reference", False
+    name, kind, measurable, shows_truth = "copy_previous", "reference", False, True
     about = "the previous true frame: what a teacher-forced model that only copies would show"
 
     def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:

@@ -104,7 +104,9 @@ def make_losses(generator: torch.Generator):  # noqa: ANN201 (a closure)
     return losses
 
 
-def evaluate(net: ClipDenoiser, autoencoder: FrameAutoencoder, windows: Windows) -> dict[str, float]:
+def evaluate(
+    net: ClipDenoiser, autoencoder: FrameAutoencoder, windows: Windows, num_steps: int = EVAL_STEPS
+) -> dict[str, float]:
     """What is held out, with the right sound and with another clip's (`shuffled`).
 
     error: of the window expected from noise alone, beside that of the mean of all frames. A *sample* is not the
@@ -118,7 +120,7 @@ def evaluate(net: ClipDenoiser, autoencoder: FrameAutoencoder, windows: Windows)
     found = {"mean_frame": float((windows.latents - mean).square().mean())}
     for suffix, audio in (("", windows.audio), ("_shuffled", windows.audio.roll(1, 0))):
         expected = net(noise, start, nothing, audio, windows.portrait)
-        made = net.sample(audio, windows.portrait, None, noise, EVAL_STEPS)
+        made = net.sample(audio, windows.portrait, None, noise, num_steps)
         jaws = autoencoder.code.latents_to_motion(made)[..., UNIT_INDEX["jawOpen"]].numpy()
         found[f"error{suffix}"] = float((expected - windows.latents).square().mean())
         found[f"jaw{suffix}"] = float(np.nanmean([correlation(*pair) for pair in zip(jaws, truth, strict=True)]))

@@ -1,7 +1,8 @@
-"""What runs logged, as one picture."""
+"""What runs logged, as one picture: `python -m eartalking.training.curves NAME=RUN ... --out FILE.png`."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 from collections.abc import Mapping
@@ -40,3 +41,22 @@ def draw_curves(logs: Mapping[str, Path]) -> Image.Image:
     figure.savefig(buffer, format="png", dpi=110)
     pyplot.close(figure)
     return Image.open(buffer)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eartalking.training.curves", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="a run's folder, and what it is called")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    args = parser.parse_args(argv)
+    logs = {}
+    for named in args.runs:
+        name, equals, folder = named.partition("=")
+        if not equals or not (path := Path(folder) / "log.jsonl").is_file():
+            parser.error(f"{named}: expected NAME=RUN, the folder of a run with its log.jsonl")
+        logs[name] = path
+    draw_curves(logs).save(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

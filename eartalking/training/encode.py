@@ -9,7 +9,8 @@ the
 autoregressive model can start at once, beside them: the latents stay the same, only the portraits' features are still
 zero.
 
-The latents' mean and spread over the training split are written into a copy of the checkpoint (`out/checkpoint`); the
+The latents' mean and spread over the training split (`--keep-statistics`: those that the checkpoint has already) are
+written into a copy of the checkpoint (`out/checkpoint`); the
 normalised latents, with voices and labels, into one file per split (`out/train.safetensors`, `out/val.safetensors`).
 """
 
@@ -143,7 +144,7 @@ def normalise(tensors: Rows, mean: Tensor, std: Tensor) -> Rows:
     return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def main(argv: list[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m eartalking.training.encode", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)"
@@ -162,6 +163,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--keep-statistics",
+        action="store_true",
+        help="whiten by the checkpoint's own mean and spread, so that what is trained on these latents decodes by it",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.clips and not args.encoder:
         parser.error("--clips are read by the frame encoder: give --encoder, too")
@@ -180,6 +191,7 @@ def main(argv: list[str] | None = None) -> int:
                 parser.error(f"{source} was trained with another motion code than {args.checkpoint}")
             for part in parts:
                 getattr(autoencoder, part).load_state_dict(getattr(other, part).state_dict())
+    own = autoencoder.code.latent_mean.cpu().clone(), autoencoder.code.latent_std.cpu().clone()
     autoencoder.code.latent_mean.zero_()
     autoencoder.code.latent_std.fill_(1)
     splits: dict[str, Rows] = {}
@@ -192,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
             clips += clip_rows(autoencoder, args.clips, device)
         splits[name] = pack(clips)
     latents = splits["train"]["latents"]
-    mean, std = latents.mean(0), latents.std(0)
+    mean, std = own if args.keep_statistics else (latents.mean(0), latents.std(0))
     args.out.mkdir(parents=True, exist_ok=True)
     for name, tensors in splits.items():
         tensors = normalise(tensors, mean, std)

@@ -1,4 +1,4 @@
-"""How steady a video is: from frame to frame (flicker), and over minutes (drift)."""
+"""How steady a video is: from frame to frame (flicker), and over minutes (drift); and how sharp it is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from eval.clips import EvalClip, Footage
+from eval.metrics.boxes import DEFAULT_FACE, to_pixels
 from eval.metrics.identity import Descriptor
 from eval.metrics.metric import FRAMES, Item, MeanMetric, Metric, NotAsked, Unmeasured, present
 from eval.metrics.signals import relative_change, sharpness
@@ -39,6 +40,34 @@ class Flicker(MeanMetric):
 
     def clip_value(self, item: Item) -> float:
         return float(1 - item["steps"].mean() / 255)
+
+
+@dataclass
+class SharpnessGap(MeanMetric):
+    """How far the face's sharpness is from the truth's, or from the portrait's: |made - true| / (made + true) of the
+    mean variance of the Laplacian, where a framed face is. Too soft and too hard both lose.
+    """
+
+    def measure(self, clip: EvalClip) -> Item:
+        every = self.protocol.identity_every
+        key, box = f"sharpness:1:{every}", to_pixels(DEFAULT_FACE, self.protocol.size)
+
+        def extract(footage: Footage) -> dict[str, np.ndarray]:
+            return {"values": np.array([sharpness(f, box) for batch in footage.batches(32, every) for f in batch])}
+
+        made = clip.pred.features(key, extract)["values"]
+        if self.protocol.identity == "truth":
+            true = clip.ref.features(key, extract)["values"].mean()
+        else:
+            true = sharpness(clip.portrait, box)
+        return {"sizes": np.array([made.mean(), true]), FRAMES: np.asarray(len(made))}
+
+    def clip_value(self, item: Item) -> float:
+        made, true = item["sizes"]
+        return float(abs(made - true) / max(made + true, 1e-9))
+
+    def clip_details(self, item: Item) -> dict[str, float]:
+        return {"made": float(item["sizes"][0]), "true": float(item["sizes"][1])}
 
 
 @dataclass
