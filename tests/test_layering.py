@@ -99,6 +99,7 @@ ALLOWED = {
     "benchmarks.methods.train_clip_diffusion": {"benchmarks", "eval", "eartalking"},
     "benchmarks.methods.distil_clip_diffusion": {"benchmarks", "eval", "eartalking"},
     "benchmarks.methods.train_motion_ar": {"benchmarks", "eval", "eartalking"},
+    "benchmarks.methods.train_rivals": {"benchmarks", "eartalking"},
     "demo": {"demo", "benchmarks.leaderboard", "eartalking"}
     | {
         f"eartalking.{name}"
@@ -108,7 +109,8 @@ ALLOWED = {
 }
 # A trainer of a baseline needs the training loop and its data: `eartalking` below stands for all rooms there.
 WHOLE_LIBRARY = {
-    f"benchmarks.methods.{name}" for name in ("train_clip_diffusion", "distil_clip_diffusion", "train_motion_ar")
+    f"benchmarks.methods.{name}"
+    for name in ("train_clip_diffusion", "distil_clip_diffusion", "train_motion_ar", "train_rivals")
 }
 # A package of codecs, detectors, widgets, tables or plots -> the only places that know it.
 PACKAGES = {

@@ -1,6 +1,8 @@
 """The baselines' training commands, on tiny random models."""
 
+import importlib
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.methods import distil_clip_diffusion, train_clip_diffusion, train_motion_ar
+from benchmarks.methods import distil_clip_diffusion, train_clip_diffusion, train_motion_ar, train_rivals
 from benchmarks.methods.base import Method, NotReady, Request, Sound, num_frames
 from benchmarks.methods.clip_diffusion import (
     OVERLAP,
@@ -24,6 +26,7 @@ from benchmarks.methods.train_clip_diffusion import Windows
 from eartalking import TalkingHeadModel, load_model
 from eartalking.checkpoint import save_model
 from eartalking.config import TINY
+from eartalking.errors import InputError
 from eartalking.io.video_writer import VideoWriter
 from eartalking.motion.vector import NUM_MOTION_LABELS
 from eartalking.training.data import LatentClips
@@ -193,3 +196,46 @@ def test_clips_are_heard_once_and_as_a_stream_hears_them(checkpoint: str, tmp_pa
     before = file.stat().st_mtime_ns
     train_clip_diffusion.ClipsWithAudio(clips, trunk, tmp_path / "run", "train")
     assert file.stat().st_mtime_ns == before
+
+
+def test_rivals_are_trained_for_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess:
+        commands.append(command)
+        out = Path(command[command.index("--out") + 1])
+        out.mkdir()
+        rows = [{"step": 30, "seconds": 100.0, "loss": 1.0}, {"step": 40, "seconds": 120.0, "eval_jaw": 0.5}]
+        (out / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return subprocess.CompletedProcess(command, int("no_sink" in out.name))
+
+    monkeypatch.setattr(train_rivals.subprocess, "run", run)
+    given = ["--data", "latents", "--speech", "said", "--val-speech", "heard", "--minutes", "20"]
+    assert (
+        train_rivals.main([*given, "--out", str(tmp_path), "--only", "ours_mean", "ours", "motion_ar", "--seed", "7"])
+        == 0
+    )
+    budgets = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(budgets) == ["ours_mean", "ours", "motion_ar"] == [Path(c[c.index("--out") + 1]).name for c in commands]
+    assert budgets["motion_ar"]["frames"] == 40 * 32 * 24 and budgets["motion_ar"]["held_out"] == {"jaw": 0.5}
+    minutes = {Path(c[c.index("--out") + 1]).name: float(c[c.index("--minutes") + 1]) for c in commands}
+    assert minutes["ours_mean"] + minutes["ours"] == minutes["motion_ar"] == 20
+    assert all(command[-2:] == ["--seed", "7"] for command in commands) and (tmp_path / "budgets.png").is_file()
+    assert str(tmp_path / "ours_mean" / "checkpoint") in commands[1]
+    config = json.loads((tmp_path / "ours_mean.json").read_text())
+    assert config["departure"] is None and config["sink_size"] == 1
+    assert train_rivals.main([*given, "--out", str(tmp_path), "--only", "no_sink"]) == 1
+    assert "no_sink failed" in capsys.readouterr().err
+    assert json.loads((tmp_path / "no_sink.json").read_text())["sink_size"] == 0
+
+
+def test_each_stage_takes_the_arguments_that_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = train_rivals.Plan(tmp_path, 1.0, {name: "no" for name in ("data", "speech", "val_speech", "out")})
+    for stage in train_rivals.STAGES:
+        module = importlib.import_module(stage.module)
+        with pytest.raises((SystemExit, FileNotFoundError, InputError, NotReady)):  # the folders are not there
+            module.main(plan.command(stage)[3:])
+        said = capsys.readouterr().err
+        assert "unrecognized arguments" not in said and "are required" not in said, said

@@ -106,7 +106,7 @@ def expressed(latents: Tensor, asked: ControlBatch, code: MotionCode) -> Tensor:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A portrait as its latents (1, N, C), and what decoding on it needs."""
+    """A portrait as its latents (1, N, C), and what decoding on it needs; as a stream of ours has them."""
 
     latents: Tensor
     reference: Reference
@@ -116,12 +116,13 @@ class Portrait:
     def of(cls, model: TalkingHeadModel, image: np.ndarray) -> Portrait:
         """image (S, S, 3) uint8 of the model's size."""
         reference = model.autoencoder.reference(to_float(torch.from_numpy(image.copy()))[None])
-        return cls(reference.latents, reference)
+        return cls(model.autoencoder.resting(reference), reference)
 
     @torch.inference_mode()
     def picture(self, model: TalkingHeadModel, latents: Tensor) -> np.ndarray:
         """Latents (1, N, C) -> (H, W, 3) uint8."""
-        return model.autoencoder.decode(latents, self.reference).pixels()[0].contiguous().numpy()
+        possible = model.autoencoder.possible(latents, self.reference)
+        return model.autoencoder.decode(possible, self.reference).pixels()[0].contiguous().numpy()
 
 
 def save_weights(net: nn.Module, path: Path, about: dict[str, object]) -> None:
