@@ -212,7 +212,7 @@ def test_rivals_are_trained_for_the_same_time(
         return subprocess.CompletedProcess(command, int("no_sink" in out.name))
 
     monkeypatch.setattr(train_rivals.subprocess, "run", run)
-    given = ["--data", "latents", "--speech", "said", "--val-speech", "heard", "--minutes", "20"]
+    given = ["--data", "latents", "--free-data", "free", "--speech", "said", "--val-speech", "heard", "--minutes", "20"]
     assert (
         train_rivals.main([*given, "--out", str(tmp_path), "--only", "ours_mean", "ours", "motion_ar", "--seed", "7"])
         == 0
@@ -232,7 +232,9 @@ def test_rivals_are_trained_for_the_same_time(
 
 
 def test_each_stage_takes_the_arguments_that_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = train_rivals.Plan(tmp_path, 1.0, {name: "no" for name in ("data", "speech", "val_speech", "out")})
+    plan = train_rivals.Plan(
+        tmp_path, 1.0, {name: "no" for name in ("data", "free_data", "speech", "val_speech", "out")}
+    )
     for stage in train_rivals.STAGES:
         module = importlib.import_module(stage.module)
         with pytest.raises((SystemExit, FileNotFoundError, InputError, NotReady)):  # the folders are not there

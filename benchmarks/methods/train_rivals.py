@@ -1,10 +1,11 @@
 """Train ours, its ablations and its rivals for the same time on the same data:
 
-    python -m benchmarks.methods.train_rivals --data data/latents --speech data/speech/train \\
-        --val-speech data/speech/val --minutes 20 --out runs/rivals
+    python -m benchmarks.methods.train_rivals --data data/latents --free-data data/latents-free \\
+        --speech data/speech/train --val-speech data/speech/val --minutes 20 --out runs/rivals
 
 `--data` is made by `eartalking.training.encode --checkpoint default --decoder default --keep-statistics`: the shipped
-autoencoder's latents, so that all decode by it. Everything that hears starts with the shipped audio encoder. Each gets
+autoencoder's latents, so that all decode by it. `--free-data` likewise with `--jump-share 0`, for those that are not
+told of controls: heads that jump because they were asked to would teach them to jump. Everything that hears starts with the shipped audio encoder. Each gets
 `--minutes` of this machine, all its stages together: give each one core (`taskset`, OMP_NUM_THREADS=1), and let nothing
 else run. The rate falls at the end, and the moving average of the weights is what is kept, of all alike. What is
 trained is gone on with when the command is run again.
@@ -33,7 +34,7 @@ from eartalking.config import ModelConfig, from_json, to_json
 from eartalking.training.curves import draw_curves
 
 ENDLESS = 10**7  # steps: minutes say when a stage is over
-LATENTS = ("--data", "{data}")
+LATENTS, FREE = ("--data", "{data}"), ("--data", "{free_data}")
 OURS = ("--checkpoint", "{data}/checkpoint", "--audio", DEFAULT_CHECKPOINT, "--batch-size", "12")
 RIVAL = ("--checkpoint", DEFAULT_CHECKPOINT, "--audio", DEFAULT_CHECKPOINT)
 SPOKEN = ("--speech", "{speech}", "--val", "{val_speech}", "--spans", "120")
@@ -67,15 +68,15 @@ STAGES = (
     _ours("no_sink", MEAN, sink_size=0),
     _ours("clean_history", MEAN, "--clean-history", history_level=0.0),
     _ours("masked_ar", 1.0, emission="masked_ar", num_steps=25, temperature=1.0),
-    Stage("clip_diffusion", "benchmarks.methods.train_clip_diffusion", 1.0, 64 * 16, (*LATENTS, *RIVAL)),
+    Stage("clip_diffusion", "benchmarks.methods.train_clip_diffusion", 1.0, 64 * 16, (*FREE, *RIVAL)),
     Stage(
         "clip_diffusion_few_steps",
         "benchmarks.methods.distil_clip_diffusion",
-        0.4,
+        0.25,
         64 * 16,
-        (*LATENTS, "--checkpoint", DEFAULT_CHECKPOINT),
+        (*FREE, "--checkpoint", DEFAULT_CHECKPOINT),
     ),
-    Stage("motion_ar", "benchmarks.methods.train_motion_ar", 1.0, 32 * 24, (*LATENTS, *RIVAL)),
+    Stage("motion_ar", "benchmarks.methods.train_motion_ar", 1.0, 32 * 24, (*FREE, *RIVAL)),
 )
 
 
@@ -148,6 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     names = [stage.name for stage in STAGES]
     parser.add_argument("--data", type=Path, required=True, help="folder made by eartalking.training.encode")
+    parser.add_argument("--free-data", type=Path, required=True, help="the same, of controls that do not jump")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus, training split")
     parser.add_argument("--val-speech", type=Path, required=True, help="speech corpus, validation split")
     parser.add_argument("--minutes", type=float, required=True, help="of each")
@@ -155,7 +157,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="of the stages, in their order")
     args, common = parser.parse_known_args(argv)  # what is not known here is told to every stage
     chosen = [stage for stage in STAGES if stage.name in args.only]
-    places = {"data": args.data, "speech": args.speech, "val_speech": args.val_speech, "out": args.out}
+    places = {
+        "data": args.data,
+        "free_data": args.free_data,
+        "speech": args.speech,
+        "val_speech": args.val_speech,
+        "out": args.out,
+    }
     try:
         Plan(args.out, args.minutes, {name: str(path) for name, path in places.items()}, common).run(chosen)
     except RuntimeError as error:

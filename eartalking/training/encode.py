@@ -67,14 +67,18 @@ def portrait_features(autoencoder: FrameAutoencoder, image: Tensor, device: torc
 
 @torch.inference_mode()
 def speech_rows(
-    autoencoder: FrameAutoencoder, corpus: Path, portraits: list[Rows], rng: np.random.Generator
+    autoencoder: FrameAutoencoder,
+    corpus: Path,
+    portraits: list[Rows],
+    rng: np.random.Generator,
+    jump_share: float = JUMP_SHARE,
 ) -> Iterator[Rows]:
-    """Animated utterances, in clips of a few seconds."""
+    """Animated utterances, in clips of a few seconds; in `jump_share` of them controls jump."""
     for path in tqdm(corpus_files(corpus), desc="speech", unit="utterance", mininterval=5):
         utterance = Utterance.load(path)
         for start in np.arange(0.0, max(utterance.seconds - 1.0, 0.1), CLIP_SECONDS):
             span = cut(utterance, float(start), float(min(start + CLIP_SECONDS, utterance.seconds)))
-            motion = make_performance(span, rng, control_jumps=bool(rng.random() < JUMP_SHARE))
+            motion = make_performance(span, rng, control_jumps=bool(rng.random() < jump_share))
             labels = {
                 item.name: torch.from_numpy(np.asarray(getattr(motion, item.name)))
                 for item in dataclasses.fields(motion)
@@ -168,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="whiten by the checkpoint's own mean and spread, so that what is trained on these latents decodes by it",
     )
+    parser.add_argument(
+        "--jump-share",
+        type=float,
+        default=JUMP_SHARE,
+        help="share of the clips whose controls jump; 0 for what is not told of controls, and shall not learn to jump",
+    )
     return parser
 
 
@@ -199,7 +209,9 @@ def main(argv: list[str] | None = None) -> int:
         (("train", args.speech, args.portraits), ("val", args.val_speech, args.val_portraits))
     ):
         portraits = portrait_rows(autoencoder, folder, device, bool(args.decoder))
-        clips = list(speech_rows(autoencoder, speech, portraits, np.random.default_rng([args.seed, index])))
+        clips = list(
+            speech_rows(autoencoder, speech, portraits, np.random.default_rng([args.seed, index]), args.jump_share)
+        )
         if name == "train" and args.clips:
             clips += clip_rows(autoencoder, args.clips, device)
         splits[name] = pack(clips)
