@@ -5,10 +5,10 @@
 
 `--data` is made by `eartalking.training.encode --checkpoint default --decoder default --keep-statistics`: the shipped
 autoencoder's latents, so that all decode by it. `--free-data` likewise with `--jump-share 0`, for those that are not
-told of controls: heads that jump because they were asked to would teach them to jump. Everything that hears starts with the shipped audio encoder. Each gets
-`--minutes` of this machine, all its stages together: give each one core (`taskset`, OMP_NUM_THREADS=1), and let nothing
-else run. The rate falls at the end, and the moving average of the weights is what is kept, of all alike. What is
-trained is gone on with when the command is run again.
+told of controls: heads that jump because they were asked to would teach them to jump. Everything that hears starts with
+the shipped audio encoder. Each gets `--minutes` of this machine, all its stages together: give each one core
+(`taskset`, OMP_NUM_THREADS=1), and let nothing else run. The rate falls at the end, and the moving average of the
+weights is what is kept, of all alike. What is trained is gone on with when the command is run again.
 
 Leaves the runs, `OUT/budgets.json` (minutes, steps, frames seen, parameters, what was held out) and the learning
 curves, `OUT/budgets.png`. The rivals' weights go to benchmarks/methods/weights, as by their own commands.
