@@ -2,7 +2,7 @@
 
 Every method makes the videos of a test set, eval.run's `score` judges them by one protocol (the truth as well), each
 method is timed in a process of its own, and one row per method goes into `leaderboard.csv`, with a table
-(`leaderboard.md`) and plots.
+(`leaderboard.md`), plots, and what the methods made of the first clip as a picture.
 
 Videos, features and timings are kept under `--work` by content: a second run does what changed, and a run that was cut
 off goes on. With several processes, of one machine (`torchrun --nproc-per-node 2 -m benchmarks.compare ...`) or of
@@ -34,6 +34,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from benchmarks.leaderboard.headline import method_name
 from benchmarks.leaderboard.method_latency import KEYS as LATENCY_KEYS
 from benchmarks.leaderboard.plots import draw
 from benchmarks.leaderboard.requests import load_requests
@@ -48,6 +49,7 @@ from benchmarks.leaderboard.rows import (
     read_csv,
     write_csv,
 )
+from benchmarks.leaderboard.side_by_side import QUALITY, side_by_side
 from benchmarks.leaderboard.suites import SUITES, SUSTAINED_SECONDS, find_testset, judged, metrics_of, protocol_of
 from benchmarks.methods import built_in, choose
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
@@ -291,6 +293,15 @@ def publish(rows: list[Row], clips: dict[str, list[dict[str, Any]]], suite: str,
     return []
 
 
+def show(plan: Plan, methods: list[Method], folder: Path) -> None:
+    """What the methods made of the first clip, as a picture."""
+    first = load_requests(plan.testset, plan.seed)[0][0]
+    picture = side_by_side({method_name(method.name): plan.video(method, first) for method in methods})
+    if picture is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"{plan.suite}_side_by_side.jpg", quality=QUALITY)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -365,6 +376,7 @@ def main(argv: list[str] | None = None) -> int:
         if not PartialState().is_main_process:
             return 0
         problems = publish(rows, clips, args.suite, args.out)
+        show(plan, methods, args.out / "leaderboard")
     except (InputError, NotReady, RuntimeError, ValueError) as error:
         parser.exit(2, f"error: {printable(str(error))}\n")
     for line in [f"{row['method']}: {row['note']}" for row in rows if row["note"]] + problems:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_set import SMALL_SET, first_clips
 
 from benchmarks import compare
@@ -30,6 +31,7 @@ from benchmarks.leaderboard.rows import (
     read_csv,
     write_csv,
 )
+from benchmarks.leaderboard.side_by_side import COLUMNS, LABEL, SIDE
 from benchmarks.leaderboard.suites import judged, metrics_of, protocol_of
 from benchmarks.leaderboard.table import Choice, best, read_table
 from benchmarks.methods import choose
@@ -117,6 +119,9 @@ def test_a_run_writes_one_row_per_method_and_a_second_one_makes_nothing_anew(
     assert all(rows["tiny"][key] in provenance(shown, number) for key in ("protocol", "version", "hardware", "date"))
     # What cannot be run has a row with its reason, and no number.
     assert "train" in rows["clip_diffusion"]["note"] and rows["clip_diffusion"]["psnr"] is None
+
+    shown = Image.open(tmp_path / "out" / "leaderboard" / "quick_side_by_side.jpg")
+    assert shown.size == (COLUMNS * SIDE, 3 * (LABEL + SIDE))  # the three that could be run
 
     videos = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.mp4")}
     assert len(videos) == 6

@@ -47,7 +47,7 @@ NUMBERS |= {
     f"{metric}_{part}" for metric in METRICS for part in ("ci_low", "ci_high", "n_videos", "n_frames", "coverage")
 }
 PAPER = "paper"
-# Of two readers of one thing, the one that has seen real faces.
+# Of what two readers read, the one that has seen real faces first.
 SHOWN = (
     "sync_c_synthtalk",
     "sync_d_synthtalk",
@@ -62,8 +62,10 @@ SHOWN = (
     "psnr",
     "sharpness_gap",
     "pose_err_mesh",
+    "pose_err",
     "gaze_err_mesh",
     "blink_f1_mesh",
+    "blink_f1",
     "head_spread_gap",
     "head_speed_gap",
     "head_shake_gap",
