@@ -232,9 +232,8 @@ def test_rivals_are_trained_for_the_same_time(
 
 
 def test_each_stage_takes_the_arguments_that_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = train_rivals.Plan(
-        tmp_path, 1.0, {name: "no" for name in ("data", "free_data", "speech", "val_speech", "out")}
-    )
+    places = {name: "no" for name in ("data", "free_data", "speech", "val_speech", "out")}
+    plan = train_rivals.Plan(tmp_path, 1.0, places, ["--precision", "no"])  # as of all trainers of this process
     for stage in train_rivals.STAGES:
         module = importlib.import_module(stage.module)
         with pytest.raises((SystemExit, FileNotFoundError, InputError, NotReady)):  # the folders are not there

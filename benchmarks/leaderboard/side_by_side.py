@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from eartalking.io.video_reader import read_video
 
 COLUMNS = 8  # moments of the clip
-SIDE = 160  # pixels of a frame
+SIDE = 128  # pixels of a frame
 LABEL = 14  # pixels of height of a row's name
-QUALITY = 85  # of JPEG
+QUALITY = 75  # of JPEG
 
 
 def side_by_side(videos: Mapping[str, Path]) -> Image.Image | None:

@@ -40,7 +40,7 @@ def draw_curves(logs: Mapping[str, Path]) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     pyplot.close(figure)
-    return Image.open(buffer)
+    return Image.open(buffer).convert("RGB").quantize(64)  # lines need few colours, and the file is a fourth
 
 
 def main(argv: list[str] | None = None) -> int:
