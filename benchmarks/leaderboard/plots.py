@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.leaderboard.headline import method_name, title
 from benchmarks.leaderboard.rows import RANKED_BY, in_order
@@ -48,6 +49,7 @@ def draw(
             written.append(folder / f"{suite}_{name}.png")
             figure.savefig(written[-1], dpi=110, bbox_inches="tight")
             pyplot.close(figure)
+            Image.open(written[-1]).convert("RGB").quantize(64).save(written[-1])  # lines need few colours
     return written
 
 
