@@ -147,7 +147,7 @@ def test_the_shipped_table_opens_on_main_results_with_names_and_intervals() -> N
     timed = ranking(rows, Choice(True, "quick", "sync_c_synthtalk", LARGEST))
     assert any(column.endswith("frames/s ↑") for column in timed)
     every = ranking(rows, choice, every=True)
-    assert len(every.columns) > len(table.columns) and "Steadiness from frame to frame ↑" in every
+    assert len(every.columns) > len(table.columns) and "Sharpness of the face: difference from the truth ↓" in every
     assert not [row for row in rows if row["kind"] == "ours" and row["method"] != "ours"]
 
 
