@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate, movers, splat
+from eartalking.autoencoder.surface import PersonPixels, SurfaceEncoder, SurfaceFields, background_plate, movers, splat
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import NUM_FACE_UNITS
@@ -94,7 +94,7 @@ def test_the_true_surface_gives_the_true_warp(trainer: SurfaceTrainer) -> None:
         correspondence, visible = renderer.correspondence(motion)
         true_warp = (torch.from_numpy(correspondence) - identity_grid(64)).permute(0, 3, 1, 2)
         for index in range(3):
-            base = trainer.encoder.base(fields, there[index : index + 1], home, 64)
+            base = trainer.encoder.base(PersonPixels.of(fields, home), there[index : index + 1], 64)
             seen = torch.from_numpy(visible[index] > 0) & (true_warp[index].abs().sum(0) > 1e-3)
             error = 128 * (base.warp[0] - true_warp[index]).norm(dim=0)[seen]
             assert error.median() < 0.5 and (error < 2).float().mean() > 0.85
@@ -107,17 +107,21 @@ def test_the_portraits_own_motion_moves_nothing(trainer: SurfaceTrainer) -> None
     home = trainer.encoder.home(fields, motion)
     moved, _ = trainer.encoder.displace(fields, motion, home)
     assert moved.shape == (2, 2, 128, 128) and not moved.any()
-    assert not trainer.encoder.base(fields, motion, home, 64).warp.any()
+    assert not trainer.encoder.base(PersonPixels.of(fields, home), motion, 64).warp.any()
     other = motion.clone()
     other[:, GAZE] += 1.0
     assert trainer.encoder.displace(fields, other, home)[0].any()
+
+
+def grid(side: int) -> torch.Tensor:
+    return identity_grid(side).permute(0, 3, 1, 2)
 
 
 def test_splat_turns_a_movement_round() -> None:
     moved, near, cover = torch.zeros(1, 2, 16, 16), torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
     cover[..., 4:8, 4:8] = 1
     moved[:, 0] = 4 * 2 / 16  # everything goes four pixels, two cells of a map of 8, to the right
-    warp, occupied = splat(moved, near, cover, 8)
+    warp, occupied = splat(grid(16), moved, near, cover, 8, 4)
     there = torch.zeros(8, 8, dtype=torch.bool)
     there[2:4, 4:6] = True
     assert torch.equal(occupied[0, 0] > 0.9, there)
@@ -131,13 +135,13 @@ def test_splat_lets_what_is_in_front_hide_what_is_behind() -> None:
     cover[..., 8:] = 0  # the right half is background; the left quarter is nearer and lands on the quarter beside it
     near[..., :4] = 0.5
     moved[:, 0, :, :4] = 0.5
-    warp, _ = splat(moved, near, cover, 8)
+    warp, _ = splat(grid(16), moved, near, cover, 8, 4)
     torch.testing.assert_close(warp[0, 0, :, 2:4], torch.full((8, 2), -0.5), atol=1e-3, rtol=0)
 
 
 def test_what_leaves_the_picture_is_dropped() -> None:
     ones = torch.ones(1, 1, 8, 8)
-    warp, occupied = splat(torch.full((1, 2, 8, 8), 5.0), 0 * ones, ones, 4)
+    warp, occupied = splat(grid(8), torch.full((1, 2, 8, 8), 5.0), 0 * ones, ones, 4, 4)
     assert not warp.any() and not occupied.any()
 
 
@@ -156,7 +160,8 @@ def test_the_base_goes_on_beyond_the_edge_and_no_farther(trainer: SurfaceTrainer
     cover = torch.zeros_like(fields.cover)
     cover[..., 32:96, 32:96] = 1
     motion = vectors(random_stills(2, np.random.default_rng(1)))
-    base = trainer.encoder.base(fields._replace(cover=cover), motion[:1], trainer.encoder.home(fields, motion[1:]), 64)
+    pixels = PersonPixels.of(fields._replace(cover=cover), trainer.encoder.home(fields, motion[1:]))
+    base = trainer.encoder.base(pixels, motion[:1], 64)
     inside, reach = base.occupied[0, 0] > 0.5, base.reach[0, 0] > 0
     assert (reach & ~inside).any() and not (inside & ~reach).any() and not base.warp[0, :, ~reach].any()
     assert base.warp[0, :, reach].abs().sum(0).gt(0).all()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from eartalking.autoencoder.reference import Reference
 from eartalking.autoencoder.surface import BASE_CHANNELS, Base
 from eartalking.config import AutoencoderConfig
-from eartalking.modules.pixels import to_uint8
-from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
+from eartalking.modules.pixels import shuffle, to_uint8, unshuffle
+from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, single_map, upsample
 from eartalking.modules.warp import warp_image
 
 
@@ -63,7 +63,7 @@ class WarpHead(nn.Module):
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.UNIT * self.conv(F.silu(self.norm(hidden))).float()
+        return self.UNIT * self.conv(F.silu(self.norm(hidden))).float().contiguous()
 
 
 def warped_over(geometry: Geometry, person: Tensor, plate: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,22 +120,22 @@ class FrameDecoder(nn.Module):
                 correction = upsample(correction)
                 warp = warp + correction
             features = warp_image(features, warp).to(features.dtype)
-            known = [features, here.channels().to(features.dtype)]
+            known = for_convolution(torch.cat([features, here.channels().to(features.dtype)], dim=1))
             if hidden is not None:
-                known.append(upsample(self.ups[index - 1](hidden)))
-            hidden = block(for_convolution(torch.cat(known, dim=1)), cond)
+                known = torch.cat([known, upsample(self.ups[index - 1](hidden))], dim=1)
+            hidden = block(known, cond)
             step = self.warp_heads[index](hidden)
             correction = step if correction is None else correction + step
             warps.append(here.warp + correction)
-        return Geometry(warps, self.visibility_head(hidden).float(), hidden, base.reach)
+        return Geometry(warps, single_map(self.visibility_head, hidden).float(), hidden, base.reach)
 
     def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
         """The warped person before the background, blended with what neither can show."""
         warps, visibility, hidden, _ = geometry
         warped = warped_over(geometry, reference.person, reference.plate)[0]
-        refined = for_convolution(torch.cat([hidden, F.pixel_unshuffle(warped, self.stem).to(hidden.dtype)], dim=1))
-        refined = hidden + self.refine(F.silu(self.refine_in(refined)))
-        out = F.pixel_shuffle(self.conv_out(F.silu(refined)), self.stem).float()  # (B, 4, H, W)
+        seen = for_convolution(unshuffle(warped, self.stem).to(hidden.dtype))
+        refined = hidden + self.refine(F.silu(self.refine_in(torch.cat([hidden, seen], dim=1))))
+        out = shuffle(self.conv_out(F.silu(refined)), self.stem).float()  # (B, 4, H, W)
         painted = out[:, :3]
         blend = torch.sigmoid(out[:, 3:] + upsample(visibility, self.stem))
         image = torch.lerp(painted, warped, blend)

@@ -27,7 +27,7 @@ from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
-from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
+from eartalking.autoencoder.surface import PersonPixels, SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import upsample
 from eartalking.motion.code import MotionCode
@@ -85,8 +85,7 @@ class FrameAutoencoder(nn.Module):
         reference = self._reference(portrait, own, landmarks, surface, lips)
         if lips is None:
             return reference
-        motion = self.code.latents_to_motion(reference.latents)
-        mouth = InnerMouth.of(self.surface, lips, portrait, marks, motion)
+        mouth = InnerMouth.of(self.surface, lips, portrait, marks, reference.motion)
         return reference._replace(mouth=mouth, eyes=Eyes.of(portrait, marks))
 
     def reference_of(
@@ -116,8 +115,7 @@ class FrameAutoencoder(nn.Module):
         """The latents (B, N, C) of which the portrait itself is what it can show."""
         if not reference.narrow.any():
             return reference.latents
-        motion = self.code.latents_to_motion(reference.latents)
-        return self.code.motion_to_latents(released(motion, reference.narrow))
+        return self.code.motion_to_latents(released(reference.motion, reference.narrow))
 
     def _reference(
         self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
@@ -129,14 +127,17 @@ class FrameAutoencoder(nn.Module):
         plate = background_plate(portrait, surface.cover)
         latents = self.code.coordinates_to_latents(own)
         motion = self.code.latents_to_motion(latents)
+        home = self.surface.home(surface, motion)
         return Reference(
             portrait,
             self.reference_encoder(portrait),
             surface,
-            self.surface.home(surface, motion),
+            home,
+            PersonPixels.of(surface, home),
             torch.cat([portrait, matte], dim=1),
             plate,
             latents,
+            motion,
             landmarks,
             narrowness(motion),
             lips,
@@ -149,8 +150,8 @@ class FrameAutoencoder(nn.Module):
     def draw(self, geometry: Geometry, latents: Tensor, reference: Reference, canvas: Canvas | None = None) -> Decoded:
         """The part of `decode` that makes the pixels; with a canvas, its image is the canvas's."""
         geometry = geometry if canvas is None else canvas.hold(geometry)
-        decoded = self.paint(geometry, latents, reference)
-        motion, own = self._motions(latents, reference)
+        motion, own = self.code.latents_to_motion(latents), reference.motion
+        decoded = self._painted(geometry, motion, reference)
         image = self._with_parts(decoded.image, latents, reference)
         if reference.lips is not None and reference.mouth is not None:
             image = reference.mouth.drawn(image, self.surface, reference.lips, motion, geometry.warps[-1])
@@ -168,22 +169,21 @@ class FrameAutoencoder(nn.Module):
 
     def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The same before eyes and mouth are refined."""
-        person, (motion, own) = reference.person, self._motions(latents, reference)
+        return self._painted(geometry, self.code.latents_to_motion(latents), reference)
+
+    def _painted(self, geometry: Geometry, motion: Tensor, reference: Reference) -> Decoded:
+        person = reference.person
         if reference.lips is not None:
             person = reference.lips.closing_over(self.surface, person, motion)
         if reference.eyes is not None:
-            person = reference.eyes.drawn(person, motion, own)
+            person = reference.eyes.drawn(person, motion, reference.motion)
         return self.decoder.paint(geometry, reference._replace(person=person))
 
     def geometry(self, latents: Tensor, reference: Reference) -> Geometry:
         """The part of `decode` that makes no pixels yet. Eyes that are drawn in the portrait are only carried along."""
-        motion, own = self._motions(latents, reference)
+        motion, own = self.code.latents_to_motion(latents), reference.motion
         if reference.eyes is not None:
             motion = reference.eyes.held(motion, own)
-        base = self.surface.base(reference.surface, motion, reference.home, reference.pyramid[0].shape[-1])
+        base = self.surface.base(reference.moved, motion, reference.pyramid[0].shape[-1])
         motion, own = self.code.motion_to_coordinates(motion), self.code.motion_to_coordinates(own)
         return self.decoder.geometry(motion, own, reference.pyramid, base)
-
-    def _motions(self, latents: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
-        """Motion vectors (B, L) of frames and of their portraits."""
-        return self.code.latents_to_motion(latents), self.code.latents_to_motion(reference.latents)

@@ -30,7 +30,7 @@ from eartalking.autoencoder.lips import (
 )
 from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import corners, cut_size
-from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields
+from eartalking.autoencoder.surface import SurfaceEncoder
 from eartalking.modules.curves import piecewise_linear, smoothstep
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import with_columns
@@ -84,7 +84,7 @@ class InnerMouth(NamedTuple):
         meeting = (upper + lower) / 2
         parted = lips.parted
         upper, lower = (torch.where(parted[:, None, None], lip, meeting) for lip in (upper, lower))
-        at = lip_places(surface, lips.red, own)
+        at = lip_places(surface, lips.red, own[None])[0]
         red = (places[:, :, LOWER_INNER] + places[:, :, LOWER_OUTER]) / 2
         return cls(upper, lower, places[:, :, CORNERS], red, parted, own, at, _light(portraits, marks))
 
@@ -96,7 +96,8 @@ class InnerMouth(NamedTuple):
         states = [with_columns(motion, self.motion, LOWER_UNITS), motion, shut(motion)]
         # Of parted lips: the lower edge of what the portrait shows between them, which belongs to the skull.
         states.append(with_columns(motion, self.motion, MOUTH))
-        (over, _), (_, under), (at_rest, _), (_, skull) = self._moved(surface, lips, states)
+        moved = lip_places(surface, lips.red, torch.stack(states)) - self.own
+        (over, _), (_, under), (at_rest, _), (_, skull) = (part.chunk(2, dim=2) for part in moved)
         under = _brought(self.red, under, warp)
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
@@ -117,26 +118,20 @@ class InnerMouth(NamedTuple):
             pick = slice(index, index + 1)
             axes = _Axes(right[pick], down[pick], resting[pick].mean(2), span[pick] / SPAN)
             first, last = ends[pick][:, :, :1], ends[pick][:, :, 1:]
-            edges = [axes.local(torch.cat([first, edge[pick], last], dim=2)) for edge in (upper, lower, floor)]
+            edges = torch.cat([upper[pick], lower[pick], floor[pick]])  # (3, 2, P)
+            across, down_to = axes.local(torch.cat([first.expand(3, -1, -1), edges, last.expand(3, -1, -1)], dim=2))
             x, y, mm = axes.grid(top, left, shape, size)
-            above, below, bottom = (_rounded(x, *edge) for edge in edges)
+            above, below, bottom = _rounded(x, across, down_to)
             shown = ((y - above) / mm + 0.5).clamp(0, 1) * ((below - y) / mm + 0.5).clamp(0, 1)
             shown = shown * ((below - above) / mm).clamp(0, 1)
             # Of a face that is turned, a corner lies before the lips' last points: nothing is open beyond these.
-            shown = shown * smoothstep((x - edges[0][0].min()) / mm) * smoothstep((edges[0][0].max() - x) / mm)
+            shown = shown * smoothstep((x - across[0].min()) / mm) * smoothstep((across[0].max() - x) / mm)
             if self.parted[index]:
                 shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1) * ((below - bottom) / mm).clamp(0, 1)
             colour = _colours(x, y, mm, above, below, self.bright[index], not self.parted[index])
             place = (index, slice(None), slice(top, top + shape[0]), slice(left, left + shape[1]))
             out[place] = torch.lerp(images[place], 2 * colour - 1, shown[None])
         return out
-
-    def _moved(self, surface: SurfaceEncoder, lips: Lips, states: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """How far the surface of the upper and of the lower lip moves under each of several motion vectors (B, L): (B,
-        2, P) each."""
-        red = SurfaceFields(*(value.repeat(len(states), *[1] * (value.dim() - 1)) for value in lips.red))
-        places = lip_places(surface, red, torch.cat(states)).unflatten(0, (len(states), -1))
-        return [tuple((at - self.own).chunk(2, dim=2)) for at in places]
 
 
 class _Axes(NamedTuple):
@@ -149,7 +144,7 @@ class _Axes(NamedTuple):
     mm: Tensor
 
     def local(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Places (1, 2, N) -> mm to the right and down (1, N)."""
+        """Places (M, 2, N) -> mm to the right and down (M, N)."""
         offset = (places - self.origin[..., None]) / self.mm[..., None]
         return (offset * self.right[..., None]).sum(1), (offset * self.down[..., None]).sum(1)
 
@@ -171,16 +166,16 @@ def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:
 
 
 def _rounded(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """A lip's edge through points (1, N), its corners rounded, at x (h, w) mm: (h, w); constant beyond the points."""
-    low, high = knots.min(), knots.max()
+    """Edges of lips through points (M, N), with round corners, at x (h, w) mm: (M, h, w); constant beyond the points."""
+    low, high = knots.amin(1, keepdim=True), knots.amax(1, keepdim=True)
     # On a regular grid first: to look a pixel up there is much cheaper than to find it between the points.
-    line = torch.lerp(low, high, torch.linspace(0, 1, SAMPLES, device=x.device))
-    around = torch.stack([line - ROUND, line, line + ROUND]).flatten()[None]
-    before, here, after = piecewise_linear(around, knots, values).view(3, SAMPLES)
+    line = torch.lerp(low, high, torch.linspace(0, 1, SAMPLES, device=x.device))  # (M, SAMPLES)
+    around = torch.cat([line - ROUND, line, line + ROUND], dim=1)
+    before, here, after = piecewise_linear(around, knots, values).chunk(3, dim=1)
     heights = (before + 2 * here + after) / 4
-    at = ((x - low) * ((SAMPLES - 1) / (high - low).clamp_min(1e-3))).clamp(0, SAMPLES - 1)
+    at = ((x.flatten() - low) * ((SAMPLES - 1) / (high - low).clamp_min(1e-3))).clamp(0, SAMPLES - 1)
     left = at.long().clamp(max=SAMPLES - 2)
-    return torch.lerp(heights[left], heights[left + 1], at - left)
+    return torch.lerp(heights.gather(1, left), heights.gather(1, left + 1), at - left).view(-1, *x.shape)
 
 
 def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, bright: Tensor, with_teeth: bool) -> Tensor:
@@ -201,9 +196,10 @@ def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, brig
     edge = SHOW - RISE * (x / REACH).square()
     row = ((edge - y) / mm + 0.5).clamp(0, 1) * smoothstep((REACH - x.abs()) / 4)
     shade = (1 - 0.5 * (x / REACH).square()) * (0.78 + 0.22 * smoothstep((y - above) / SHADE))
-    for crown in (0.0, *CROWNS):
-        place, width = ARCH * math.sin(min(crown / ARCH, 1.5)), max(0.4, 0.5 * mm)
-        shade = shade * (1 - 0.2 * (0.4 / width) * torch.exp(-(((x.abs() - place) / width) ** 2)))
+    width = max(0.4, 0.5 * mm)
+    places = x.new_tensor([ARCH * math.sin(min(crown / ARCH, 1.5)) for crown in (0.0, *CROWNS)])[:, None, None]
+    between = torch.exp(-(((x.abs() - places) / width) ** 2))
+    shade = shade * (1 - 0.2 * (0.4 / width) * between).prod(0)
     return torch.lerp(out, bright[:, None, None] * shade, row[None]).clamp(0, 1)
 
 

@@ -99,7 +99,8 @@ class Lips(NamedTuple):
 
     def _seen(self, surface: SurfaceEncoder, motion: Tensor) -> Tensor:
         """How much of what lies between the lips is seen, in 0..1: (B, 1, 1, 1)."""
-        now = _apart(surface, self.red, motion) - _apart(surface, self.red, shut(motion))
+        upper, lower = lip_places(surface, self.red, torch.stack([motion, shut(motion)])).chunk(2, dim=3)
+        now = torch.sub(*(lower - upper))
         share = now.norm(dim=1).mean(1) / self.apart.clamp_min(1e-6)
         return ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)[:, None, None, None]
 
@@ -177,12 +178,14 @@ def _at_lips(fields: SurfaceFields, marks: Tensor) -> SurfaceFields:
     return fields.at(lambda values: F.grid_sample(values, places, align_corners=False))
 
 
-def lip_places(surface: SurfaceEncoder, lips: SurfaceFields, motion: Tensor) -> Tensor:
-    """Where the lips' points are under motion vectors (B, L), upper ones first: (B, 2, 2 P)."""
-    return surface.place(lips, surface.moved(lips, motion), motion)[0]
+def lip_places(surface: SurfaceEncoder, lips: SurfaceFields, states: Tensor) -> Tensor:
+    """Where the lips' points are under M motion vectors each (M, B, L), upper ones first: (M, B, 2, 2 P)."""
+    motion = states.flatten(0, 1)
+    wider = SurfaceFields(*(value.repeat(len(states), *[1] * (value.dim() - 1)) for value in lips))
+    return surface.place(wider, surface.moved(wider, motion), motion)[0].unflatten(0, states.shape[:2])
 
 
 def _apart(surface: SurfaceEncoder, lips: SurfaceFields, motion: Tensor) -> Tensor:
     """How far below the upper lip's points the lower lip's are under motion vectors (B, L): (B, 2, P)."""
-    upper, lower = lip_places(surface, lips, motion).chunk(2, dim=2)
+    upper, lower = lip_places(surface, lips, motion[None])[0].chunk(2, dim=2)
     return lower - upper

@@ -11,25 +11,28 @@ from torch import Tensor, nn
 from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lips import Lips
-from eartalking.autoencoder.surface import SurfaceFields
+from eartalking.autoencoder.surface import PersonPixels, SurfaceFields
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock
 
 
 class Reference(NamedTuple):
-    """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, and
-    where that is before it moves (`SurfaceEncoder.home`); its two layers, the image with the person's matte (B, 4, H,
-    W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of the portrait itself;
-    where its eyes and its mouth are (B, 3, 2), in fractions of the frame; how far shut its eyes stay (B,), 0 open to 1
-    (`lids.narrowness`); if its face has marks, its lips, and in a stream what lies between them and its eyes, too."""
+    """What the decoder keeps of a portrait: the image (B, 3, H, W); its pyramid, finest level first; its surface, where
+    that is before it moves (`SurfaceEncoder.home`), and what of it is moved; its two layers, the image with the
+    person's matte (B, 4, H, W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of
+    the portrait itself, and the motion vectors (B, L) that these are; where its eyes and its mouth are (B, 3, 2), in
+    fractions of the frame; how far shut its eyes stay (B,), 0 open to 1 (`lids.narrowness`); if its face has marks, its
+    lips, and in a stream what lies between them and its eyes, too."""
 
     image: Tensor
     pyramid: list[Tensor]
     surface: SurfaceFields
     home: Tensor
+    moved: PersonPixels
     person: Tensor
     plate: Tensor
     latents: Tensor
+    motion: Tensor
     landmarks: Tensor
     narrow: Tensor
     lips: Lips | None = None
@@ -43,8 +46,10 @@ class Reference(NamedTuple):
             return value.expand(count, *value.shape[1:])
 
         surface = SurfaceFields(*map(wider, self.surface))
+        fields, *where = self.moved
+        moved = PersonPixels(SurfaceFields(*map(wider, fields)), *map(wider, where))
         others = (
-            wider(value) for value in (self.home, self.person, self.plate, self.latents, self.landmarks, self.narrow)
+            wider(value) for value in (self.person, self.plate, self.latents, self.motion, self.landmarks, self.narrow)
         )
         lips = self.lips
         if lips is not None:
@@ -52,7 +57,8 @@ class Reference(NamedTuple):
             lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
         mouth = None if self.mouth is None else InnerMouth(*map(wider, self.mouth))
         eyes = None if self.eyes is None else Eyes(*map(wider, self.eyes))
-        reference = Reference(wider(self.image), [wider(level) for level in self.pyramid], surface, *others)
+        pyramid = [wider(level) for level in self.pyramid]
+        reference = Reference(wider(self.image), pyramid, surface, wider(self.home), moved, *others)
         return reference._replace(lips=lips, mouth=mouth, eyes=eyes)
 
 

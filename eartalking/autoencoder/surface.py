@@ -45,6 +45,7 @@ BASE_CHANNELS = 4
 MARKS_STEM = 2  # pixels of the marks' maps in a side of the encoder's finest cells
 BEYOND = 2  # cells that the warp goes on beyond the person's edge
 MOST_STRETCHED = 2.5  # a surface may be stretched so many times over without holes
+BARELY_SHOWN = 0.01  # of a pixel: less of a person is not moved
 NEARER = 25.0  # how fast what is in front wins over what is behind, per head height of depth
 # Of an average camera: x and y of its axis, scale at the face's plane, and what the scale gains per head height towards
 # it.
@@ -94,6 +95,28 @@ class SurfaceFields(NamedTuple):
         """The same at other places: `look` takes maps (B, C, S, S) to what they hold there."""
         maps = {name: look(value) for name, value in self._asdict().items() if name != "camera"}
         return self._replace(**maps)
+
+
+class PersonPixels(NamedTuple):
+    """What of portraits is moved: the surface at those M of their S² pixels that show a person, as maps (B, C, 1, M);
+    where these are before they move, as `SurfaceEncoder.home`, and where they lie in the picture (B, 2, 1, M); and the
+    cover of all pixels (B, 1, S, S)."""
+
+    fields: SurfaceFields
+    home: Tensor
+    start: Tensor
+    cover: Tensor
+
+    @classmethod
+    def of(cls, fields: SurfaceFields, home: Tensor) -> PersonPixels:
+        side = fields.cover.shape[-1]
+        start = identity_grid(side, home.device).permute(0, 3, 1, 2).expand_as(home)
+        shown = (fields.cover.detach() > BARELY_SHOWN).any(0).flatten().nonzero()[:, 0]
+
+        def look(maps: Tensor) -> Tensor:
+            return maps.flatten(2)[:, :, None, shown]
+
+        return cls(fields.at(look), look(home), look(start), fields.cover)
 
 
 class Base(NamedTuple):
@@ -215,44 +238,43 @@ class SurfaceEncoder(nn.Module):
         there, near = self.project(fields, motion)
         return there - home, near - fields.behind
 
-    def base(self, fields: SurfaceFields, motion: Tensor, home: Tensor, size: int) -> Base:
-        """The warp that follows, at `size` pixels a side."""
-        moved, near = self.displace(fields, motion, home)
-        warp, occupied = splat(moved, near, fields.cover, size)
+    def base(self, pixels: PersonPixels, motion: Tensor, size: int) -> Base:
+        """The warp that follows from motion vectors (B, L), at `size` pixels a side."""
+        moved, near = self.displace(pixels.fields, motion, pixels.home)
+        per_cell = (pixels.cover.shape[-1] / size) ** 2
+        warp, occupied = splat(pixels.start, moved, near, pixels.fields.cover, size, per_cell)
         # The edge itself is drawn by the portrait's own matte, which is moved along: so the movement goes on beyond it.
         there = (occupied > 0.5).float()
         around = F.avg_pool2d(there, 2 * BEYOND + 1, 1, BEYOND)
         spread = F.avg_pool2d(warp, 2 * BEYOND + 1, 1, BEYOND) / around.clamp_min(1e-6)
         warp = torch.where(there > 0, warp, spread)
-        return Base(warp, occupied, F.adaptive_avg_pool2d(fields.cover, size), (around > 0).float())
+        return Base(warp, occupied, F.adaptive_avg_pool2d(pixels.cover, size), (around > 0).float())
 
 
-def splat(moved: Tensor, near: Tensor, cover: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Turn movements round: (B, 2, S, S) of the portrait's pixels, with their nearness and cover (B, 1, S, S), into a
-    warp (B, 2, size, size), zero where the person is not, and whether the person is there (B, 1, size, size) in 0..1.
+def splat(
+    start: Tensor, moved: Tensor, near: Tensor, cover: Tensor, size: int, per_cell: float
+) -> tuple[Tensor, Tensor]:
+    """Turn movements round: (B, 2, ...) of the portrait's pixels at `start` (B, 2, ...), with their nearness and cover
+    (B, 1, ...), into a warp (B, 2, size, size), zero where the person is not, and whether the person is there (B, 1,
+    size, size) in 0..1. `per_cell`: how many pixels lie in a cell that is full.
 
     Each pixel gives its movement to the four cells around where it lands, in proportion to how near they are, how much
     of the person it shows and, exponentially, how near to the camera it is.
     """
-    batch, side = len(moved), moved.shape[-1]
-    start = identity_grid(side, moved.device).permute(0, 3, 1, 2)
-    place = ((start + moved + 1) * (size / 2) - 0.5).flatten(2)  # (B, 2, S²) in cells
+    batch = len(moved)
+    place = ((start + moved + 1) * (size / 2) - 0.5).flatten(2)  # (B, 2, M) in cells
     corner = place.floor()
     part = place - corner
     front = cover * torch.exp(NEARER * near.clamp(-1, 1))
-    values = torch.cat([-moved * front, front, cover], dim=1).flatten(2).transpose(1, 2)  # (B, S², 4)
-    columns, rows = corner.long().unbind(1)
-    out = values.new_zeros(batch * size * size, 4)
-    first = torch.arange(batch, device=moved.device)[:, None] * size * size
-    for right in (0, 1):
-        for down in (0, 1):
-            x, y = columns + right, rows + down
-            share = (part[:, 0] if right else 1 - part[:, 0]) * (part[:, 1] if down else 1 - part[:, 1])
-            share = share * ((x >= 0) & (x < size) & (y >= 0) & (y < size))
-            cells = first + y.clamp(0, size - 1) * size + x.clamp(0, size - 1)
-            out.index_add_(0, cells.flatten(), (values * share[..., None]).flatten(0, 1))
-    out = out.view(batch, size, size, 4).permute(0, 3, 1, 2).contiguous()
-    occupied = (out[:, 3:] * (size / side) ** 2 * MOST_STRETCHED).clamp(0, 1)
+    values = torch.cat([-moved * front, front, cover], dim=1).flatten(2)  # (B, 4, M)
+    around = torch.stack([corner, corner + 1], dim=2).long()  # (B, 2, 2, M): the column and the row before, and after
+    shares = torch.stack([1 - part, part], dim=2) * ((around >= 0) & (around < size))
+    (columns, rows), (across, down) = around.clamp(0, size - 1).unbind(1), shares.unbind(1)
+    cells = (rows[:, :, None] * size + columns[:, None]).view(batch, 1, -1)  # (B, 1, 4 M)
+    given = values[:, :, None] * (down[:, :, None] * across[:, None]).view(batch, 1, 4, -1)  # (B, 4, 4, M)
+    out = values.new_zeros(batch, 4, size * size).scatter_add_(2, cells.expand(-1, 4, -1), given.flatten(2))
+    out = out.view(batch, 4, size, size)
+    occupied = (out[:, 3:] * (MOST_STRETCHED / per_cell)).clamp(0, 1)
     warp = out[:, :2] / out[:, 2:3].clamp_min(1e-12)
     return torch.where(occupied > 0.5, warp, 0.0), occupied
 

@@ -41,6 +41,15 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
 
 
 def for_convolution(x: Tensor) -> Tensor:
-    """(B, C, H, W) in the memory layout that convolutions are fastest in: channels-last for batches. A stream's single
-    frames stay as they are, for turning them round takes longer than it saves."""
-    return x.contiguous(memory_format=torch.channels_last) if len(x) > 1 else x
+    """(B, C, H, W) in the memory layout that convolutions and enlarging are fastest in: channels-last."""
+    if len(x) > 1:
+        return x.contiguous(memory_format=torch.channels_last)
+    rows = x[0].flatten(1).t().contiguous()  # for a single frame a quarter of the time
+    return rows.view(1, *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def single_map(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 convolution to one channel, (B, C, H, W) -> (B, 1, H, W): one product, and nine moved maps added up. A
+    quarter of the time that the kernels for many channels take for one."""
+    weights = convolution.weight[0].flatten(1).T.flip(0)  # (9, C); `fold` moves the other way round
+    return F.fold(weights @ x.flatten(2), x.shape[-2:], 3, padding=1) + convolution.bias
