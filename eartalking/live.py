@@ -18,7 +18,7 @@ import numpy as np
 
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.session import Frame, StreamSession
-from eartalking.stages import STAGES
+from eartalking.workers import UNDER_WAY
 
 # Sound that is later than this is taken for silence: more than a network's usual jitter, less than a syllable.
 PATIENCE_SECONDS = 0.2
@@ -140,7 +140,7 @@ class LiveFace:
     def _wanted(self, count: int) -> Callable[[int], bool]:
         """Which frames of `count` units to show: as many as are computed at once, evenly, and the last."""
         last = self._session.samples_heard // SAMPLES_PER_FRAME + count - 1 - self._lookahead
-        step = -(-count // len(STAGES))
+        step = -(-count // UNDER_WAY)
         return lambda index: (last - index) % step == 0
 
     def _forget(self) -> None:

@@ -3,9 +3,9 @@
 Audio is consumed in units of one frame (640 samples), whatever the caller's chunks, so any chunking gives the same
 frames. Frame t comes out once the audio up to the end of frame t + lookahead is known, or at `flush`.
 
-Where more audio is known, the frames that follow are computed while the caller looks at this one, in the three threads
-of `eartalking.stages`. They are computed under the controls that are in force so far; where the caller changes these,
-the frames ahead are dropped and computed again. So the frames are the same as if they were computed one by one.
+Where more audio is known, the frames that follow are computed while the caller looks at this one (`workers`), under the
+controls that are in force so far; where the caller changes these, the frames ahead are dropped and computed again. So
+the frames are the same as if they were computed one by one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.pixels import to_float
 from eartalking.motion.blinks import with_blink
 from eartalking.output import Look, Output, framed
-from eartalking.stages import GEOMETRY, MOTION, PIXELS, UNDER_WAY, submit
+from eartalking.workers import UNDER_WAY, submit
 
 MAX_TEMPERATURE = 1.5
 NEARLY_SHUT = 0.6  # 0 open, 1 shut
@@ -133,7 +133,7 @@ class StreamSession:
         self._output = output
         self._ahead = 0 if (threads or granted_cores()) == 1 else UNDER_WAY
         self._device = next(self.model.parameters()).device
-        self._reference, self._canvas, self._initial = submit(MOTION, self._encode, portrait).result()
+        self._reference, self._canvas, self._initial = submit(self._encode, portrait).result()
         self.reset()
 
     def _encode(self, portrait: np.ndarray) -> tuple[Reference, Canvas | None, StreamState]:
@@ -222,7 +222,7 @@ class StreamSession:
         while self.next_index < end and (samples := self._unit(0)) is not None:
             index = self._moment.units - self.model.config.audio.lookahead
             asked = self._asked(index, self._applied(index, controls))
-            moved = submit(MOTION, self._move, samples, self._moment, asked, self._noise(index))
+            moved = submit(self._move, samples, self._moment, asked, self._noise(index))
             self._moment, self._pending = moved.result()[1], self._pending[SAMPLES_PER_FRAME:]
 
     def interrupt(self) -> None:
@@ -254,8 +254,8 @@ class StreamSession:
                 if image is None:
                     continue
                 self._begin(coming, self._ahead, controls, show)
-                yield Frame(image, unit.index, unit.applied, done - max(unit.begun, done_before))
-                done_before = done
+                yield Frame(image, unit.index, unit.applied, max(done - max(unit.begun, done_before), 0.0))
+                done_before = max(done, done_before)  # a frame may be done before the one that it follows
                 self._drop_outdated(coming, moment, controls)
         finally:
             for unit in coming:
@@ -269,10 +269,10 @@ class StreamSession:
             before = coming[-1].moved if coming else self._moment
             index = self._moment.units + len(coming) - self.model.config.audio.lookahead
             applied, begun = self._applied(index, controls), perf_counter()
-            moved = submit(MOTION, self._move, samples, before, self._asked(index, applied), self._noise(index))
+            moved = submit(self._move, samples, before, self._asked(index, applied), self._noise(index))
             image = None
             if index >= 0 and (show is None or show(index)):
-                image = submit(PIXELS, self._draw, moved, submit(GEOMETRY, self._place, moved))
+                image = submit(self._draw, moved, submit(self._place, moved))
             coming.append(_Coming(index, applied, begun, moved, image))
 
     def _unit(self, ahead: int) -> np.ndarray | None:

@@ -31,7 +31,7 @@ ALLOWED = {
         f"eartalking.{name}" for name in ("audio", "autoencoder", "config", "controls", "modules", "motion")
     },
     "eartalking.checkpoint": {f"eartalking.{name}" for name in ("config", "errors", "model")},
-    "eartalking.stages": set(),
+    "eartalking.workers": {"eartalking.io"},
     "eartalking.output": {f"eartalking.{name}" for name in ("autoencoder", "errors", "io", "modules", "perception")},
     "eartalking.session": {
         f"eartalking.{name}"
@@ -48,10 +48,10 @@ ALLOWED = {
             "motion",
             "output",
             "perception",
-            "stages",
+            "workers",
         )
     },
-    "eartalking.live": {f"eartalking.{name}" for name in ("config", "session", "stages")},
+    "eartalking.live": {f"eartalking.{name}" for name in ("config", "session", "workers")},
     "eartalking.generate": {"eartalking"}
     | {
         f"eartalking.{name}"

@@ -27,7 +27,7 @@ from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
-from eartalking.autoencoder.surface import PersonPixels, SurfaceEncoder, SurfaceFields, background_plate
+from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import upsample
 from eartalking.motion.code import MotionCode
@@ -127,13 +127,12 @@ class FrameAutoencoder(nn.Module):
         plate = background_plate(portrait, surface.cover)
         latents = self.code.coordinates_to_latents(own)
         motion = self.code.latents_to_motion(latents)
-        home = self.surface.home(surface, motion)
         return Reference(
             portrait,
             self.reference_encoder(portrait),
             surface,
-            home,
-            PersonPixels.of(surface, home),
+            self.surface.home(surface, motion),
+            self.surface.pixels(surface, motion),
             torch.cat([portrait, matte], dim=1),
             plate,
             latents,

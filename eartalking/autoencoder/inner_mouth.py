@@ -166,7 +166,7 @@ def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:
 
 
 def _rounded(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Edges of lips through points (M, N), with round corners, at x (h, w) mm: (M, h, w); constant beyond the points."""
+    """Edges of lips through points (M, N), with round corners, at x (h, w) mm: (M, h, w); constant beyond the ends."""
     low, high = knots.amin(1, keepdim=True), knots.amax(1, keepdim=True)
     # On a regular grid first: to look a pixel up there is much cheaper than to find it between the points.
     line = torch.lerp(low, high, torch.linspace(0, 1, SAMPLES, device=x.device))  # (M, SAMPLES)

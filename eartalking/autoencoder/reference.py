@@ -46,8 +46,8 @@ class Reference(NamedTuple):
             return value.expand(count, *value.shape[1:])
 
         surface = SurfaceFields(*map(wider, self.surface))
-        fields, *where = self.moved
-        moved = PersonPixels(SurfaceFields(*map(wider, fields)), *map(wider, where))
+        fields, home, start, cover = self.moved
+        moved = PersonPixels(SurfaceFields(*map(wider, fields)), wider(home), start, wider(cover))
         others = (
             wider(value) for value in (self.person, self.plate, self.latents, self.motion, self.landmarks, self.narrow)
         )

@@ -99,24 +99,13 @@ class SurfaceFields(NamedTuple):
 
 class PersonPixels(NamedTuple):
     """What of portraits is moved: the surface at those M of their S² pixels that show a person, as maps (B, C, 1, M);
-    where these are before they move, as `SurfaceEncoder.home`, and where they lie in the picture (B, 2, 1, M); and the
-    cover of all pixels (B, 1, S, S)."""
+    `home` (B, 2, 1, M), where that is before it moves; `start` (1, 2, 1, M), where the pixels lie in the picture; and
+    the cover of all pixels (B, 1, S, S)."""
 
     fields: SurfaceFields
     home: Tensor
     start: Tensor
     cover: Tensor
-
-    @classmethod
-    def of(cls, fields: SurfaceFields, home: Tensor) -> PersonPixels:
-        side = fields.cover.shape[-1]
-        start = identity_grid(side, home.device).permute(0, 3, 1, 2).expand_as(home)
-        shown = (fields.cover.detach() > BARELY_SHOWN).any(0).flatten().nonzero()[:, 0]
-
-        def look(maps: Tensor) -> Tensor:
-            return maps.flatten(2)[:, :, None, shown]
-
-        return cls(fields.at(look), look(home), look(start), fields.cover)
 
 
 class Base(NamedTuple):
@@ -231,6 +220,17 @@ class SurfaceEncoder(nn.Module):
         stream.
         """
         return self.project(fields, own_motion)[0]
+
+    def pixels(self, fields: SurfaceFields, own_motion: Tensor) -> PersonPixels:
+        """What of the portraits is moved; once per stream."""
+        shown = (fields.cover.detach() > BARELY_SHOWN).any(0).flatten().nonzero()[:, 0]
+        start = identity_grid(fields.cover.shape[-1], shown.device).permute(0, 3, 1, 2)
+
+        def look(maps: Tensor) -> Tensor:
+            return maps.flatten(2)[:, :, None, shown]
+
+        person = fields.at(look)
+        return PersonPixels(person, self.home(person, own_motion), look(start), fields.cover)
 
     def displace(self, fields: SurfaceFields, motion: Tensor, home: Tensor) -> tuple[Tensor, Tensor]:
         """How far each of the portrait's pixels moves, (B, 2, S, S), and how near it is then, (B, 1, S, S); from the

@@ -19,14 +19,14 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def unshuffle(images: Tensor, factor: int) -> Tensor:
-    """What `F.pixel_unshuffle` gives, (B, C, H, W) -> (B, C factor², H / factor, W / factor), in a third of its time."""
+    """`F.pixel_unshuffle`, (B, C, H, W) -> (B, C factor², H / factor, W / factor), in a third of its time."""
     batch, channels, height, width = images.shape
     cells = images.view(batch, channels, height // factor, factor, width // factor, factor)
     return cells.permute(0, 1, 3, 5, 2, 4).reshape(batch, -1, height // factor, width // factor)
 
 
 def shuffle(cells: Tensor, factor: int) -> Tensor:
-    """What `F.pixel_shuffle` gives, (B, C factor², h, w) -> (B, C, factor h, factor w), likewise."""
+    """`F.pixel_shuffle`, (B, C factor², h, w) -> (B, C, factor h, factor w), likewise."""
     batch, _, height, width = cells.shape
     images = cells.unflatten(1, (-1, factor, factor)).permute(0, 1, 4, 2, 5, 3)
     return images.reshape(batch, -1, factor * height, factor * width)
