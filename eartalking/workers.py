@@ -19,9 +19,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,6 +30,7 @@ from eartalking.io.threads import granted_cores
 # Frames of a stream under way at a time. Motion is a third of the work and follows frame after frame, so that more
 # threads would have nothing to do; and those under way are lost when a control changes.
 UNDER_WAY = 3
+MOST_THREADS = 4  # more of them mostly wait for the interpreter
 # Seconds that a thread may hold the interpreter while others wait for it, instead of 0.005: a frame starts two thousand
 # operators, and waited for the interpreter before many of them. Frames come 10 % faster.
 SWITCH_INTERVAL = 1e-4
@@ -40,19 +41,18 @@ def submit(function: Callable[..., Result], *arguments: object) -> Future[Result
     """Have `function` computed without gradients, as soon as those of its arguments that are futures are done, however
     they end. It gets the futures themselves."""
     result: Future[Result] = Future()
-    needed = [argument for argument in arguments if isinstance(argument, Future)]
-    _after(needed, lambda: _begin(result, function, arguments))
+    work = [(result, function, arguments)]
+    _after([argument for argument in arguments if isinstance(argument, Future)], work)
     return result
 
 
-def _after(needed: Sequence[Future[object]], start: Callable[[], None]) -> None:
+def _after(needed: list[Future[Any]], work: list[tuple[Any, ...]]) -> None:
+    """Begin `work`, a list of one, when the futures are done. Both lists are emptied: a future keeps what it called, and
+    would keep itself and all that follows it alive."""
     if needed:
-        needed[0].add_done_callback(lambda _: _after(needed[1:], start))
-    else:
-        start()
-
-
-def _begin(result: Future[Result], function: Callable[..., Result], arguments: tuple[object, ...]) -> None:
+        needed.pop().add_done_callback(lambda _: _after(needed, work))
+        return
+    result, function, arguments = work.pop()
     try:
         _threads().submit(_compute, result, function, arguments)
     except RuntimeError:  # the interpreter is about to end
@@ -73,7 +73,7 @@ def _compute(result: Future[Result], function: Callable[..., Result], arguments:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(granted_cores(), "frames", initializer=_set_up)
+    return ThreadPoolExecutor(min(granted_cores(), MOST_THREADS), "frames", initializer=_set_up)
 
 
 def _set_up() -> None:

@@ -1,5 +1,6 @@
 """Frames computed ahead are those that would have come one after the other, whatever the caller does meanwhile."""
 
+import gc
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -149,6 +150,19 @@ def test_what_failed_or_was_called_off_reaches_what_needs_it() -> None:
     never_begun.cancel()
     with pytest.raises(CancelledError):
         following.result(timeout=20)
+
+
+def test_frames_that_are_done_leave_nothing_to_be_collected(model: TalkingHeadModel) -> None:
+    session = start(model, 2)
+    run(session, never)
+    gc.collect()
+    gc.disable()
+    try:
+        session.reset()
+        run(session, never)
+        assert not [kept for kept in gc.get_objects() if type(kept) is Future]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
