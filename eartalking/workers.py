@@ -47,8 +47,8 @@ def submit(function: Callable[..., Result], *arguments: object) -> Future[Result
 
 
 def _after(needed: list[Future[Any]], work: list[tuple[Any, ...]]) -> None:
-    """Begin `work`, a list of one, when the futures are done. Both lists are emptied: a future keeps what it called, and
-    would keep itself and all that follows it alive."""
+    """Begin `work`, a list of one, when the futures are done. Both lists are emptied: a future keeps what it called,
+    and would keep itself and all that follows it alive."""
     if needed:
         needed.pop().add_done_callback(lambda _: _after(needed, work))
         return
