@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -56,5 +57,9 @@ def launch(page: gr.Blocks, sessions: Sessions, **kwargs: Any) -> tuple[Any, str
     page.server.config.ws_per_message_deflate = False
     page.server.config.ws_max_size = 4 * LARGEST_MESSAGE  # bytes; a larger message never gets as far as to be refused
     if block:
+        # A full collection looks at every object of the libraries, and holds all streams up for 0.2 s meanwhile: longer
+        # than the frames last that lie ahead. What is here now is here to stay.
+        gc.collect()
+        gc.freeze()
         page.block_thread()
     return served

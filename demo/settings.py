@@ -42,7 +42,7 @@ class Limits:
     upload_bytes: int = 40 * 2**20
     voice_bytes: int = 200 * 2**20
     portrait_pixels: int = 50_000_000
-    lead_frames: int = 5
+    lead_frames: int = 4
     recording_seconds: float = 300.0
     kept_takes: int = 4
     visitors: int = 64

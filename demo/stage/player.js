@@ -9,7 +9,7 @@
   const SCHEDULE_AHEAD = 0.35; // seconds of sound handed to the audio device in advance
   const PANEL_MS = 160;        // how often `shown` is told while frames run: what surrounds the picture need not keep up with it
   const DECODE_AHEAD = 6;      // frames
-  const SERVER_AHEAD = 2;      // frames that the server may make beyond what we wait for
+  const SERVER_AHEAD = 1;      // frames that the server may make beyond what we wait for
   const EXCUSED = 10 * FPS;    // frames after which running dry is no more because frames were made anew
 
   const listeners = {};
