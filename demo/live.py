@@ -332,8 +332,9 @@ class LiveTake:
         if taken is None:
             return
         if taken.went_back:
-            self._unheld_since = None  # what lay between the last two frames was more than one
             self._publish_json("back", frame=frame.index, turn=self.turns)
+        if taken.went_back or taken.seen:
+            self._unheld_since = None  # this one was begun anew, with nothing under way beside it
         self._measure(frame.index)
         if frame.index == 0 and not taken.went_back:
             self._first_frame_ms = (monotonic() - self._started) * 1000
