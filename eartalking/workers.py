@@ -4,10 +4,10 @@
     geometry   latents -> where every pixel of the portrait goes
     pixels     -> the picture
 
-Each is a piece of work that begins when the stage before it, of motion the frame before, is done. There are as many
-threads as cores, and each takes up the next piece that can begin: so no core waits while there is anything to do, and
-none is shared by two threads, which would throw out each other's cache. (A thread for each stage, three of them on two
-cores, made 4 % fewer frames.)
+Each of these begins when what it needs is done: motion after the frame before it, the others after the stage before
+them. There are as many threads as cores, and each takes up the next piece of work that can begin: so no core waits
+while there is anything to do, and none is shared by two threads, which would throw out each other's cache. (A thread
+for each stage, three of them on two cores, made 4 % fewer frames.)
 
 All streams of a process share these threads, and nothing else in it needs to compute with PyTorch while they do.
 PyTorch uses one thread inside each operator there: a second one makes a stream hardly faster (39.4 instead of 39.5 ms a

@@ -1,9 +1,12 @@
 """Frame autoencoder: shapes, the warp's convention, and that the latents alone carry the frame."""
 
 import torch
+from torch.nn import functional
 
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.config import TINY
+from eartalking.modules.pixels import shuffle, unshuffle
+from eartalking.modules.res_block import for_convolution, single_map
 from eartalking.modules.warp import identity_grid, warp_image
 
 
@@ -90,3 +93,14 @@ def test_latent_statistics_normalise_and_cancel() -> None:
     torch.testing.assert_close(normalised, (plain - 0.5) / 2)
     again = autoencoder.decode(normalised, normalised_reference).image
     torch.testing.assert_close(again, image, atol=1e-5, rtol=1e-5)
+
+
+def test_the_quicker_ways_of_the_decoder_are_what_pytorch_has() -> None:
+    images, cells = torch.randn(2, 3, 16, 24), torch.randn(2, 32, 4, 6)
+    assert torch.equal(unshuffle(images, 4), functional.pixel_unshuffle(images, 4))
+    assert torch.equal(shuffle(cells, 4), functional.pixel_shuffle(cells, 4))
+    convolution = torch.nn.Conv2d(32, 1, 3, padding=1)
+    for batch in (cells, cells[:1]):
+        ordered = for_convolution(batch)
+        assert torch.equal(ordered, batch) and ordered.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(single_map(convolution, ordered), convolution(batch), atol=1e-5, rtol=0)
