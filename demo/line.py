@@ -14,7 +14,7 @@ from eartalking.config import FPS
 
 _REMEMBERED = 50  # frames over which speed is averaged
 _BELIEVED = 10  # frames that an earlier measurement counts for
-_ENOUGH = 5  # frames before there is a speed at all
+_ENOUGH = 5  # times in a row before there is a speed at all
 _LONGEST_SECONDS = 1.0  # what takes longer than that between two frames was something else
 _SPARE = 1.05  # a stream is promised its speed with so much to spare
 _LOOK_SECONDS = 0.5  # how often those who wait are told how long it will take
@@ -43,6 +43,35 @@ class Speed:
         long as a usual one.
         """
         return Speed(None if self.fps is None else self.fps / max(streams, 1) / work)
+
+
+class Stretch:
+    """The times between frames that nothing but computing held back, once there are several in a row. Of a stream that
+    its viewer holds back, only those that came late are not held: alone, they say nothing of how fast a machine is.
+    """
+
+    def __init__(self) -> None:
+        self._before: float | None = None  # when the last frame came
+        self._length = 0
+        self._waiting: list[float] = []
+
+    def end(self) -> None:
+        """What lies between the last frame and the next is more than computing it."""
+        self._before, self._length, self._waiting = None, 0, []
+
+    def note(self, now: float, held: bool) -> list[float]:
+        """A frame came at `now` seconds, and the next one is held back or not: the times that count by now."""
+        counted: list[float] = []
+        if self._before is not None:
+            self._length += 1
+            self._waiting.append(now - self._before)
+            if self._length >= _ENOUGH:
+                counted, self._waiting = self._waiting, []
+        if held:
+            self.end()
+        else:
+            self._before = now
+        return counted
 
 
 def capacity(fps: float | None, most: int) -> int:

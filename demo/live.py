@@ -22,7 +22,7 @@ from PIL import Image
 from demo.badge import draw_badge
 from demo.channel import controls_of
 from demo.engine import Engine, Job
-from demo.line import Speed
+from demo.line import Speed, Stretch
 from demo.made import Made
 from demo.place import Place
 from demo.recorder import Recorder
@@ -106,7 +106,7 @@ class LiveTake:
         self._milliseconds: deque[float] = deque(maxlen=_RECENT)
         self._misses, self._first_frame_ms = 0, 0.0
         self._speed = Speed()
-        self._unheld_since: float | None = None  # when the last frame came, if the next was allowed by then
+        self._stretch = Stretch()
         self._steering = Steering(self._slot, self._made, controls, job.num_frames)
         self._place = Place(engine.line, self._slot, self._slot_number, self._publish_json)
         if pace != FREE:
@@ -269,7 +269,7 @@ class LiveTake:
     def _lend_place(self) -> None:
         left = lambda: (self.job.num_frames - self.next_frame) / FPS  # noqa: E731
         if self._place.lend(left, self._is_forgotten):
-            self._unheld_since = None  # nothing was computed meanwhile
+            self._stretch.end()  # nothing was computed meanwhile
             self._greet()
 
     def _greet(self) -> None:
@@ -334,7 +334,7 @@ class LiveTake:
         if taken.went_back:
             self._publish_json("back", frame=frame.index, turn=self.turns)
         if taken.went_back or taken.seen:
-            self._unheld_since = None  # this one was begun anew, with nothing under way beside it
+            self._stretch.end()  # this one was begun anew, with nothing under way beside it
         self._measure(frame.index)
         if frame.index == 0 and not taken.went_back:
             self._first_frame_ms = (monotonic() - self._started) * 1000
@@ -353,12 +353,10 @@ class LiveTake:
 
     def _measure(self, index: int) -> None:
         """How fast frames come, as long as the viewer does not hold them back."""
-        now, before = monotonic(), self._unheld_since
-        self._unheld_since = now if self._slot.allows(index + 1) else None
-        if before is not None:
-            self._speed.note(now - before)
+        for seconds in self._stretch.note(monotonic(), held=not self._slot.allows(index + 1)):
+            self._speed.note(seconds)
             if self._engine.line.served == 1:  # with others, it is not what the machine can do
-                self._engine.speed.note((now - before) / self.job.sitter.work)
+                self._engine.speed.note(seconds / self.job.sitter.work)
 
     def _rounded_speed(self) -> float | None:
         return None if self._speed.fps is None else round(self._speed.fps, 1)

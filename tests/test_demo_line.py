@@ -16,7 +16,7 @@ from demo_app import LIMITS, SteadySpeed, one_thread, tiny_engine, write_voice
 
 from demo.channel import BusyError
 from demo.engine import Engine, Job, Sitter
-from demo.line import Line, Speed, capacity, seconds_to_turn
+from demo.line import Line, Speed, Stretch, capacity, seconds_to_turn
 from demo.live import CLOCK, FINISHED, FREE, STOPPED, VIEWER, LiveTake
 from demo.talk import Talk
 from demo.uploads import open_voice
@@ -34,6 +34,17 @@ def test_speed_is_what_was_measured_and_new_measurements_outweigh_old_ones() -> 
     assert speed.fps == pytest.approx(10)
     speed.note(3600.0)  # the machine slept
     assert speed.fps > 8
+
+
+def test_only_frames_in_a_row_that_nothing_held_back_tell_the_speed() -> None:
+    stretch = Stretch()
+    for late in range(20):  # of frames that wait for their viewer, now and then one comes late
+        assert stretch.note(late, held=late % 3 != 0) == []
+    stretch.end()
+    counted = [stretch.note(0.04 * index, held=False) for index in range(8)]
+    assert [len(times) for times in counted] == [0, 0, 0, 0, 0, 5, 1, 1]
+    assert sum(counted, []) == pytest.approx([0.04] * 7)
+    assert stretch.note(0.32, held=True) == pytest.approx([0.04]) and stretch.note(9.0, held=False) == []
 
 
 @pytest.mark.parametrize(("fps", "places"), [(None, 4), (0.5, 1), (25, 1), (52, 1), (53, 2), (80, 3), (1000, 4)])
