@@ -38,7 +38,7 @@
   const EARBuffer = {
     FEWEST: 3,      // frames; more would only delay steering
     UNEVEN: 12,     // frames that a machine at its limit needs besides, because its frames come unevenly
-    AT_EASE: 1.25,  // times the speed of the voice: from there on nothing is needed besides
+    AT_EASE: 1.15,  // times the speed of the voice: from there on nothing is needed besides
     DOUBT: 0.95,    // of the measured speed is counted on
     STEERED: 125,   // frames that shall play without a stall once somebody has steered far ahead of the machine
 
