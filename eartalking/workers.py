@@ -5,8 +5,8 @@
     pixels     -> the picture
 
 Each of these begins when what it needs is done: motion after the frame before it, the others after the stage before
-them. There are as many threads as cores, and each takes up the next piece of work that can begin: so no core waits
-while there is anything to do, and none is shared by two threads, which would throw out each other's cache. (A thread
+them. There is a thread for each core, four at most, and each takes up the next piece of work that can begin: so none
+waits while there is anything to do, and no core is shared by two, which would throw out each other's cache. (A thread
 for each stage, three of them on two cores, made 4 % fewer frames.)
 
 All streams of a process share these threads, and nothing else in it needs to compute with PyTorch while they do.
