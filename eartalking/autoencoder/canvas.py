@@ -23,6 +23,7 @@ from eartalking.autoencoder.lips import Lips
 from eartalking.autoencoder.reference import Reference
 from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
 from eartalking.modules.res_block import upsample
+from eartalking.perception.person_matte import along_edges
 
 REDRAWN = 0.25  # by how much the part refiner changes a pixel until nothing of the portrait's own detail is left there
 LEAST_OPAQUE = 0.05  # below it, what is left of the person's colour is noise
@@ -55,7 +56,10 @@ class Canvas(NamedTuple):
         (B, 1, S, S) in 0..1 its background goes, and `background`, if there is one, takes its place.
         """
         cover = reference.surface.cover
-        mattes = [upsample(cover, portrait.shape[-1] // cover.shape[-1])]
+        own = reference.person[:, 3:]
+        if portrait.shape[-1] > own.shape[-1]:
+            own = along_edges(own, (reference.image + 1) / 2, (portrait + 1) / 2)
+        mattes = [own]
         if matte is not None:
             mattes.append(matte)
             # What the finer matte calls person is filled, too: its edge is to be seen against the new background.

@@ -24,6 +24,7 @@ from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lids import fit_lids, held, narrowness, released
 from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
+from eartalking.autoencoder.matte import find_matte, with_matte
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
@@ -80,9 +81,10 @@ class FrameAutoencoder(nn.Module):
         marks = read_marks(portrait) if marks is None else marks
         surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
+        matte = None if lips is None else find_matte(portrait, surface.cover)
         own = read if lips is None else self._by_marks(read, lips, marks)
         own = own if known is None else self.code.latents_to_coordinates(known)
-        reference = self._reference(portrait, own, landmarks, surface, lips)
+        reference = self._reference(portrait, own, landmarks, surface, lips, matte)
         if lips is None:
             return reference
         mouth = InnerMouth.of(self.surface, lips, portrait, marks, reference.motion)
@@ -118,12 +120,22 @@ class FrameAutoencoder(nn.Module):
         return self.code.motion_to_latents(released(reference.motion, reference.narrow))
 
     def _reference(
-        self, portrait: Tensor, own: Tensor, landmarks: Tensor, surface: SurfaceFields, lips: Lips | None
+        self,
+        portrait: Tensor,
+        own: Tensor,
+        landmarks: Tensor,
+        surface: SurfaceFields,
+        lips: Lips | None,
+        matte: Tensor | None = None,
     ) -> Reference:
+        """What is made of portraits (B, 3, H, W) once they are read; without `matte` (B, 1, H, W) the surface says what
+        is person."""
+        if matte is None:
+            matte = upsample(surface.cover, portrait.shape[-1] // surface.cover.shape[-1])
+        else:
+            surface = with_matte(surface, matte)
         if lips is not None:
             surface = with_teeth(surface, lips.between)
-        scale = portrait.shape[-1] // surface.cover.shape[-1]
-        matte = upsample(surface.cover, scale)
         plate = background_plate(portrait, surface.cover)
         latents = self.code.coordinates_to_latents(own)
         motion = self.code.latents_to_motion(latents)

@@ -26,21 +26,27 @@ def person_matte(picture: Picture, square: TurnedSquare, size: int) -> np.ndarra
     coarse = picture.cut(square, network.size[0]) / 255
     with torch.inference_mode():
         matte = network(coarse[None])[0]  # (1, 1, 256, 256)
-        slope, offset = _linear_fit(coarse.permute(2, 0, 1)[None], matte)
         fine = picture.cut(square, size).permute(2, 0, 1)[None] / 255
-        slope, offset = (
-            F.interpolate(value, (size, size), mode="bilinear", align_corners=False) for value in (slope, offset)
-        )
-        return ((slope * fine).sum(1) + offset[:, 0])[0].clamp(0, 1).numpy()
+        return along_edges(matte, coarse.permute(2, 0, 1)[None], fine)[0, 0].numpy()
+
+
+def along_edges(matte: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+    """A matte (B, 1, H, W) of pictures (B, 3, H, W) in 0..1 for the same at another size (B, 3, S, S), its edges where
+    the pictures' are: (B, 1, S, S) in 0..1."""
+    slope, offset = (
+        F.interpolate(value, fine.shape[-2:], mode="bilinear", align_corners=False)
+        for value in _linear_fit(coarse, matte)
+    )
+    return ((slope * fine).sum(1, keepdim=True) + offset).clamp(0, 1)
 
 
 def _linear_fit(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Around each pixel: values (1, 1, H, W) as slope (1, 3, H, W) times guide (1, 3, H, W) plus offset like values."""
+    """Around each pixel: values (B, 1, H, W) as slope (B, 3, H, W) times guide (B, 3, H, W) plus offset like values."""
     mean_guide, mean_values = _around(guide), _around(values)
     covariance = _around(guide * values) - mean_guide * mean_values  # (1, 3, H, W)
     spread = _around(torch.einsum("bihw,bjhw->bijhw", guide, guide).flatten(1, 2)).unflatten(1, (3, 3))
     spread = spread - torch.einsum("bihw,bjhw->bijhw", mean_guide, mean_guide)
-    spread = spread.permute(0, 3, 4, 1, 2) + EDGE * torch.eye(3)
+    spread = spread.permute(0, 3, 4, 1, 2) + EDGE * torch.eye(3, device=guide.device)
     slope = torch.linalg.solve(spread, covariance.permute(0, 2, 3, 1)[..., None])[..., 0].permute(0, 3, 1, 2)
     offset = mean_values - (slope * mean_guide).sum(1, keepdim=True)
     return _around(slope), _around(offset)

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from eartalking.autoencoder.decoder import Decoded
+from eartalking.autoencoder.decoder import DECIDED, LEANS, Decoded
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model, save_model
 from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
@@ -76,14 +76,15 @@ def compute_losses(
     weights = F.interpolate(weights / weights.mean(), size=target.shape[-2:], mode="bilinear", align_corners=False)
     seen = F.interpolate(visibility, size=target.shape[-2:], mode="bilinear", align_corners=False)
     # The blend learns what is visible, and nothing else: left to the pixels, it hides each small error of the warp
-    # behind a blurred painting of the face.
+    # behind a blurred painting of the face. It learns it as a probability, before it takes sides.
     blend = decoded.blend.detach()
+    undecided = torch.logit(decoded.blend, 1e-6) / DECIDED - LEANS
     image = blend * decoded.warped + (1 - blend) * decoded.painted
     losses |= {
         "image": (weights * (image - target).abs()).mean(),
         "painted": (weights * (decoded.painted - target).abs()).mean(),
         "warped": (seen * weights * (decoded.warped - target).abs()).mean(),
-        "blend": F.binary_cross_entropy_with_logits(torch.logit(decoded.blend, 1e-4), seen, weight=weights),
+        "blend": F.binary_cross_entropy_with_logits(undecided, seen, weight=weights),
     }
     scales = {"warp": 1.0, "visibility": 0.3, "image": 2.0, "painted": 0.3, "warped": 0.5, "blend": 0.5, "detail": 0.3}
     if perceptual is not None and progress > PERCEPTUAL_FROM:
