@@ -42,6 +42,7 @@ def load_model(
         model = TalkingHeadModel(from_json((folder / CONFIG_NAME).read_text(encoding="utf-8")))
         weights = _patch_names_of_2026_11(_read_weights(folder))
         weights = _patch_surface_without_marks(weights, model)
+        weights = _patch_voice_unheard(weights, model)
         model.load_state_dict(_as_float32(weights))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
@@ -91,6 +92,17 @@ def _patch_surface_without_marks(weights: dict[str, Tensor], model: TalkingHeadM
     own = model.autoencoder.surface.state_dict()
     absent = {name: torch.zeros_like(own[name]) for name in ("marks_in.weight", "mesh_in.weight", "mark_points")}
     return {f"autoencoder.surface.{name}": value for name, value in absent.items()} | weights
+
+
+def _patch_voice_unheard(weights: dict[str, Tensor], model: TalkingHeadModel) -> dict[str, Tensor]:
+    """Models trained before 2026-11-30 had only the backbone between a voice and its frame, and their departure heads
+    drew around a mean that was not stretched: they go on so."""
+    own = model.voice_to_latents.state_dict()
+    silent = {f"voice_to_latents.{name}": torch.zeros_like(value) for name, value in own.items()}
+    if silent.keys() <= weights.keys():
+        return weights
+    plain = {} if model.departure_head is None else {"articulation": torch.ones_like(model.articulation)}
+    return weights | silent | plain
 
 
 def save_model(model: TalkingHeadModel, folder: str | os.PathLike[str]) -> None:

@@ -123,6 +123,10 @@ class TalkingHeadModel(nn.Module):
             self.emission_head = FlowHead(channels, num_tokens, **sizes)
         else:
             self.emission_head = MaskedARHead(channels, num_tokens, **sizes, masked_steps=config.masked_steps)
+        # What the voice of a frame says of it by itself. Through the backbone alone, lips followed the voice less
+        # closely than the audio encoder hears it.
+        heard = config.audio.tokens_per_frame * dim
+        self.voice_to_latents = zero_init(nn.Linear(heard, autoencoder.num_latent_tokens * autoencoder.latent_channels))
         self.departure_head = None
         if config.departure is not None:
             head = config.departure
@@ -141,6 +145,15 @@ class TalkingHeadModel(nn.Module):
     def from_tokens(self, tokens: Tensor) -> Tensor:
         """The inverse of `to_tokens`."""
         return tokens.unflatten(-1, (self.config.latents_per_token, -1)).flatten(-3, -2)
+
+    def heard(self, audio: Tensor) -> Tensor:
+        """Audio tokens (..., A, D) -> what they add to the mean of their frame's latents, (..., N, C)."""
+        size = self.config.autoencoder
+        return self.voice_to_latents(audio.flatten(-2)).unflatten(-1, (size.num_latent_tokens, size.latent_channels))
+
+    def mean(self, cond: Tensor, audio: Tensor) -> Tensor:
+        """cond (..., P, D) of the backbone, audio tokens (..., A, D) -> a frame's latents on average (..., N, C)."""
+        return (self.from_tokens(self.emission_head.mean(cond)) + self.heard(audio)).float()
 
     def sink_block(self, reference_latents: Tensor, reference_features: Tensor) -> tuple[Tensor, Tensor]:
         """Portrait latents (B, N, C) and coarsest features (B, N, D_r) -> sink blocks (B, sink_size, K, D), summary (B,
@@ -220,7 +233,7 @@ class TalkingHeadModel(nn.Module):
             temperature=self.config.temperature,
             noise=self.to_tokens(noise),
         )
-        latents = impose(self.from_tokens(tokens), controls, code)
+        latents = impose(self.from_tokens(tokens) + self.heard(audio), controls, code)
         if self.departure_head is None:
             shown = articulate(latents, asked, code, self.articulation)
         else:
@@ -231,24 +244,26 @@ class TalkingHeadModel(nn.Module):
 
     @torch.no_grad()
     def step_mean(self, audio: Tensor, controls: ControlBatch, state: StreamState) -> Tensor:
-        """The same with nothing set, drawn or added: what the emission head says, (B, N, C), which is the history's
-        next frame as it is."""
+        """The same with nothing set, drawn or added: the frame on average (B, N, C), which is the history's next frame
+        as it is."""
         cond = self.observe(audio, controls, state)
-        state.previous = self.from_tokens(self.emission_head.mean(cond)).float()
+        state.previous = self.mean(cond, audio)
         state.controls = controls.map(lambda value: value[:, 0])
         state.frame_index += 1
         return state.previous
 
     def _depart(self, cond: Tensor, mean: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
-        """Latents (B, N, C) of the frame that departs from its mean (B, N, C), drawn by the departure head."""
+        """Latents (B, N, C) of the frame that departs from its articulated mean (B, N, C), drawn by the departure
+        head."""
         head, own, code = self.departure_head, state.departure, self.autoencoder.code
         assert head is not None and own is not None and self.config.departure is not None
+        asked = controls.map(lambda value: value[:, 0])
+        mean = articulate(mean, asked, code, self.articulation)
         around = code.latents_to_coordinates(mean)  # (B, L)
         if state.frame_index == 0:
             own.departure = own.home - head.centre(around, own.home)
         noise = noise.flatten(1)[:, : around.shape[1]]
         drawn = head.draw(cond.flatten(1), around, noise, own, self.config.departure.num_steps)
-        asked = controls.map(lambda value: value[:, 0])
         drawn = torch.where(decided_by_expressions(asked, drawn.shape[1]), around, drawn)
         change = within_range(drawn, code) - around
         shown = impose(mean + code.change_to_latents(change), controls, code)

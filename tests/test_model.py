@@ -77,7 +77,8 @@ def test_step_equals_forward_beyond_the_window(sink_size: int) -> None:
                     temperature=TINY.temperature,
                     noise=model.to_tokens(noise[t]),
                 )
-            ),
+            )
+            + model.heard(given["audio"][:, t]),
             row(given["controls"], t),
             model.autoencoder.code,
         )

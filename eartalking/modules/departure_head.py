@@ -67,9 +67,9 @@ class DepartureHead(nn.Module):
     """Draws the innovation of one frame; owns its statistics, its loss and its sampler.
 
     Buffers (L,): `persistence` A; `momentum` m; `innovation_std`, `step_std` and `departure_std`, the spreads of e, of
-    what is shown from frame to frame, and of r; `noise_scale`, how much
-    of the noise each coordinate gets (0: it never departs); `at_home`, which coordinates live around the portrait's
-    own; `neutral`, the coordinates of a face that rests and looks ahead.
+    what is shown from frame to frame, and of r; `noise_scale`, how much of the noise each coordinate gets (0: nothing
+    new is drawn of it, its departure only fades); `at_home`, which coordinates live around the portrait's own;
+    `neutral`, the coordinates of a face that rests and looks ahead.
     """
 
     persistence: Tensor
@@ -147,21 +147,23 @@ class DepartureHead(nn.Module):
         return self.to_velocity(F.layer_norm(hidden, hidden.shape[-1:]))
 
     def loss(self, innovation: Tensor, condition: Tensor, draws: int) -> Tensor:
-        """Squared error of the velocity per coordinate (L,) for true innovations (M, L), over several noise draws."""
-        x_1 = (innovation / self.innovation_std).clamp(-LARGEST_INNOVATION, LARGEST_INNOVATION).repeat(draws, 1)
-        x_0 = torch.randn_like(x_1)
+        """Squared error of the velocity per coordinate (L,), 0 where nothing is drawn, for true innovations (M, L),
+        over several noise draws."""
+        drawn = self.noise_scale > 0
+        x_1 = (innovation / self.innovation_std).clamp(-LARGEST_INNOVATION, LARGEST_INNOVATION).repeat(draws, 1) * drawn
+        x_0 = torch.randn_like(x_1) * drawn
         t = torch.sigmoid(torch.randn(len(x_1), device=x_1.device))  # logit-normal: most effort mid-way
         velocity = self.velocity(torch.lerp(x_0, x_1, t[:, None]), t, condition.repeat(draws, 1))
-        return (velocity - (x_1 - x_0)).square().mean(0)
+        return (velocity - (x_1 - x_0)).square().mean(0) * drawn
 
     def sample(self, condition: Tensor, noise: Tensor, num_steps: int) -> Tensor:
         """Innovations (M, L) out of standard normal noise (M, L), by Euler's steps along the velocity."""
-        x = self.noise_scale * noise
+        x, drawn = self.noise_scale * noise, self.noise_scale > 0
         # All steps' modulations at once: for single frames, reading the weights is what takes the time.
         times = torch.arange(num_steps, device=x.device)[:, None].expand(-1, len(x)) / num_steps
         for modulations in zip(*self._modulations(times, condition), strict=True):
-            x = x + self._velocity(x, list(modulations)) / num_steps
-        return torch.where(self.noise_scale > 0, x * self.innovation_std, 0.0)
+            x = x + drawn * self._velocity(x, list(modulations)) / num_steps
+        return x * self.innovation_std
 
     def draw(self, features: Tensor, mean: Tensor, noise: Tensor, state: DepartureState, num_steps: int) -> Tensor:
         """Coordinates (B, L) of the next frame around its mean (B, L); `remember` moves the state on."""
@@ -169,7 +171,7 @@ class DepartureHead(nn.Module):
         condition = self.condition(features, state.recent, centre, state.departure, state.home)
         innovation = self.sample(condition, noise, num_steps)
         departure = self.carried_on(state.departure, state.recent) + innovation
-        return torch.where(self.noise_scale > 0, centre + departure, mean)
+        return centre + departure
 
     def remember(self, shown: Tensor, mean: Tensor, state: DepartureState) -> None:
         """Move the state on to a frame that was shown as `shown` (B, L)."""

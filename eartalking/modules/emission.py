@@ -113,7 +113,7 @@ class EmissionHead(nn.Module, ABC):
             weight = weight[:, None, None]
         mean = self.mean(cond).float()
         regression = weighted_mean((latents - mean).square(), weight)
-        residual = latents - mean.detach()
+        residual = (latents - mean).detach()
         if self.training:
             self._update_residual_std(residual, weight)
         return EmissionLoss(self.residual_loss(residual / self.residual_std, cond, sink, weight), regression)

@@ -149,7 +149,7 @@ class MotionTrainer(nn.Module):
         released = ControlBatch.released(*level.shape, device=level.device)
         portrait = sequence.reference_latents, sequence.reference_features
         cond, _ = model(audio, released, history, level, *portrait)
-        return model.from_tokens(model.emission_head.mean(cond)).float()
+        return model.mean(cond, audio)
 
     @torch.no_grad()
     def run(self, sequence: Sequence) -> Tensor:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
 from eartalking.model import TalkingHeadModel
+from eartalking.motion.steering import articulate
 from eartalking.motion.vector import motion_vector
 from eartalking.synth.clips import cut
 from eartalking.synth.performance import Performance, make_performance, neutral_portrait
@@ -26,7 +27,8 @@ BATCH = 48  # spans that stream side by side
 
 @dataclasses.dataclass(frozen=True)
 class MotionSpans:
-    """S spans of T frames: true coordinates (S, T, L), the model's mean (S, T, L), backbone features (S, T, F) half."""
+    """S spans of T frames: true coordinates (S, T, L), the model's articulated mean (S, T, L), backbone features
+    (S, T, F) half."""
 
     coordinates: Tensor
     mean: Tensor
@@ -93,7 +95,7 @@ def _join(utterances: list[Utterance], seconds: float, rng: np.random.Generator)
 def _streamed(
     model: TalkingHeadModel, waveforms: list[Tensor], portraits: Tensor, length: int
 ) -> tuple[Tensor, Tensor]:
-    """The mean's coordinates (S, T, L) and the backbone's features (S, T, F) of free-running streams."""
+    """The articulated mean's coordinates (S, T, L) and the backbone's features (S, T, F) of free-running streams."""
     config = model.config
     size = config.autoencoder
     # Of the portraits' looks motion hardly depends.
@@ -103,13 +105,15 @@ def _streamed(
         here = slice(first, first + BATCH)
         audio = torch.cat([model.audio_encoder(waveform[None]) for waveform in waveforms[here]])
         state = model.prefill(portraits[here], looks[here])
-        released = ControlBatch.released(len(audio), 1)
+        code, released = model.autoencoder.code, ControlBatch.released(len(audio), 1)
+        asked = released.map(lambda value: value[:, 0])
         rows: list[tuple[Tensor, Tensor]] = []
         for index in range(length):
             cond = model.observe(audio[:, index], released, state)
-            latents = model.from_tokens(model.emission_head.mean(cond).float())
+            latents = model.mean(cond, audio[:, index])
             state.previous, state.frame_index = latents, index + 1
-            rows.append((model.autoencoder.code.latents_to_coordinates(latents), cond.flatten(1).half()))
+            articulated = articulate(latents, asked, code, model.articulation)
+            rows.append((code.latents_to_coordinates(articulated), cond.flatten(1).half()))
         means.append(torch.stack([row[0] for row in rows], dim=1))
         features.append(torch.stack([row[1] for row in rows], dim=1))
     return torch.cat(means), torch.cat(features)

@@ -48,12 +48,13 @@ class TeacherForcingTrainer(nn.Module):
 
     def forward(
         self, sequence: Sequence, controls: ControlBatch, history: Tensor, noise_level: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """-> cond (B, T, P, D), sink (B, D)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> cond (B, T, P, D), sink (B, D), what the voice adds (B, T, N, C)."""
         audio = audio_tokens(self.model, sequence)
-        return self.model(
+        cond, sink = self.model(
             audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
         )
+        return cond, sink, self.model.heard(audio)
 
 
 def draw_controls(sequence: Sequence, generator: torch.Generator) -> ControlBatch:
@@ -153,9 +154,9 @@ def compute_losses(
         level = history.new_zeros(history.shape[:2])
     else:
         history, level = noised(with_other_expressions(model, history, sequence.labels, controls, generator), generator)
-    cond, sink = trainer(sequence, controls, history, level)
+    cond, sink, heard = trainer(sequence, controls, history, level)
     losses = model.emission_head.loss(
-        model.to_tokens(goal).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
+        model.to_tokens(goal - heard).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
     )
     return {"loss": 0.5 * losses.residual + losses.regression, **losses._asdict()}
 
@@ -177,12 +178,12 @@ def resampled(
     """In a share of the clips, the model's own samples, made from a noised history, in place of the true one."""
     model = trainer_model(trainer)
     start, level = noised(history, generator)
-    cond, sink = trainer(sequence, controls, start, level)
+    cond, sink, heard = trainer(sequence, controls, start, level)
     batch, length = level.shape
     own = model.emission_head.sample(
         cond.flatten(0, 1), sink.repeat_interleave(length, 0), num_steps=2, temperature=model.config.temperature
     )
-    own = model.from_tokens(own).unflatten(0, (batch, length))
+    own = model.from_tokens(own).unflatten(0, (batch, length)) + heard
     own = torch.cat([history[:, :1], own[:, :-1]], dim=1)
     chosen = (torch.rand(batch, generator=generator) < share).to(history.device)
     return torch.where(chosen[:, None, None, None], own, history)
@@ -202,10 +203,9 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
     shuffled = Sequence(**{**vars(sequence), "waveform": sequence.waveform.roll(1, 0)})
 
     def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
-        cond, _ = trainer(source, controls, past, level)
-        return float(
-            (model.from_tokens(model.emission_head.mean(cond)).float() - targets(model, source, controls)).pow(2).mean()
-        )
+        cond, _, heard = trainer(source, controls, past, level)
+        emitted = model.from_tokens(model.emission_head.mean(cond)).float() + heard
+        return float((emitted - targets(model, source, controls)).pow(2).mean())
 
     free, free_shuffled, free_given = (
         rollout(model, source, controls)
