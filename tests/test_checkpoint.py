@@ -57,6 +57,14 @@ def test_broken_files(folder) -> None:
         load_model(folder)
 
 
+def test_models_from_before_voices_were_heard_directly_go_on_as_they_were(folder) -> None:
+    path = folder / "model.safetensors"
+    weights = {name: value for name, value in load_file(path).items() if not name.startswith("voice_to_latents")}
+    save_file(weights, path)
+    model = load_model(folder)
+    assert not model.voice_to_latents.weight.any() and not model.voice_to_latents.bias.any()
+
+
 def test_missing(tmp_path) -> None:
     with pytest.raises(InputError, match="no checkpoint here"):
         load_model(tmp_path)

@@ -39,6 +39,20 @@ def test_what_is_not_drawn_is_the_mean() -> None:
     assert (shown[..., :2] == 3).all() and (shown[..., 2:] != 3).any()
 
 
+def test_what_is_not_drawn_still_fades_from_where_it_began() -> None:
+    """A smiling portrait's lips go over into speech, whatever the network would draw of them."""
+    head = make_head(0.5)
+    torch.nn.init.normal_(head.to_velocity.weight)
+    head.noise_scale[:] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    state, mean = head.start(torch.full((1, SIZE), 4.0)), torch.zeros(1, SIZE)
+    state.departure = torch.full((1, SIZE), 4.0)
+    for faded in (2.0, 1.0, 0.5):
+        shown = head.draw(torch.zeros(1, FEATURES), mean, torch.randn(1, SIZE), state, 2)
+        head.remember(shown, mean, state)
+        torch.testing.assert_close(shown[0, :2], torch.full((2,), faded))
+    assert (shown[0, 2:] != 0.5).all()
+
+
 def test_a_departure_fades_and_what_is_at_home_goes_home() -> None:
     head = make_head(0.5)
     head.noise_scale.fill_(1)

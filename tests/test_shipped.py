@@ -16,6 +16,8 @@ import torch
 
 from eartalking import Controls, StreamSession, TalkingHeadModel, load_model
 from eartalking.io.sound import read_audio
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import HEAD_POSE
 from eartalking.session import Frame
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -95,6 +97,18 @@ def test_seeds_repeat_and_differ(model: TalkingHeadModel, offline: np.ndarray, v
     np.testing.assert_array_equal(images(run(session(model), voice)), offline)
     other = images(run(session(model, seed=1), voice))
     assert all((mine != theirs).any() for mine, theirs in zip(offline[1:], other[1:], strict=True))
+
+
+def test_lips_say_what_the_voice_says_whatever_the_seed(model: TalkingHeadModel, voice: np.ndarray) -> None:
+    """Seeds differ in the head; of a mouth nothing is drawn."""
+    streams = [session(model, seed) for seed in (0, 1)]
+    for stream in streams:
+        list(stream.push(voice))
+    jaw = UNIT_INDEX["jawOpen"]
+    recent = [stream._moment.model.departure.recent[0] for stream in streams]  # (frames, coordinates)
+    motions = [model.autoencoder.code.coordinates_to_motion(one) for one in recent]
+    torch.testing.assert_close(motions[0][:, jaw], motions[1][:, jaw], atol=0.02, rtol=0)
+    assert (motions[0] - motions[1])[:, HEAD_POSE].abs().max() > 0.05
 
 
 def test_two_sessions_do_not_touch_each_other(model: TalkingHeadModel, voice: np.ndarray, offline: np.ndarray) -> None:
