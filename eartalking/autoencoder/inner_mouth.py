@@ -54,7 +54,8 @@ ARCH = 26.0  # mm, the radius of the row
 CROWNS = (8.5, 15.0, 22.5, 29.5)  # where crowns end, along the row, from its middle
 SHADE = 3.5  # mm below the upper lip that lie in its shadow
 ENAMEL, TONGUE, DARK = (1.0, 0.965, 0.90), (0.62, 0.30, 0.29), (0.17, 0.055, 0.05)
-LEAST, MOST = 0.30, 0.88  # brightness of teeth, whatever the light
+LEAST, MOST = 0.30, 0.90  # brightness of teeth, whatever the light
+BRIGHTER, WARMTH = 1.2, 0.3  # than skin, at least; and how much of the skin's colour they take on
 BARELY = 0.006  # lips that are no further apart do not part: three quarters of a pixel of 256
 
 
@@ -195,7 +196,7 @@ def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, brig
         return out
     edge = SHOW - RISE * (x / REACH).square()
     row = ((edge - y) / mm + 0.5).clamp(0, 1) * smoothstep((REACH - x.abs()) / 4)
-    shade = (1 - 0.5 * (x / REACH).square()) * (0.78 + 0.22 * smoothstep((y - above) / SHADE))
+    shade = (1 - 0.5 * (x / REACH).square()) * (0.82 + 0.18 * smoothstep((y - above) / SHADE))
     width = max(0.4, 0.5 * mm)
     places = x.new_tensor([ARCH * math.sin(min(crown / ARCH, 1.5)) for crown in (0.0, *CROWNS)])[:, None, None]
     between = torch.exp(-(((x.abs() - places) / width) ** 2))
@@ -218,8 +219,11 @@ def _light(portraits: Tensor, marks: Tensor) -> Tensor:
             chosen = white[:, white.mean(0) >= white.mean(0).quantile(0.85)].mean(1)
         else:
             chosen = skin
-        level = torch.maximum(chosen.mean(), 1.05 * skin.mean()).clamp(LEAST, MOST)
-        cast = (chosen / chosen.mean().clamp_min(0.05)).clamp(0.7, 1.3).sqrt()  # half of the light's own colour
+        level = torch.maximum(chosen.mean(), BRIGHTER * skin.mean()).clamp(LEAST, MOST)
+        # Half of the light's own colour, and what a mouth reflects of its lips and gums: beside warm skin, neutral teeth
+        # look grey.
+        cast, warmth = ((one / one.mean().clamp_min(0.05)).clamp(0.7, 1.4) for one in (chosen, skin))
+        cast = cast.sqrt() * warmth**WARMTH
         found.append(level * cast * picture.new_tensor(ENAMEL))
     return torch.stack(found).clamp(0, 1)
 
