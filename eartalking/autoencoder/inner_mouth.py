@@ -220,8 +220,8 @@ def _light(portraits: Tensor, marks: Tensor) -> Tensor:
         else:
             chosen = skin
         level = torch.maximum(chosen.mean(), BRIGHTER * skin.mean()).clamp(LEAST, MOST)
-        # Half of the light's own colour, and what a mouth reflects of its lips and gums: beside warm skin, neutral teeth
-        # look grey.
+        # Half of the light's own colour, and what a mouth reflects of its lips and gums: beside warm skin, neutral
+        # teeth look grey.
         cast, warmth = ((one / one.mean().clamp_min(0.05)).clamp(0.7, 1.4) for one in (chosen, skin))
         cast = cast.sqrt() * warmth**WARMTH
         found.append(level * cast * picture.new_tensor(ENAMEL))
