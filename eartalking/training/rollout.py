@@ -13,7 +13,7 @@ from eartalking.motion.vector import MOTION_SCALES
 from eartalking.training.data import LatentClips, Sequence
 
 JAW = UNIT_INDEX["jawOpen"]
-FOLLOWS, MOST_ARTICULATED = 0.5, 2.0  # correlation from which on a face unit is stretched, and how far at most
+FOLLOWS, MOST_ARTICULATED = 0.4, 2.0  # correlation from which on a face unit is stretched, and how far at most
 
 
 def audio_tokens(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
