@@ -20,6 +20,7 @@ from eartalking import TalkingHeadModel
 from eartalking.controls import ControlBatch, control_values
 from eartalking.model import StreamState
 from eartalking.modules.pixels import to_float
+from eartalking.motion.steering import articulate
 from eartalking.motion.vector import clip_motion
 from eval.metrics.signals import box_mse
 
@@ -68,7 +69,8 @@ def _as_shown(model: TalkingHeadModel, state: StreamState, latents: Tensor) -> N
     if own is not None and head is not None and state.frame_index:
         code = model.autoencoder.code
         shown = code.latents_to_coordinates(latents).expand_as(own.departure)
-        own.departure = shown - head.centre(code.latents_to_coordinates(state.previous), own.home)
+        mean = articulate(state.previous, state.controls, code, model.articulation)
+        own.departure = shown - head.centre(code.latents_to_coordinates(mean), own.home)
         own.recent = torch.cat([shown[:, None], own.recent[:, 1:]], dim=1)
     state.previous = latents.expand_as(state.previous)
 
