@@ -30,8 +30,8 @@ LEAST_OPAQUE = 0.05  # below it, what is left of the person's colour is noise
 
 
 class Canvas(NamedTuple):
-    """person (B, 3 + M, S, S), the portrait at the canvas's size with its mattes: the surface's and, where the
-    background goes, the finer one of the person; plate (B, 3, S, S), the background without the person; the portrait's
+    """person (B, 3 + M, S, S), the portrait at the canvas's size with its mattes: the person's that moves and, where
+    the background goes, the one that cuts out; plate (B, 3, S, S), the background without the person; the portrait's
     lips and eyes at this size, and what lies between the lips; background (B, 3, S, S), what is shown in its place, if
     anything; moving (B, 1, h, h) in 0..1, the share of the movement that is kept, 0 at edges that shall stay."""
 

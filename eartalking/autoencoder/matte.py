@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eartalking.autoencoder.surface import SurfaceFields, continued
+from eartalking.modules.curves import smoothstep
 from eartalking.modules.pixels import to_uint8
 from eartalking.modules.res_block import upsample
 from eartalking.perception.person_matte import person_matte
@@ -33,8 +34,7 @@ def find_matte(portraits: Tensor, cover: Tensor) -> Tensor:
         torch.from_numpy(person_matte(Picture(image), square, size)) for image in to_uint8(portraits).cpu().numpy()
     ]
     matte = torch.stack(found)[:, None].to(portraits.device)
-    sure = ((matte - NOTHING) / (ALL - NOTHING)).clamp(0, 1)
-    sure = sure.square() * (3 - 2 * sure)
+    sure = smoothstep((matte - NOTHING) / (ALL - NOTHING))
     cover_here = upsample(cover, size // cover.shape[-1])
     hesitates = (1.5 * (1 - (2 * matte - 1).abs())).clamp(0, 1)
     joined = sure + hesitates * (cover_here - sure).clamp_min(0)
