@@ -46,9 +46,14 @@ def _near_and_inside(cover: Tensor) -> tuple[Tensor, Tensor]:
     """Where is the surface, or what is near it, and what is well inside it: (B, 1, S, S) in 0..1 each."""
     there, size = (cover > 0.5).float(), cover.shape[-1]
     reach, depth = round(REACH * size), round(INSIDE * size)
-    near = F.max_pool2d(there, 2 * reach + 1, 1, reach)
-    inside = 1 - F.max_pool2d(1 - there, 2 * depth + 1, 1, depth)
+    near, inside = _grown(there, reach), 1 - _grown(1 - there, depth)
     return tuple(F.avg_pool2d(value, 7, 1, 3, count_include_pad=False) for value in (near, inside))
+
+
+def _grown(there: Tensor, reach: int) -> Tensor:
+    """(B, 1, S, S) of 0 and 1, where 1 within `reach` pixels across and down, too; rows first, then columns."""
+    rows = F.max_pool2d(there, (1, 2 * reach + 1), 1, (0, reach))
+    return F.max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))
 
 
 def with_matte(surface: SurfaceFields, matte: Tensor) -> SurfaceFields:
