@@ -234,10 +234,9 @@ class TalkingHeadModel(nn.Module):
             noise=self.to_tokens(noise),
         )
         latents = impose(self.from_tokens(tokens) + self.heard(audio), controls, code)
-        if self.departure_head is None:
-            shown = articulate(latents, asked, code, self.articulation)
-        else:
-            shown = self._depart(cond, latents, controls, noise, state)
+        shown = articulate(latents, asked, code, self.articulation)
+        if self.departure_head is not None:
+            shown = self._depart(cond, shown, controls, noise, state)
         state.previous, state.controls = latents, asked
         state.frame_index += 1
         return shown + expression(code.latents_to_motion(shown), asked, code)
@@ -253,17 +252,16 @@ class TalkingHeadModel(nn.Module):
         return state.previous
 
     def _depart(self, cond: Tensor, mean: Tensor, controls: ControlBatch, noise: Tensor, state: StreamState) -> Tensor:
-        """Latents (B, N, C) of the frame that departs from its articulated mean (B, N, C), drawn by the departure
+        """Latents (B, N, C) of the frame that departs from its mean as articulated (B, N, C), drawn by the departure
         head."""
         head, own, code = self.departure_head, state.departure, self.autoencoder.code
         assert head is not None and own is not None and self.config.departure is not None
-        asked = controls.map(lambda value: value[:, 0])
-        mean = articulate(mean, asked, code, self.articulation)
         around = code.latents_to_coordinates(mean)  # (B, L)
         if state.frame_index == 0:
             own.departure = own.home - head.centre(around, own.home)
         noise = noise.flatten(1)[:, : around.shape[1]]
         drawn = head.draw(cond.flatten(1), around, noise, own, self.config.departure.num_steps)
+        asked = controls.map(lambda value: value[:, 0])
         drawn = torch.where(decided_by_expressions(asked, drawn.shape[1]), around, drawn)
         change = within_range(drawn, code) - around
         shown = impose(mean + code.change_to_latents(change), controls, code)

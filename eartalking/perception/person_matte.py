@@ -43,11 +43,11 @@ def along_edges(matte: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
 def _linear_fit(guide: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Around each pixel: values (B, 1, H, W) as slope (B, 3, H, W) times guide (B, 3, H, W) plus offset like values."""
     mean_guide, mean_values = _around(guide), _around(values)
-    covariance = _around(guide * values) - mean_guide * mean_values  # (1, 3, H, W)
+    covariance = _around(guide * values) - mean_guide * mean_values  # (B, 3, H, W)
     spread = _around((guide[:, :, None] * guide[:, None]).flatten(1, 2)).unflatten(1, (3, 3))
     spread = spread - torch.einsum("bihw,bjhw->bijhw", mean_guide, mean_guide)
     first, second, third = (spread + EDGE * torch.eye(3, device=guide.device)[..., None, None]).unbind(1)
-    # Cramer's rule, of a symmetric matrix: for one matrix a pixel ten times as fast as a solver.
+    # Cramer's rule for a symmetric matrix in every pixel.
     minors = [torch.linalg.cross(*two, dim=1) for two in ((second, third), (third, first), (first, second))]
     slope = sum(part[:, None] * minor for part, minor in zip(covariance.unbind(1), minors, strict=True))
     slope = slope / (first * minors[0]).sum(1, keepdim=True)
