@@ -51,7 +51,7 @@ from benchmarks.leaderboard.rows import (
 )
 from benchmarks.leaderboard.side_by_side import QUALITY, side_by_side
 from benchmarks.leaderboard.suites import SUITES, SUSTAINED_SECONDS, find_testset, judged, metrics_of, protocol_of
-from benchmarks.methods import built_in, choose
+from benchmarks.methods import argument, choose
 from benchmarks.methods.base import Method, NotReady, Request, Sound, content
 from eartalking.checkpoint import DEFAULT_CHECKPOINT
 from eartalking.errors import InputError, printable
@@ -148,7 +148,7 @@ def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds:
     kept = plan.folder(method) / f"latency-{plan.threads}-{seconds:g}.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
-    named = ["--external", str(externals[method.name])] if method.name in externals else ["--method", _argument(method)]
+    named = ["--external", str(externals[method.name])] if method.name in externals else ["--method", argument(method)]
     command = [
         sys.executable,
         "-m",
@@ -179,11 +179,6 @@ def time_method(plan: Plan, method: Method, externals: dict[str, Path], seconds:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(found), encoding="utf-8")
     return found
-
-
-def _argument(method: Method) -> str:
-    """How `choose` in the other process finds the same method again."""
-    return method.name if method.name in built_in() else f"{method.name}={getattr(method, 'checkpoint', '')}"
 
 
 def about_row(plan: Plan, method: Method, clips: int, command: str) -> Row:
@@ -305,7 +300,9 @@ def show(plan: Plan, methods: list[Method], folder: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--methods", default="all", help="comma-separated names, `all`, or NAME=CHECKPOINT (default: all)"
+        "--methods",
+        default="all",
+        help="comma-separated names, `all`, NAME=CHECKPOINT or NAME=BASELINE:WEIGHTS (default: all)",
     )
     parser.add_argument(
         "--external", type=Path, action="append", default=[], metavar="FILE", help="see benchmarks/methods/external.py"

@@ -121,7 +121,7 @@ PACKAGES = {
     "moderngl": {"eartalking.synth"},
     "accelerate": {"eartalking.training", "benchmarks.methods", "benchmarks.compare", "eval.networks.train_syncnet"},
     "pandas": {"benchmarks", "demo.leaderboard"},
-    "matplotlib": {"benchmarks.leaderboard", "eartalking.training.curves"},
+    "matplotlib": {"benchmarks.leaderboard", "benchmarks.long_streams", "eartalking.training.curves"},
     "playwright": {"benchmarks.demo_latency", "benchmarks.demo_page", "benchmarks.live_latency"},
     "lpips": {"eval.networks"},
     "insightface": {"eval.networks"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.methods import base, built_in, choose, motion_ar
+from benchmarks.methods import argument, base, built_in, choose, motion_ar
 from benchmarks.methods.base import Method, NotReady, Request, Sound, num_frames
 from benchmarks.methods.clip_diffusion import OVERLAP, WINDOW, ClipDenoiser, ClipDiffusion, ClipSizes
 from benchmarks.methods.external import External
@@ -363,6 +363,14 @@ def test_methods_are_chosen_by_name(checkpoint: str, tmp_path: Path) -> None:
     ]
     retrained = choose([f"no_noise={checkpoint}"], [])[0]
     assert retrained.name == "no_noise" and retrained.checkpoint == checkpoint
+    other = choose([f"motion_ar_1=motion_ar:{tmp_path / 'seed1.safetensors'}"], [])[0]
+    assert isinstance(other, MotionAr) and (other.name, other.weights) == (
+        "motion_ar_1",
+        tmp_path / "seed1.safetensors",
+    )
+    for method in (retrained, other, known["motion_ar"], known["ours"]):
+        again = choose([argument(method)], [], checkpoint)[0]
+        assert (type(again), again.name, again.version()) == (type(method), method.name, method.version())
     with pytest.raises(ValueError, match="unknown method 'hallo'"):
         choose(["hallo"], [])
     with pytest.raises(ValueError, match="two methods are called ours"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -73,33 +74,33 @@ def emitted(model: TalkingHeadModel, waveforms: list[np.ndarray], seeds: range, 
     return Moved(each[..., :3] / MOTION_SCALES["head_pose"], each[..., 3] / MOTION_SCALES["face_units"])
 
 
-def spoken(context: Context, count: int) -> tuple[list[np.ndarray], Moved]:
-    """Voices of SECONDS, and how people move who say that.
+def spoken(speech: Path, count: int, seconds: float = SECONDS) -> tuple[list[np.ndarray], Moved]:
+    """`count` voices of so many seconds out of a speech corpus, and how people move who say that.
 
     Raises:
-        Unavailable: no speech.
+        Unavailable: the corpus is too short, even when everything in it is said three times.
     """
     from eartalking.synth.clips import cut
     from eartalking.synth.performance import make_performance
     from eartalking.synth.speech import Utterance, corpus_files, in_a_row
 
-    utterances = [Utterance.load(path) for path in corpus_files(context.material.speech_folder())]
+    utterances = [Utterance.load(path) for path in corpus_files(speech)]
     rows: list[list[Utterance]] = [[]]
     for utterance in 3 * utterances:  # a small corpus is said more than once
-        if sum(one.seconds for one in rows[-1]) >= SECONDS:
+        if sum(one.seconds for one in rows[-1]) >= seconds:
             if len(rows) == count:
                 break
             rows.append([])
         rows[-1].append(utterance)
-    if len(rows) < count or sum(one.seconds for one in rows[-1]) < SECONDS:
-        raise Unavailable(f"the speech corpus is too short for {count} voices of {SECONDS:g} s")
-    spans = [cut(in_a_row(row), 0.0, SECONDS) for row in rows]
+    if len(rows) < count or sum(one.seconds for one in rows[-1]) < seconds:
+        raise Unavailable(f"the speech corpus is too short for {count} voices of {seconds:g} s")
+    spans = [cut(in_a_row(row), 0.0, seconds) for row in rows]
     true = [
         [make_performance(span, np.random.default_rng([number, draw]), control_jumps=False, released=True)
          for draw in range(TRUE_DRAWS)]
         for number, span in enumerate(spans)
     ]  # fmt: skip
-    frames = round(SECONDS * FPS)
+    frames = round(seconds * FPS)
     pose = np.array([[one.head_pose[:frames] for one in draws] for draws in true])
     jaw = np.array([[one.face_units[:frames, JAW] for one in draws] for draws in true])
     return [span.waveform.astype(np.float32) for span in spans], Moved(pose, jaw)
@@ -111,7 +112,7 @@ def measure_motion(context: Context) -> list[GateRow]:
     if context.model.departure_head is None:
         return [unavailable(name, "the checkpoint draws no departures: every seed moves alike") for name in names]
     try:
-        waveforms, true = spoken(context, context.suite.motion_voices)
+        waveforms, true = spoken(context.material.speech_folder(), context.suite.motion_voices)
     except (Unavailable, ImportError) as error:
         return [unavailable(name, str(error)) for name in names]
     seeds = range(context.seed, context.seed + LIPS_DRAWS)

@@ -192,9 +192,13 @@ class LatentBaseline(Method):
     train: ClassVar[str]
     settings: ClassVar[str]
 
-    def __init__(self, checkpoint: str = DEFAULT_CHECKPOINT, weights: Path | None = None) -> None:
+    def __init__(
+        self, checkpoint: str = DEFAULT_CHECKPOINT, weights: Path | None = None, name: str | None = None
+    ) -> None:
+        """weights: others than those that ship; such a row has a `name` of its own."""
         self.checkpoint = checkpoint
-        self.weights = WEIGHTS / f"{self.name}.safetensors" if weights is None else Path(weights)
+        self.weights = WEIGHTS / f"{self.name}.safetensors" if weights is None else weights
+        self.name = name or type(self).name
         self.about = baseline_about(type(self).about, self.weights)
 
     @abstractmethod

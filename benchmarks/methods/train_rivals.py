@@ -11,7 +11,9 @@ the shipped audio encoder. Each gets `--minutes` of this machine, all its stages
 weights is what is kept, of all alike. What is trained is gone on with when the command is run again.
 
 Leaves the runs, `OUT/budgets.json` (minutes, steps, frames seen, parameters, what was held out) and the learning
-curves, `OUT/budgets.png`. The rivals' weights go to benchmarks/methods/weights, as by their own commands.
+curves, `OUT/budgets.png`. The rivals' weights are `OUT/NAME.safetensors`: `benchmarks.compare --methods
+NAME=motion_ar:OUT/motion_ar.safetensors` has them in a row, and in benchmarks/methods/weights they are what ships.
+Other seeds: `--seed 1` and another `--out`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ from typing import Any
 
 from safetensors import safe_open
 
-from benchmarks.methods.latent import WEIGHTS
 from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, resolve, weight_files
 from eartalking.config import ModelConfig, from_json, to_json
 from eartalking.training.curves import draw_curves
@@ -36,7 +37,8 @@ from eartalking.training.curves import draw_curves
 ENDLESS = 10**7  # steps: minutes say when a stage is over
 LATENTS, FREE = ("--data", "{data}"), ("--data", "{free_data}")
 OURS = ("--checkpoint", "{data}/checkpoint", "--audio", DEFAULT_CHECKPOINT, "--batch-size", "12")
-RIVAL = ("--checkpoint", DEFAULT_CHECKPOINT, "--audio", DEFAULT_CHECKPOINT)
+RIVAL = (*FREE, "--checkpoint", DEFAULT_CHECKPOINT, "--audio", DEFAULT_CHECKPOINT, "--weights")
+WEIGHTS = "{out}/clip_diffusion.safetensors", "{out}/motion_ar.safetensors"
 SPOKEN = ("--speech", "{speech}", "--val", "{val_speech}", "--spans", "120")
 
 
@@ -68,15 +70,15 @@ STAGES = (
     _ours("no_sink", MEAN, sink_size=0),
     _ours("clean_history", MEAN, "--clean-history", history_level=0.0),
     _ours("masked_ar", 1.0, emission="masked_ar", num_steps=25, temperature=1.0),
-    Stage("clip_diffusion", "benchmarks.methods.train_clip_diffusion", 1.0, 64 * 16, (*FREE, *RIVAL)),
+    Stage("clip_diffusion", "benchmarks.methods.train_clip_diffusion", 1.0, 64 * 16, (*RIVAL, WEIGHTS[0])),
     Stage(
         "clip_diffusion_few_steps",
         "benchmarks.methods.distil_clip_diffusion",
         0.25,
         64 * 16,
-        (*FREE, "--checkpoint", DEFAULT_CHECKPOINT),
+        (*FREE, "--checkpoint", DEFAULT_CHECKPOINT, "--teacher", WEIGHTS[0]),
     ),
-    Stage("motion_ar", "benchmarks.methods.train_motion_ar", 1.0, 32 * 24, (*FREE, *RIVAL)),
+    Stage("motion_ar", "benchmarks.methods.train_motion_ar", 1.0, 32 * 24, (*RIVAL, WEIGHTS[1])),
 )
 
 
@@ -133,7 +135,7 @@ def budget(stage: Stage, out: Path) -> dict[str, Any] | None:
 
 def parameters(stage: Stage, out: Path) -> int | None:
     """Numbers in the weights that the stage left, without an autoencoder's; None where there are none."""
-    checkpoint, weights = out / stage.name / "checkpoint", WEIGHTS / f"{stage.name}.safetensors"
+    checkpoint, weights = out / stage.name / "checkpoint", out / f"{stage.name}.safetensors"
     files = weight_files(checkpoint) if checkpoint.is_dir() else [weights] if weights.is_file() else []
     count = 0
     for file in files:
