@@ -11,10 +11,13 @@ import dataclasses
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from benchmarks.gates.photograph_material import FIRST_IDENTITY, at_rest, composed, performance_of
 from benchmarks.gates.streams import Context
 from benchmarks.gates.table import GateRow, judge, unavailable
+from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
+from eartalking.autoencoder.reference import Reference
 from eartalking.modules.pixels import to_float
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
@@ -26,6 +29,7 @@ from eartalking.synth.render import Renderer
 NAME = "photographs_teeth_px"
 PEOPLE = 8
 FEWEST_PIXELS = 20  # of teeth in a frame
+DRAWN = 0.02  # of the third colour: what is drawn anew has one
 SMILE = {"jawOpen": 0.1, "mouthUpperUp": 0.45, "mouthLowerDown": 0.3}
 # What the mouth does, and how far the head turns, degrees.
 STATES: tuple[tuple[dict[str, float], float], ...] = (
@@ -78,12 +82,23 @@ def _of_person(context: Context, renderer: Renderer, person: Identity) -> float 
     for index, vector in enumerate(torch.from_numpy(motion).float()):
         if teeth[index].sum() < FEWEST_PIXELS:
             continue
-        warp = autoencoder.geometry(autoencoder.code.motion_to_latents(vector[None]), reference).warps[-1]
-        side = true.shape[1]
-        place = identity_grid(side) + upsample(warp, side // warp.shape[-1]).permute(0, 2, 3, 1)
-        off = (place[0].numpy() - true[index])[teeth[index]] * side / 2
+        place = _fetched(autoencoder, reference, vector[None], true.shape[1])
+        off = (place - true[index])[teeth[index]] * true.shape[1] / 2
         errors.append(float(np.linalg.norm(off, axis=1).mean()))
     return float(np.mean(errors)) if errors else None
+
+
+def _fetched(autoencoder: FrameAutoencoder, reference: Reference, motion: torch.Tensor, side: int) -> np.ndarray:
+    """Where each pixel of a frame comes from, (S, S, 2): the frame of a portrait whose colours are its places. What is
+    drawn anew comes from nowhere; it counts as being where the warp would fetch it."""
+    warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warps[-1]
+    places = F.pad(identity_grid(side), (0, 1)).permute(0, 3, 1, 2)  # the third colour is 0
+    warped = places + F.pad(upsample(warp, side // warp.shape[-1]), (0, 0, 0, 0, 0, 1))
+    frame = warped
+    if reference.lips is not None and reference.mouth is not None:
+        frame = reference.mouth.drawn(warped, places, autoencoder.surface, reference.lips, motion, warp)
+    frame = torch.where(frame[:, 2:].abs() < DRAWN, frame, warped)
+    return frame[0, :2].permute(1, 2, 0).numpy()
 
 
 def _upper_teeth(surface: np.ndarray, person: Identity) -> np.ndarray:

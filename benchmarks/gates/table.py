@@ -111,7 +111,8 @@ GATES: dict[str, dict[str, Gate]] = {
         "control_emotion_recognised": _at_least(0.8, _RELEASED),
         **{f"control_latency_{track}_frames": _at_most(1) for track in LATENCY_TRACKS},
     },
-    # Read by the face mesh; the limits of the gaze are its own error on true renders (3.6 and 4.5 degrees) and 3 more.
+    # Read by the face mesh; the limits of the gaze are its own error on true renders (3.4 and 7.1 degrees on 16 heads of
+    # the test split that are in no other gate) and 3 more.
     "photographs": {
         "photographs_lips_closed": Gate(low=0.9, better="within"),
         "photographs_lips_speech": Gate(0.8, 1.25, "within"),
@@ -124,8 +125,8 @@ GATES: dict[str, dict[str, Gate]] = {
         "photographs_sharpness_512": Gate(0.85, 1.15, "within"),
         "photographs_seam": _at_most(1),
         **{f"photographs_{track}_deg": _at_most(4) for track in POSE_TRACKS},
-        "photographs_gaze_yaw_deg": _at_most(6.6),
-        "photographs_gaze_pitch_deg": _at_most(7.5),
+        "photographs_gaze_yaw_deg": _at_most(6.4),
+        "photographs_gaze_pitch_deg": _at_most(10.1),
         "photographs_smile": Gate(low=1.0, better="within"),
         "photographs_disgust": Gate(low=1.0, better="within"),
         "photographs_found": Gate(low=0.98, better="within"),

@@ -96,7 +96,7 @@ class Canvas(NamedTuple):
         warped, mattes = warped_over(geometry, person, self.plate)
         image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
         if factor > 1 and self.lips is not None and self.mouth is not None:
-            image = self.mouth.drawn(image, surface, self.lips, motion, geometry.warps[-1])
+            image = self.mouth.drawn(image, self.person[:, :3], surface, self.lips, motion, geometry.warps[-1])
         if mattes.shape[1] == 1:
             return image
         # Of the old background as much is taken away as the person lets through, and so much of the new one added.

@@ -165,7 +165,9 @@ class FrameAutoencoder(nn.Module):
         decoded = self._painted(geometry, motion, reference)
         image = self._with_parts(decoded.image, latents, reference)
         if reference.lips is not None and reference.mouth is not None:
-            image = reference.mouth.drawn(image, self.surface, reference.lips, motion, geometry.warps[-1])
+            image = reference.mouth.drawn(
+                image, reference.image, self.surface, reference.lips, motion, geometry.warps[-1]
+            )
         if canvas is not None:
             image = canvas.draw(self.surface, geometry, decoded, image, motion, own)
         return decoded._replace(image=image)

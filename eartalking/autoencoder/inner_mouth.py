@@ -3,8 +3,8 @@
 A portrait with shut lips shows nothing of it, and networks that had to invent it drew the mean of all mouths, a
 grey-blue blur. But lips move with the surface, so where they part is known to a fraction of a pixel; upper teeth stand
 still in the skull, a little below where the upper lip rests; the tongue lies on the jaw. Teeth are as bright as the
-whites of the eyes. What a portrait with parted lips shows between them stays its own (`lips`), and only what its lower
-lip uncovers is drawn.
+whites of the eyes. What a portrait with parted lips shows between them stays its own and goes with the skull, wherever
+the lips go; only what its lower lip uncovers is drawn.
 
 Notation: B batch, P pairs of lip points, S pixels a side of a frame, h w of the cut around a mouth, L columns of a
 motion vector. Places are in [-1, 1], images too; colours below are in 0..1.
@@ -22,7 +22,6 @@ from torch import Tensor
 from eartalking.autoencoder.lips import (
     LOWER_INNER,
     LOWER_OUTER,
-    MOUTH,
     UPPER_INNER,
     Lips,
     lip_places,
@@ -32,7 +31,7 @@ from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import corners, cut_size
 from eartalking.autoencoder.surface import SurfaceEncoder
 from eartalking.modules.curves import piecewise_linear, smoothstep
-from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import with_columns
 
 CUT = (0.34375, 0.3125)  # width and height of what is drawn on, in fractions of the frame: a mouth that is wide open
@@ -56,6 +55,7 @@ SHADE = 3.5  # mm below the upper lip that lie in its shadow
 ENAMEL, TONGUE, DARK = (1.0, 0.965, 0.90), (0.62, 0.30, 0.29), (0.17, 0.055, 0.05)
 LEAST, MOST = 0.30, 0.90  # brightness of teeth, whatever the light
 BRIGHTER, WARMTH = 1.2, 0.3  # than skin, at least; and how much of the skin's colour they take on
+FLAT = 0.03  # in [-1, 1]: points that are less spread say nothing of how a motion changes between them
 BARELY = 0.006  # lips that are no further apart do not part: three quarters of a pixel of 256
 
 
@@ -89,20 +89,23 @@ class InnerMouth(NamedTuple):
         red = (places[:, :, LOWER_INNER] + places[:, :, LOWER_OUTER]) / 2
         return cls(upper, lower, places[:, :, CORNERS], red, parted, own, at, _light(portraits, marks))
 
-    def drawn(self, images: Tensor, surface: SurfaceEncoder, lips: Lips, motion: Tensor, warp: Tensor) -> Tensor:
-        """Frames (B, 3, S, S) under motion vectors (B, L), to which `warp` (B, 2, h, w) has brought the portrait, with
-        what shows between their lips."""
+    def drawn(
+        self, images: Tensor, portraits: Tensor, surface: SurfaceEncoder, lips: Lips, motion: Tensor, warp: Tensor
+    ) -> Tensor:
+        """Frames (B, 3, S, S) under motion vectors (B, L), to which `warp` (B, 2, h, w) has brought `portraits`
+        (B, 3, S, S), with what shows between their lips."""
         # The surface is as coarse as a lip is high, and a jaw that falls draws the upper lip down with it a little. It
         # does not, so where that lip ends is asked of the surface with the portrait's own jaw.
         states = [with_columns(motion, self.motion, LOWER_UNITS), motion, shut(motion)]
-        # Of parted lips: the lower edge of what the portrait shows between them, which belongs to the skull.
-        states.append(with_columns(motion, self.motion, MOUTH))
+        # Of parted lips: the edges of what the portrait shows between them, which belongs to the skull.
+        states.append(with_columns(motion, self.motion, slice(NUM_FACE_UNITS)))
         moved = lip_places(surface, lips.red, torch.stack(states)) - self.own
-        (over, _), (_, under), (at_rest, _), (_, skull) = (part.chunk(2, dim=2) for part in moved)
+        (over, _), (_, under), (at_rest, _), (roof, floor) = (part.chunk(2, dim=2) for part in moved)
+        back = _Back.of(torch.cat([self.upper, self.lower], dim=2), moved[3])
         under = _brought(self.red, under, warp)
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
-        resting, floor = self.upper + at_rest, self.lower + skull
+        resting, roof, floor = self.upper + at_rest, self.upper + roof, self.lower + floor
         right = resting[:, :, -1] - resting[:, :, 0]
         span = right.norm(dim=1, keepdim=True).clamp_min(1e-3)
         right = right / span
@@ -119,19 +122,25 @@ class InnerMouth(NamedTuple):
             pick = slice(index, index + 1)
             axes = _Axes(right[pick], down[pick], resting[pick].mean(2), span[pick] / SPAN)
             first, last = ends[pick][:, :, :1], ends[pick][:, :, 1:]
-            edges = torch.cat([upper[pick], lower[pick], floor[pick]])  # (3, 2, P)
-            across, down_to = axes.local(torch.cat([first.expand(3, -1, -1), edges, last.expand(3, -1, -1)], dim=2))
+            edges = torch.cat([upper[pick], lower[pick], roof[pick], floor[pick]])  # (4, 2, P)
+            across, down_to = axes.local(torch.cat([first.expand(4, -1, -1), edges, last.expand(4, -1, -1)], dim=2))
             x, y, mm = axes.grid(top, left, shape, size)
-            above, below, bottom = _rounded(x, across, down_to)
+            above, below, ceiling, bottom = _rounded(x, across, down_to)
             shown = ((y - above) / mm + 0.5).clamp(0, 1) * ((below - y) / mm + 0.5).clamp(0, 1)
             shown = shown * ((below - above) / mm).clamp(0, 1)
             # Of a face that is turned, a corner lies before the lips' last points: nothing is open beyond these.
             shown = shown * smoothstep((x - across[0].min()) / mm) * smoothstep((across[0].max() - x) / mm)
-            if self.parted[index]:
-                shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1) * ((below - bottom) / mm).clamp(0, 1)
-            colour = _colours(x, y, mm, above, below, self.bright[index], not self.parted[index])
             place = (index, slice(None), slice(top, top + shape[0]), slice(left, left + shape[1]))
-            out[place] = torch.lerp(images[place], 2 * colour - 1, shown[None])
+            region = images[place]
+            if self.parted[index]:
+                # Where the upper lip uncovers more than in the portrait, the edge of what that shows goes on.
+                places = axes.places(x, torch.maximum(y, ceiling + (ceiling - above).clamp(0, mm)))
+                own = F.grid_sample(portraits[pick], back.places(places, index), "bicubic", "border", False)[0]
+                region = torch.lerp(region, own, shown[None])
+                shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1) * ((below - bottom) / mm).clamp(0, 1)
+            teeth = bool(lips.white[index]) or not self.parted[index]
+            colour = _colours(x, y, mm, above, below, self.bright[index], teeth)
+            out[place] = torch.lerp(region, 2 * colour - 1, shown[None])
         return out
 
 
@@ -155,6 +164,34 @@ class _Axes(NamedTuple):
         places = torch.stack([x + left, y + top]).to(self.origin) + 0.5
         right, down = self.local((places * (2 / size) - 1).flatten(1)[None])
         return right.view(shape), down.view(shape), float(2 * SOFT / self.mm.detach())
+
+    def places(self, right: Tensor, down: Tensor) -> Tensor:
+        """The way back from `local`: mm (h, w) -> places (h, w, 2)."""
+        return self.origin + self.mm * (right[..., None] * self.right + down[..., None] * self.down)
+
+
+class _Back(NamedTuple):
+    """Where what belongs to the skull lies in the portrait, of places in a frame: their offset from `middle` (B, 2),
+    moved by `offset` (B, 2) and, per unit of [-1, 1], by `slope` (B, 2, 2)."""
+
+    middle: Tensor
+    offset: Tensor
+    slope: Tensor
+
+    @classmethod
+    def of(cls, places: Tensor, moved: Tensor) -> _Back:
+        """The flat motion that fits best how far places (B, 2, N) of the portrait have come (B, 2, N)."""
+        there = places + moved
+        middle, offset = there.mean(2), -moved.mean(2)
+        around, rest = there - middle[..., None], -moved - offset[..., None]
+        # Lips are a narrow band: of how the motion changes across it they say little, and then it does not.
+        spread = around @ around.transpose(1, 2) + around.shape[2] * FLAT**2 * torch.eye(2, device=places.device)
+        return cls(middle, offset, rest @ around.transpose(1, 2) @ torch.linalg.inv(spread))
+
+    def places(self, places: Tensor, index: int) -> Tensor:
+        """Places (h, w, 2) of frame `index` -> places in its portrait (1, h, w, 2)."""
+        away = places - self.middle[index]
+        return (places + self.offset[index] + away @ self.slope[index].T)[None]
 
 
 def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:

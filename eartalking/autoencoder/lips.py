@@ -41,8 +41,9 @@ BEHIND = 0.15  # head heights: enough that no tooth is mixed into a lip
 SEAM = (0.12, 0.27, 0.24)  # by how much the line between shut lips is darker than these: red, green, blue
 UNSEEN, SEEN = 0.15, 0.55  # of the portrait's opening: up to where nothing shows between its lips, and from where all
 # In [-1, 1], 1.5 and 4.5 pixels of 256: lips that are nearer to each other count as shut, lips that are farther apart
-# as open; between the two, it counts how far what lies between them is from their colour.
-LEAST_APART, WIDE_APART, UNLIKE = 0.012, 0.035, 0.12
+# as open; between the two, it counts how far what lies between them is from their colour, and how much less red it is:
+# teeth are lighter than the dark of a mouth, and may be as light as lips.
+LEAST_APART, WIDE_APART, UNLIKE, WHITER = 0.012, 0.035, 0.12, 1.08
 # By how much lips stand apart otherwise than was read, in [-1, 1] (0.6 and 1.5 pixels of 256): up to here that is the
 # error of the marks, and the reading holds; from there on it is the reading's, and the marks hold.
 AGREE, DISAGREE = 0.005, 0.012
@@ -67,15 +68,19 @@ class Lips(NamedTuple):
     red: SurfaceFields
     apart: Tensor
     between: Tensor
+    white: Tensor
     covered: Tensor
 
     @classmethod
     def of(cls, fields: SurfaceFields, marks: Tensor, portraits: Tensor) -> Lips:
         apart = _gaps(marks).norm(dim=1).mean(1)
         between = between_lips(marks, fields.cover.shape[-1])
-        parted = (apart > WIDE_APART) | ((apart > LEAST_APART) & (_unlike_lips(portraits, marks, between) > UNLIKE))
+        inner, outer = _colours(portraits, marks, between)
+        white = _whiteness(inner) > WHITER * _whiteness(outer)
+        unlike = (inner - outer).abs().mean(1) > UNLIKE / 2
+        parted = (apart > WIDE_APART) | ((apart > LEAST_APART) & (unlike | white))
         between = between * parted[:, None, None, None]
-        return cls(_at_lips(fields, marks), apart, between, _covered(portraits, between))
+        return cls(_at_lips(fields, marks), apart, between, white, _covered(portraits, between))
 
     def in_picture(self, portraits: Tensor) -> Lips:
         """The same for the portraits at another size (B, 3, H, W)."""
@@ -105,14 +110,19 @@ class Lips(NamedTuple):
         return ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)[:, None, None, None]
 
 
-def _unlike_lips(portraits: Tensor, marks: Tensor, between: Tensor) -> Tensor:
-    """How far the mean colour of portraits (B, 3, H, W) where `between` (B, 1, S, S) is 1 is from that of the lips."""
+def _colours(portraits: Tensor, marks: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean colours (B, 3), in 0..1, of portraits (B, 3, H, W) where `between` (B, 1, S, S) is 1, and of the lips."""
     lips = mark_maps(marks, between.shape[-1])[:, :2].amax(1, keepdim=True)
-    pictures = F.adaptive_avg_pool2d(portraits, between.shape[-1])
+    pictures = (F.adaptive_avg_pool2d(portraits, between.shape[-1]) + 1) / 2
     inner, outer = (
         (pictures * where).sum((2, 3)) / where.sum((2, 3)).clamp_min(1) for where in (between, lips * (1 - between))
     )
-    return (inner - outer).abs().mean(1)
+    return inner, outer
+
+
+def _whiteness(colours: Tensor) -> Tensor:
+    """Of colours (B, 3) in 0..1: how much green and blue there is, of the red; the light's strength does not count."""
+    return colours[:, 1:].mean(1) / colours[:, 0].clamp_min(0.02)
 
 
 def _covered(portraits: Tensor, between: Tensor) -> Tensor:
