@@ -111,8 +111,8 @@ GATES: dict[str, dict[str, Gate]] = {
         "control_emotion_recognised": _at_least(0.8, _RELEASED),
         **{f"control_latency_{track}_frames": _at_most(1) for track in LATENCY_TRACKS},
     },
-    # Read by the face mesh; the limits of the gaze are its own error on true renders (3.4 and 7.1 degrees on 16 heads of
-    # the test split that are in no other gate) and 3 more.
+    # Read by the face mesh; the limits of the gaze are its own error on true renders (3.4 and 7.1 degrees on 16 heads
+    # of the test split that are in no other gate) and 3 more.
     "photographs": {
         "photographs_lips_closed": Gate(low=0.9, better="within"),
         "photographs_lips_speech": Gate(0.8, 1.25, "within"),
