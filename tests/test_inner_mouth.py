@@ -55,7 +55,7 @@ def drawn(
 def rows(image: torch.Tensor, column: int) -> tuple[list[int], list[int]]:
     """Rows of what was drawn that are light, and dark, in one column."""
     light = image[0].mean(0)[:, column]
-    teeth = torch.nonzero((light != 0) & (light > -0.1)).flatten().tolist()
+    teeth = torch.nonzero(light > 0).flatten().tolist()
     return teeth, torch.nonzero(light < -0.4).flatten().tolist()
 
 

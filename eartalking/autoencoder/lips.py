@@ -35,8 +35,8 @@ OPENING = [
     for name in ("jawOpen", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight")
 ]
 SHUT_GAP = 0.013  # of the distance of the outer eye corners: how far apart the mesh sees lips that are shut
-# Times the gap that a mouth is read as open: what is drawn on a grid of pixels closes a little less. Of 10 rendered heads
-# with open mouths, shut, the mesh reads gaps of 0.025, 0.023 and 0.021 at 1.1, 1.2 and 1.3, and 0.020 of true ones.
+# Times the gap that a mouth is read as open: what is drawn on a grid of pixels closes a little less. Of 10 rendered
+# heads with open mouths, shut, the mesh reads gaps of 0.025, 0.023 and 0.021 at 1.1, 1.2 and 1.3, of true ones 0.020.
 OVER = 1.2
 EXACT = 0.002  # how exactly a gap shall be met, in units of [-1, 1]: a quarter of a pixel of 256
 BEHIND = 0.15  # head heights: enough that no tooth is mixed into a lip
