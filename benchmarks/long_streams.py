@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks.gates.material import SUITES, Material
 from benchmarks.gates.motion import STANDS, Moved, emitted, spoken
@@ -114,6 +115,7 @@ def draw(courses: dict[str, Course], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
+    Image.open(path).convert("RGB").quantize(64).save(path)  # lines need few colours
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -141,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         models = {name: load_model(checkpoint) for name, checkpoint in args.checkpoints}
         speech = Material(SUITES["quick"], 256, speech=args.speech).speech_folder()
-        waveforms, true = spoken(speech, args.voices, args.seconds)
+        waveforms, true = spoken(speech, args.voices, args.seconds, 1)
     except Unavailable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -74,8 +74,10 @@ def emitted(model: TalkingHeadModel, waveforms: list[np.ndarray], seeds: range, 
     return Moved(each[..., :3] / MOTION_SCALES["head_pose"], each[..., 3] / MOTION_SCALES["face_units"])
 
 
-def spoken(speech: Path, count: int, seconds: float = SECONDS) -> tuple[list[np.ndarray], Moved]:
-    """`count` voices of so many seconds out of a speech corpus, and how people move who say that.
+def spoken(
+    speech: Path, count: int, seconds: float = SECONDS, draws: int = TRUE_DRAWS
+) -> tuple[list[np.ndarray], Moved]:
+    """`count` voices of so many seconds out of a speech corpus, and how people move who say that, `draws` of each.
 
     Raises:
         Unavailable: the corpus is too short, even when everything in it is said three times.
@@ -97,12 +99,12 @@ def spoken(speech: Path, count: int, seconds: float = SECONDS) -> tuple[list[np.
     spans = [cut(in_a_row(row), 0.0, seconds) for row in rows]
     true = [
         [make_performance(span, np.random.default_rng([number, draw]), control_jumps=False, released=True)
-         for draw in range(TRUE_DRAWS)]
+         for draw in range(draws)]
         for number, span in enumerate(spans)
     ]  # fmt: skip
     frames = round(seconds * FPS)
-    pose = np.array([[one.head_pose[:frames] for one in draws] for draws in true])
-    jaw = np.array([[one.face_units[:frames, JAW] for one in draws] for draws in true])
+    pose = np.array([[one.head_pose[:frames] for one in each] for each in true])
+    jaw = np.array([[one.face_units[:frames, JAW] for one in each] for each in true])
     return [span.waveform.astype(np.float32) for span in spans], Moved(pose, jaw)
 
 

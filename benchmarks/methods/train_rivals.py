@@ -38,7 +38,7 @@ ENDLESS = 10**7  # steps: minutes say when a stage is over
 LATENTS, FREE = ("--data", "{data}"), ("--data", "{free_data}")
 OURS = ("--checkpoint", "{data}/checkpoint", "--audio", DEFAULT_CHECKPOINT, "--batch-size", "12")
 RIVAL = (*FREE, "--checkpoint", DEFAULT_CHECKPOINT, "--audio", DEFAULT_CHECKPOINT, "--weights")
-WEIGHTS = "{out}/clip_diffusion.safetensors", "{out}/motion_ar.safetensors"
+CLIP_WEIGHTS, MOTION_WEIGHTS = "{out}/clip_diffusion.safetensors", "{out}/motion_ar.safetensors"
 SPOKEN = ("--speech", "{speech}", "--val", "{val_speech}", "--spans", "120")
 
 
@@ -70,15 +70,15 @@ STAGES = (
     _ours("no_sink", MEAN, sink_size=0),
     _ours("clean_history", MEAN, "--clean-history", history_level=0.0),
     _ours("masked_ar", 1.0, emission="masked_ar", num_steps=25, temperature=1.0),
-    Stage("clip_diffusion", "benchmarks.methods.train_clip_diffusion", 1.0, 64 * 16, (*RIVAL, WEIGHTS[0])),
+    Stage("clip_diffusion", "benchmarks.methods.train_clip_diffusion", 1.0, 64 * 16, (*RIVAL, CLIP_WEIGHTS)),
     Stage(
         "clip_diffusion_few_steps",
         "benchmarks.methods.distil_clip_diffusion",
         0.25,
         64 * 16,
-        (*FREE, "--checkpoint", DEFAULT_CHECKPOINT, "--teacher", WEIGHTS[0]),
+        (*FREE, "--checkpoint", DEFAULT_CHECKPOINT, "--teacher", CLIP_WEIGHTS),
     ),
-    Stage("motion_ar", "benchmarks.methods.train_motion_ar", 1.0, 32 * 24, (*RIVAL, WEIGHTS[1])),
+    Stage("motion_ar", "benchmarks.methods.train_motion_ar", 1.0, 32 * 24, (*RIVAL, MOTION_WEIGHTS)),
 )
 
 

@@ -101,7 +101,6 @@ class InnerMouth(NamedTuple):
         states.append(with_columns(motion, self.motion, slice(NUM_FACE_UNITS)))
         moved = lip_places(surface, lips.red, torch.stack(states)) - self.own
         (over, _), (_, under), (at_rest, _), (roof, floor) = (part.chunk(2, dim=2) for part in moved)
-        back = _Back.of(torch.cat([self.upper, self.lower], dim=2), moved[3])
         under = _brought(self.red, under, warp)
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
@@ -133,9 +132,11 @@ class InnerMouth(NamedTuple):
             place = (index, slice(None), slice(top, top + shape[0]), slice(left, left + shape[1]))
             region = images[place]
             if self.parted[index]:
+                back = _Back.of(torch.cat([self.upper, self.lower], dim=2)[pick], moved[3][pick])
                 # Where the upper lip uncovers more than in the portrait, the edge of what that shows goes on.
-                places = axes.places(x, torch.maximum(y, ceiling + (ceiling - above).clamp(0, mm)))
-                own = F.grid_sample(portraits[pick], back.places(places, index), "bicubic", "border", False)[0]
+                first_row = torch.minimum(ceiling + mm, above - mm / 2 + 2 * (ceiling - above).clamp_min(0))
+                places = back.places(axes.places(x, torch.maximum(y, first_row)))
+                own = F.grid_sample(portraits[pick], places, "bicubic", "border", False)[0]
                 region = torch.lerp(region, own, shown[None])
                 shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1) * ((below - bottom) / mm).clamp(0, 1)
             teeth = bool(lips.white[index]) or not self.parted[index]
@@ -188,10 +189,9 @@ class _Back(NamedTuple):
         spread = around @ around.transpose(1, 2) + around.shape[2] * FLAT**2 * torch.eye(2, device=places.device)
         return cls(middle, offset, rest @ around.transpose(1, 2) @ torch.linalg.inv(spread))
 
-    def places(self, places: Tensor, index: int) -> Tensor:
-        """Places (h, w, 2) of frame `index` -> places in its portrait (1, h, w, 2)."""
-        away = places - self.middle[index]
-        return (places + self.offset[index] + away @ self.slope[index].T)[None]
+    def places(self, places: Tensor) -> Tensor:
+        """Places (h, w, 2) of one frame -> places in its portrait (1, h, w, 2)."""
+        return (places + self.offset + (places - self.middle) @ self.slope[0].T)[None]
 
 
 def _brought(places: Tensor, moved: Tensor, warp: Tensor) -> Tensor:
