@@ -1,6 +1,5 @@
 """The whole pipeline at toy size, by its own commands: render, train each stage, resume, stream."""
 
-import argparse
 import csv
 import dataclasses
 import json
@@ -9,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.numpy import load_file
-from torch import nn
 
 from eartalking import StreamSession, load_model
 from eartalking.io.video_writer import VideoWriter
@@ -29,18 +26,20 @@ from eartalking.training import (
     code,
     decoder,
     departure,
+    departure_handover,
     encode,
     encoder,
     further,
+    joint,
     latent_motion,
     latents,
     prepare,
     refiner,
     surface,
     teacher_forcing,
+    voice,
 )
 from eartalking.training.data import LatentClips, StillPairs, find_clips
-from eartalking.training.loop import Ema, RunOptions, train
 from eartalking.training.losses import detail
 from eartalking.training.marks import MarkedStills
 
@@ -88,19 +87,8 @@ def portraits(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def talking(root: Path, speech: Path) -> Path:
     folder = root / "talking"
-    arguments = [
-        "--kind",
-        "speech",
-        "--count",
-        "2",
-        "--frames",
-        "40",
-        "--size",
-        "64",
-        "--speech",
-        str(speech),
-        "--no-correspondence",
-    ]
+    arguments = ["--kind", "speech", "--count", "2", "--frames", "40", "--size", "64", "--speech", str(speech)]
+    arguments += ["--no-correspondence", "--released"]
     assert clips.main(["--out", str(folder), *arguments]) == 0
     return folder
 
@@ -147,6 +135,7 @@ def test_stages_in_order_end_in_a_stream(
     _encode_the_latents(root, stills, talking, speech)
     training = _train_the_model(root, speech)
     _train_the_departure(root, speech)
+    _train_from_voice_to_pixels(root, talking, speech)
     _train_another_emission(root, training, capsys)
 
     loaded = load_model(root / "drawn" / "checkpoint")
@@ -240,6 +229,28 @@ def _train_the_departure(root: Path, speech: Path) -> None:
     assert head.persistence.any() and head.at_home.sum() == 6 and head.neutral.any()
 
 
+def _train_from_voice_to_pixels(root: Path, talking: Path, speech: Path) -> None:
+    """The mouth that is heard, the joint stage, and a departure head that is handed over: from whole models to whole
+    models."""
+    drawn, spans = root / "drawn" / "checkpoint", ["--speech", str(speech), "--val", str(speech), "--seconds", "1.6"]
+    listening = ["--checkpoint", str(drawn), *spans, "--data", str(root / "latents"), "--rounds", "2"]
+    listening += ["--eval-length", "20"]
+    voice.main([*listening, "--out", str(root / "heard")])
+    heard = load_model(root / "heard" / "checkpoint")
+    assert not torch.equal(heard.voice_to_latents.weight, load_model(drawn).voice_to_latents.weight)
+    clips_of = ["--data", str(talking), "--val", str(talking), "--length", "20", "--steps", "2", *COMMON]
+    for pixels in ("0", "1"):
+        run = root / f"joint-{pixels}"
+        joint.main(["--checkpoint", str(root / "heard" / "checkpoint"), *clips_of, "--pixels", pixels, f"--out={run}"])
+        assert {"eval_mouth_psnr", "eval_known_mouth_psnr", "eval_jaw"} <= _log(run)[-1].keys()
+    trained = load_model(root / "joint-1" / "checkpoint")
+    assert not torch.equal(trained.voice_to_latents.weight, heard.voice_to_latents.weight)
+    assert torch.equal(trained.departure_head.to_velocity.weight, heard.departure_head.to_velocity.weight)
+    pair = ["--checkpoint", str(root / "joint-1" / "checkpoint"), "--teacher", str(drawn), *spans, *COMMON]
+    departure_handover.main([*pair, "--steps", "2", "--out", str(root / "handed")])
+    assert {"eval_pose_spread", "eval_pose_speed"} <= _log(root / "handed")[-1].keys()
+
+
 def _train_another_emission(root: Path, training: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     # The paper's emission around the same autoencoder: another config, the same command.
     config = load_model(root / "latents" / "checkpoint").config
@@ -294,69 +305,6 @@ def test_a_mirror_swaps_sides_and_keeps_the_rest() -> None:
     torch.testing.assert_close(encoder.mirrored(seen), motion)
 
 
-def fit(out: Path, steps: int, max_minutes: float = float("inf")) -> nn.Module:
-    """A deterministic toy run: the batch depends on the step alone."""
-    torch.manual_seed(0)
-    module = nn.Linear(4, 1)
-
-    def losses(model: nn.Module, batch: None, progress: float) -> dict[str, torch.Tensor]:
-        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(round(progress * steps)))
-        return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
-
-    options = RunOptions(out, steps, 16, 0.05, warmup_steps=2, precision="no", max_minutes=max_minutes, eval_every=1000)
-    return train(module, lambda: None, losses, lambda model, step: {}, options, Accelerator(cpu=True))
-
-
-def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    whole = fit(tmp_path / "whole", 30)
-    fit(tmp_path / "parts", 30, max_minutes=0)  # an empty slice keeps a state, too
-    state = tmp_path / "parts" / "state.pt"
-    assert torch.load(state, weights_only=True)["step"] == 0
-    resumed = fit(tmp_path / "parts", 30)
-    torch.testing.assert_close(resumed.weight, whole.weight)
-    torch.testing.assert_close(fit(tmp_path / "whole", 30).weight, whole.weight)  # nothing left to do
-
-
-def test_rate_warms_up_stays_and_decays(tmp_path: Path) -> None:
-    options = RunOptions(tmp_path, 1000, 1, 1.0, warmup_steps=100, decay_share=0.2)
-    assert options.rate(0) == pytest.approx(0.01)
-    assert options.rate(99) == options.rate(500) == 1.0 and options.rate(800) == pytest.approx(1.0)
-    assert options.rate(900) == pytest.approx(0.5)
-    assert options.rate(1000) == 0.0
-
-
-def test_a_run_can_be_told_in_minutes(tmp_path: Path) -> None:
-    options = RunOptions(tmp_path, 10**9, 1, 1.0, warmup_steps=1, decay_share=0.2, minutes=10)
-    assert options.rate(5, 60 * 7) == 1.0 and options.rate(5, 60 * 9) == pytest.approx(0.5)
-    assert options.rate(5, 60 * 10) == options.rate(5, 60 * 20) == 0.0
-    short = RunOptions(
-        tmp_path / "run", 10**9, 16, 0.05, warmup_steps=2, precision="no", eval_every=10**6, minutes=1e-3
-    )
-    module, asked = nn.Linear(4, 1), []
-
-    def losses(model: nn.Module, batch: None, progress: float) -> dict[str, torch.Tensor]:
-        asked.append(progress)
-        return {"loss": model(torch.ones(16, 4)).square().mean()}
-
-    def run() -> list[dict]:
-        train(module, lambda: None, losses, lambda model, step: {"seen": 1.0}, short, Accelerator(cpu=True))
-        return [row for row in _log(tmp_path / "run") if "eval_seen" in row]
-
-    (row,) = run()
-    assert row["step"] == len(asked) and asked == sorted(asked) and asked[-1] < 1
-    assert run() == [row], "what is over is neither trained nor evaluated again"
-
-
-def test_ema_follows(tmp_path: Path) -> None:
-    module = nn.Linear(2, 2)
-    ema = Ema(module, 0.5)
-    with torch.no_grad():
-        module.weight.add_(1.0)
-    before = ema.module.weight.clone()
-    ema.update(module, step=100)
-    torch.testing.assert_close(ema.module.weight, (before + module.weight) / 2)
-
-
 def test_real_videos_become_clips(root: Path, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = root / "videos"
     videos.mkdir()
@@ -387,14 +335,3 @@ def test_detail_is_told_from_blur_and_not_from_its_place() -> None:
     assert strength.shape == (2, 3, 17, 21)
     assert (detail(beside) - strength).abs().mean() < 0.2 * strength.mean()
     assert (detail(blurred) - strength).abs().mean() > 0.7 * strength.mean()
-
-
-def test_every_stage_takes_the_flags_and_defaults_of_the_options() -> None:
-    parser = argparse.ArgumentParser()
-    RunOptions.add_arguments(parser, steps=7, batch_size=3, learning_rate=0.1, warmup_steps=2)
-    options = RunOptions.from_arguments(parser.parse_args(["--out", "run", "--ema-decay", "0.5", "--precision", "no"]))
-    assert options == RunOptions(Path("run"), 7, 3, 0.1, warmup_steps=2, ema_decay=0.5, precision="no")
-    with pytest.raises(SystemExit):
-        parser.parse_args([])
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--out", "run", "--precision", "fp8"])

@@ -55,6 +55,7 @@ class ClipSpec:
     num_frames: int  # stills: how many; speech: at most this many
     speech: Path | None = None
     correspondence: bool = True
+    released: bool = False  # speech: people of whom nothing is asked, no control jumps
 
 
 def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundle) -> tuple[dict, dict[str, str]]:
@@ -70,7 +71,8 @@ def render_clip(spec: ClipSpec, seed: int, renderer: Renderer, bundle: HeadBundl
         identities = [2 * seed, 2 * seed + 1]
     else:
         utterance = _draw_speech(spec, rng)
-        performance = make_performance(utterance, rng, control_jumps=bool(rng.random() < 0.35))
+        jumps = not spec.released and bool(rng.random() < 0.35)
+        performance = make_performance(utterance, rng, control_jumps=jumps, released=spec.released)
         tensors["waveform"] = utterance.waveform.astype(np.float32)
         metadata |= {"voice": utterance.voice, "text": utterance.text, "licence": utterance.licence}
         # Speech clips draw their identities from the far end of the seed space: no autoencoder twin among them.
@@ -173,12 +175,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=256, help="pixels per side")
     parser.add_argument("--speech", type=Path, help="speech corpus of the same split (speech.py); for --kind speech")
     parser.add_argument("--no-correspondence", action="store_true", help="leave out the correspondence maps")
+    parser.add_argument("--released", action="store_true", help="speech: people of whom nothing is asked")
     parser.add_argument("--start", type=int, default=0, help="first seed")
     parser.add_argument("--workers", type=int, default=1, help="renderer processes")
     args = parser.parse_args(argv)
     if (args.kind == "speech") != (args.speech is not None):
         parser.error("--speech belongs to --kind speech, and is needed there")
-    spec = ClipSpec(args.kind, args.split, args.size, args.frames, args.speech, not args.no_correspondence)
+    if args.released and args.kind != "speech":
+        parser.error("--released belongs to --kind speech")
+    correspondence = not args.no_correspondence
+    spec = ClipSpec(args.kind, args.split, args.size, args.frames, args.speech, correspondence, args.released)
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = list(range(args.start, args.start + args.count))
     shares = [seeds[worker :: args.workers] for worker in range(args.workers)]

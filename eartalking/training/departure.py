@@ -1,4 +1,4 @@
-"""Stage 9, the departure head: `python -m eartalking.training.departure --checkpoint DIR --speech DIR --val DIR
+"""Stage 10, the departure head: `python -m eartalking.training.departure --checkpoint DIR --speech DIR --val DIR
 --out RUN`.
 
 The model as the stage before left it streams long spans of speech once, all controls released; what its articulated

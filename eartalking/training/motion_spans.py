@@ -1,8 +1,9 @@
-"""Long spans of speech with exact motion, and what a model's backbone makes of them: the departure head's data."""
+"""Long spans of speech with exact motion, and what a model makes of them by itself."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from eartalking.config import FPS, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
 from eartalking.model import TalkingHeadModel
+from eartalking.motion.code import MotionCode
 from eartalking.motion.steering import articulate
 from eartalking.motion.vector import motion_vector
 from eartalking.synth.clips import cut
@@ -45,10 +47,20 @@ class MotionSpans:
         partial.replace(path)
 
 
-def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int, seed: int) -> MotionSpans:
+@dataclasses.dataclass(frozen=True)
+class SpokenSpans:
+    """S spans of T frames as they are performed: true coordinates (S, T, L), waveforms (T * 640,) each, and the latents
+    (S, N, C) of the portraits that speak them."""
+
+    coordinates: Tensor
+    waveforms: list[Tensor]
+    portraits: Tensor
+
+
+def speak(code: MotionCode, folder: Path, seconds: float, count: int, seed: int) -> SpokenSpans:
     """Up to `count` spans of `seconds` from a speech corpus (`synth.speech`), all controls released.
 
-    Nothing jumps, nobody is angry and the mouth is not scaled: what is drawn must be what people do when nothing is
+    Nothing jumps, nobody is angry and the mouth is not scaled: what is learnt must be what people do when nothing is
     asked of them.
 
     Raises:
@@ -59,7 +71,7 @@ def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int
     joined = _join([utterances[i] for i in rng.permutation(len(utterances))], seconds, rng)[:count]
     if not joined:
         raise ValueError(f"{folder}: less than {seconds:g} s of speech")
-    code, length = model.autoencoder.code, round(seconds * FPS)
+    length = round(seconds * FPS)
     coordinates, waveforms = [], []
     for utterance in tqdm(joined, desc="motion", unit="span", mininterval=5):
         performance = make_performance(utterance, rng, control_jumps=False, released=True)
@@ -68,8 +80,52 @@ def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int
         waveform = augment_waveform(utterance.waveform, rng) if augmented else utterance.waveform
         waveforms.append(torch.from_numpy(np.ascontiguousarray(waveform[: length * SAMPLES_PER_FRAME], np.float32)))
     portraits = torch.cat([_vector(neutral_portrait(rng)) for _ in joined])
-    mean, features = _streamed(model, waveforms, code.motion_to_latents(portraits), length)
-    return MotionSpans(torch.stack(coordinates), mean, features)
+    return SpokenSpans(torch.stack(coordinates), waveforms, code.motion_to_latents(portraits))
+
+
+@torch.inference_mode()
+def encode_audio(model: TalkingHeadModel, waveforms: list[Tensor]) -> Tensor:
+    """Audio tokens (S, T, A, D) of waveforms of one length."""
+    return torch.cat([model.audio_encoder(waveform[None]) for waveform in waveforms])
+
+
+@torch.inference_mode()
+def stream_means(
+    model: TalkingHeadModel, audio: Tensor, portraits: Tensor, looks: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Free-running streams side by side, all controls released: audio tokens (S, T, A, D), portraits (S, N, C), their
+    coarsest features (S, N, D_r), on which motion hardly depends (None: zero) -> frame by frame the mean as the history
+    remembers it (S, N, C) and the backbone's features (S, P, D)."""
+    size = model.config.autoencoder
+    if looks is None:
+        looks = torch.zeros(len(portraits), size.num_latent_tokens, size.reference_widths[-1])
+    state, released = model.prefill(portraits, looks), ControlBatch.released(len(portraits), 1)
+    for index in range(audio.shape[1]):
+        cond = model.observe(audio[:, index], released, state)
+        state.previous, state.frame_index = model.mean(cond, audio[:, index]), index + 1
+        yield state.previous, cond
+
+
+def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int, seed: int) -> MotionSpans:
+    """Spans (`speak`), and what the model makes of them by itself.
+
+    Raises:
+        ValueError: the corpus is shorter than one span.
+    """
+    code = model.autoencoder.code
+    spoken = speak(code, folder, seconds, count, seed)
+    means, features = [], []
+    for first in tqdm(range(0, len(spoken.waveforms), BATCH), desc="streams", unit="batch"):
+        here = slice(first, first + BATCH)
+        audio = encode_audio(model, spoken.waveforms[here])
+        asked = ControlBatch.released(len(audio))
+        rows = [
+            (code.latents_to_coordinates(articulate(latents, asked, code, model.articulation)), cond.flatten(1).half())
+            for latents, cond in stream_means(model, audio, spoken.portraits[here])
+        ]
+        means.append(torch.stack([mean for mean, _ in rows], dim=1))
+        features.append(torch.stack([cond for _, cond in rows], dim=1))
+    return MotionSpans(spoken.coordinates, torch.cat(means), torch.cat(features))
 
 
 def _vector(performance: Performance) -> Tensor:
@@ -89,31 +145,3 @@ def _join(utterances: list[Utterance], seconds: float, rng: np.random.Generator)
             spans.append(cut(in_a_row(parts), 0.0, seconds))
             parts = []
     return spans
-
-
-@torch.inference_mode()
-def _streamed(
-    model: TalkingHeadModel, waveforms: list[Tensor], portraits: Tensor, length: int
-) -> tuple[Tensor, Tensor]:
-    """The articulated mean's coordinates (S, T, L) and the backbone's features (S, T, F) of free-running streams."""
-    config = model.config
-    size = config.autoencoder
-    # Of the portraits' looks motion hardly depends.
-    looks = torch.zeros(len(portraits), size.num_latent_tokens, size.reference_widths[-1])
-    means, features = [], []
-    for first in tqdm(range(0, len(waveforms), BATCH), desc="streams", unit="batch"):
-        here = slice(first, first + BATCH)
-        audio = torch.cat([model.audio_encoder(waveform[None]) for waveform in waveforms[here]])
-        state = model.prefill(portraits[here], looks[here])
-        code, released = model.autoencoder.code, ControlBatch.released(len(audio), 1)
-        asked = released.map(lambda value: value[:, 0])
-        rows: list[tuple[Tensor, Tensor]] = []
-        for index in range(length):
-            cond = model.observe(audio[:, index], released, state)
-            latents = model.mean(cond, audio[:, index])
-            state.previous, state.frame_index = latents, index + 1
-            articulated = articulate(latents, asked, code, model.articulation)
-            rows.append((code.latents_to_coordinates(articulated), cond.flatten(1).half()))
-        means.append(torch.stack([row[0] for row in rows], dim=1))
-        features.append(torch.stack([row[1] for row in rows], dim=1))
-    return torch.cat(means), torch.cat(features)

@@ -51,29 +51,30 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 @torch.no_grad()
 def measure_articulation(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
-    """The factors (2, U) of `TalkingHeadModel.articulate`, with mouth_scale released and given: true spread over the
-    free-running model's, for the face units that it moves when it should; 1 for the others, whose movement would be
-    noise."""
+    """The factors (2, U) of `TalkingHeadModel.articulate`, with mouth_scale released and given, in which the
+    free-running model on these clips falls short of the true motion (`falls_short`)."""
     model.articulation.fill_(1)
     controls = ControlBatch.released(*sequence.latents.shape[:2], device=sequence.latents.device)
     controls.values = sequence.values
     factors = []
     for given in (False, True):
         controls.given[..., MOUTH_SCALE] = given
-        spoken, true = (
-            (motion - motion.mean(1, keepdim=True))[..., :NUM_FACE_UNITS].flatten(0, 1)
-            for motion in (
-                model.autoencoder.code.latents_to_motion(rollout(model, sequence, controls)),
-                sequence.labels,
-            )
-        )
-        spread, true_spread = spoken.std(0), true.std(0)
-        follows = (spoken * true).mean(0) > FOLLOWS * spread * true_spread
-        moves = true_spread > 0.02 * MOTION_SCALES["face_units"]
-        factors.append(
-            torch.where(follows & moves, (true_spread / spread.clamp_min(1e-6)).clamp(1, MOST_ARTICULATED), 1.0)
-        )
+        spoken = model.autoencoder.code.latents_to_motion(rollout(model, sequence, controls))
+        factors.append(falls_short(spoken, sequence.labels))
     return torch.stack(factors)
+
+
+def falls_short(spoken: Tensor, true: Tensor) -> Tensor:
+    """How much less face units (U,) of motion (B, T, L) move than those of the true one: true spread over theirs, for
+    the units that move when they should; 1 for the others, whose movement would be noise."""
+    spoken, true = (
+        (motion - motion.mean(1, keepdim=True))[..., :NUM_FACE_UNITS].flatten(0, 1) for motion in (spoken, true)
+    )
+    spread, true_spread = spoken.std(0), true.std(0)
+    follows = (spoken * true).mean(0) > FOLLOWS * spread * true_spread
+    moves = true_spread > 0.02 * MOTION_SCALES["face_units"]
+    factors = (true_spread / spread.clamp_min(1e-6)).clamp(1, MOST_ARTICULATED)
+    return torch.where(follows & moves, factors, 1.0)
 
 
 def evaluation_batch(clips: LatentClips, length: int, count: int = 24) -> Sequence:

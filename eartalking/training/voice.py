@@ -1,0 +1,148 @@
+"""Stage 9, what a voice says of a mouth by itself: `python -m eartalking.training.voice --checkpoint DIR --speech DIR
+--val DIR --data DIR --out RUN`.
+
+The model streams long spans of speech by itself, and what the means of its mouths leave over of the true ones is
+regressed on the frames' audio tokens, linearly (ridge regression): `TalkingHeadModel.voice_to_latents`. Backbone and
+audio encoder stay as they are, so a departure head that was trained for them still knows them.
+
+What is added enters the history, and the backbone goes on from there: added whole, a quarter of the jaw's spread became
+five quarters, and the next round overshot back. So each round adds a share of what it found, and the next one listens
+to the model as it is then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from eartalking.checkpoint import load_model, save_model
+from eartalking.model import TalkingHeadModel
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.training.data import LatentClips
+from eartalking.training.motion_spans import BATCH, SpokenSpans, encode_audio, speak, stream_means
+from eartalking.training.rollout import JAW, correlation, evaluation_batch, falls_short, measure_articulation
+
+RIDGE = 1e-3  # of the audio channels' mean variance
+SHARE = 0.3  # of what a round found is added
+
+
+def mouth_columns(size: int) -> Tensor:
+    """Which coordinates (L,) bool are the mouth's: jaw, lips, corners and tongue."""
+    index = torch.arange(size)
+    mouth = (index >= UNIT_INDEX["jawForward"]) & (index < UNIT_INDEX["browDownLeft"])
+    mouth[UNIT_INDEX["tongueOut"]] = True
+    return mouth
+
+
+class RidgeRegression:
+    """Rows of F numbers -> rows of G, fitted to what is added in pieces."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.count = 0
+        self.sums = torch.zeros(inputs + outputs, dtype=torch.float64)
+        self.products = torch.zeros(inputs + outputs, inputs, dtype=torch.float64)
+        self.inputs = inputs
+
+    def add(self, inputs: Tensor, outputs: Tensor) -> None:
+        """M rows: (M, F) and (M, G)."""
+        both = torch.cat([inputs, outputs], dim=1).double()
+        self.count += len(both)
+        self.sums += both.sum(0)
+        self.products += both.T @ both[:, : self.inputs]
+
+    def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
+        """Weight (G, F) and bias (G,); `ridge` is a share of the inputs' mean variance."""
+        mean = self.sums / self.count
+        covariance = self.products / self.count - mean[:, None] * mean[: self.inputs]
+        own, shared = covariance[: self.inputs], covariance[self.inputs :]
+        own = own + ridge * own.diagonal().mean() * torch.eye(self.inputs, dtype=torch.float64)
+        weight = torch.linalg.solve(own, shared.T).T
+        return weight.float(), (mean[self.inputs :] - weight @ mean[: self.inputs]).float()
+
+
+@torch.inference_mode()
+def left_over(model: TalkingHeadModel, spans: SpokenSpans) -> tuple[RidgeRegression, Tensor]:
+    """The regression, not solved yet, of what free-running means leave over of true mouths, and those means'
+    coordinates (S, T, L)."""
+    code = model.autoencoder.code
+    mouth = mouth_columns(spans.coordinates.shape[-1])
+    regression, means = RidgeRegression(model.voice_to_latents.in_features, int(mouth.sum())), []
+    for first in tqdm(range(0, len(spans.waveforms), BATCH), desc="streams", unit="batch"):
+        here = slice(first, first + BATCH)
+        audio = encode_audio(model, spans.waveforms[here])[:, : spans.coordinates.shape[1]]
+        latents = torch.stack([mean for mean, _ in stream_means(model, audio, spans.portraits[here])], dim=1)
+        mean = code.latents_to_coordinates(latents)
+        rest = (spans.coordinates[here] - mean)[..., mouth]
+        regression.add(audio.flatten(-2).flatten(0, 1), rest.flatten(0, 1))
+        means.append(mean)
+    return regression, torch.cat(means)
+
+
+@torch.no_grad()
+def hear(model: TalkingHeadModel, weight: Tensor, bias: Tensor) -> None:
+    """Add to what the model hears: audio tokens of a frame -> mouth coordinates, weight (G, F) and bias (G,)."""
+    code, layer = model.autoencoder.code, model.voice_to_latents
+    change = torch.zeros(len(weight[0]) + 1, len(code.mean))
+    change[:, mouth_columns(len(code.mean))] = torch.cat([weight, bias[:, None]], dim=1).T
+    latents = code.change_to_latents(change).flatten(1)
+    layer.weight += latents[:-1].T
+    layer.bias += latents[-1]
+
+
+def report(means: Tensor, spans: SpokenSpans) -> dict[str, float]:
+    """How the means' mouths (S, T, L) agree with the true ones."""
+    mouth = mouth_columns(means.shape[-1])
+    true, rest = spans.coordinates[..., mouth], (spans.coordinates - means)[..., mouth]
+    variance = (true - true.mean((0, 1))).square().mean()
+    jaw, true_jaw = means[..., JAW], spans.coordinates[..., JAW]
+    return {
+        "mouth_explained": float(1 - rest.square().mean() / variance),
+        "jaw_correlation": correlation(jaw, true_jaw),
+        "jaw_spread": float(jaw.std(1).mean() / true_jaw.std(1).mean()),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m eartalking.training.voice", description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", required=True, help="the model that shall hear")
+    parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
+    parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
+    parser.add_argument("--data", type=Path, required=True, help="latents (training.encode), to measure articulation")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
+    parser.add_argument("--spans", type=int, default=48, help="spans that each round listens to, new ones every time")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--eval-length", type=int, default=60, help="frames of the clips of `--data`")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    model = load_model(args.checkpoint).requires_grad_(False)
+    code = model.autoencoder.code
+    try:
+        clips = evaluation_batch(LatentClips(args.data / "val.safetensors"), args.eval_length, count=96)
+        held_out = speak(code, args.val, args.seconds, 24, args.seed)
+        for number in range(args.rounds):
+            spans = speak(code, args.speech, args.seconds, args.spans, args.seed + number)
+            regression, means = left_over(model, spans)
+            print(json.dumps({"round": number, **report(means, spans)}), flush=True)
+            weight, bias = regression.solve(RIDGE)
+            hear(model, SHARE * weight, SHARE * bias)
+        spans = speak(code, args.speech, args.seconds, args.spans, args.seed + args.rounds)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(json.dumps({"held_out": report(left_over(model, held_out)[1], held_out)}), flush=True)
+    articulation = measure_articulation(model, clips)
+    # Of what is said without a mouth_scale the long spans know more than the clips' first seconds.
+    spoken, true = (code.coordinates_to_motion(one) for one in (left_over(model, spans)[1], spans.coordinates))
+    articulation[0] = falls_short(spoken, true)
+    model.articulation.copy_(articulation)
+    save_model(model, args.out / "checkpoint")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,83 @@
+"""What a voice says of a mouth by itself: the regression has known answers, and the model then says it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from tiny_model import DRAWN
+
+from eartalking.config import SAMPLES_PER_FRAME
+from eartalking.model import TalkingHeadModel
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE
+from eartalking.training.motion_spans import SpokenSpans
+from eartalking.training.voice import RidgeRegression, hear, left_over, mouth_columns, report
+
+FRAMES = 60
+
+
+def test_the_regression_in_pieces_is_least_squares() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 5, generator=generator) * torch.tensor([1.0, 3.0, 0.2, 1.0, 1.0]) + 2
+    outputs = inputs @ torch.randn(5, 3, generator=generator) + torch.randn(200, 3, generator=generator)
+    regression = RidgeRegression(5, 3)
+    for piece in (slice(0, 20), slice(20, 150), slice(150, 200)):
+        regression.add(inputs[piece], outputs[piece])
+    weight, bias = regression.solve(0.0)
+    expected = torch.linalg.lstsq(torch.cat([inputs, torch.ones(200, 1)], dim=1).double(), outputs.double()).solution
+    torch.testing.assert_close(torch.cat([weight, bias[:, None]], dim=1).T, expected.float(), atol=1e-4, rtol=1e-4)
+    assert regression.solve(10.0)[0].norm() < 0.5 * weight.norm()
+
+
+def test_mouths_are_jaw_lips_corners_and_tongue() -> None:
+    mouth = mouth_columns(60)
+    for name in ("jawOpen", "mouthFunnel", "mouthSmileLeft", "tongueOut"):
+        assert mouth[UNIT_INDEX[name]], name
+    others = [UNIT_INDEX["browInnerUp"], UNIT_INDEX["cheekPuff"], *BLINK_COLUMNS]
+    assert not mouth[others].any() and not mouth[HEAD_POSE].any() and not mouth[GAZE].any()
+
+
+def _silent_model() -> TalkingHeadModel:
+    torch.manual_seed(0)
+    return TalkingHeadModel(dataclasses.replace(DRAWN, departure=None)).eval().requires_grad_(False)
+
+
+def _spans(model: TalkingHeadModel) -> SpokenSpans:
+    """Voices whose jaws do what their loudness does."""
+    generator = torch.Generator().manual_seed(1)
+    loudness = torch.rand(4, FRAMES, generator=generator)
+    noise = torch.randn(4, FRAMES, SAMPLES_PER_FRAME, generator=generator)
+    waveforms = list((loudness[..., None] * noise * 0.3).flatten(1))
+    code = model.autoencoder.code
+    coordinates = torch.zeros(4, FRAMES, len(code.mean))
+    coordinates[..., UNIT_INDEX["jawOpen"]] = loudness
+    coordinates[..., UNIT_INDEX["browInnerUp"]] = loudness  # no mouth: not to be learnt
+    portraits = code.coordinates_to_latents(torch.zeros(4, len(code.mean)))
+    return SpokenSpans(coordinates, waveforms, portraits)
+
+
+def test_what_the_voice_explains_is_heard_and_nothing_else_moves() -> None:
+    model = _silent_model()
+    spans = _spans(model)
+    regression, before = left_over(model, spans)
+    hear(model, *regression.solve(1e-3))
+    _, after = left_over(model, spans)
+    assert report(after, spans)["mouth_explained"] > max(0.3, report(before, spans)["mouth_explained"] + 0.3)
+    assert report(after, spans)["jaw_correlation"] > 0.6
+    silent = _silent_model()
+    tokens = torch.randn(3, model.config.audio.tokens_per_frame, model.config.dim)
+    code = model.autoencoder.code
+    zero = torch.zeros(len(code.mean))
+    moved = code.latents_to_coordinates(code.coordinates_to_latents(zero) + model.heard(tokens) - silent.heard(tokens))
+    assert moved[:, mouth_columns(len(zero))].abs().max() > 0.05
+    assert moved[:, ~mouth_columns(len(zero))].abs().max() < 1e-4
+
+
+def test_rounds_add_up() -> None:
+    model = _silent_model()
+    weight, bias = torch.randn(int(mouth_columns(60).sum()), model.voice_to_latents.in_features), torch.ones(28)
+    hear(model, weight, bias)
+    once = model.voice_to_latents.weight.clone()
+    hear(model, weight, bias)
+    torch.testing.assert_close(model.voice_to_latents.weight, 2 * once)
