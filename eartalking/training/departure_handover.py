@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,9 +26,10 @@ from eartalking.controls import ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.modules.departure_head import DepartureHead
 from eartalking.motion.steering import articulate
+from eartalking.motion.vector import HEAD_POSE
 from eartalking.training.departure import evaluate, with_head
 from eartalking.training.loop import Losses, RunOptions, train
-from eartalking.training.motion_spans import BATCH, MotionSpans, encode_audio, speak, stream_means
+from eartalking.training.motion_spans import BATCH, KeptTensors, MotionSpans, encode_audio, speak, stream_means
 
 REFRESH_EVERY = 1500  # steps after which the pasts are the new head's own again
 RIDGE = 1e-2
@@ -38,7 +38,7 @@ ERROR_SHARE, AWAY_SHARE, AWAY = 0.5, 0.3, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class HeardTwice:
+class HeardTwice(KeptTensors):
     """S spans of T frames as two models hear them: true coordinates (S, T, L), the new model's articulated mean
     (S, T, L), both backbones' features (S, T, F) half, and the portraits' coordinates (S, L)."""
 
@@ -47,11 +47,6 @@ class HeardTwice:
     features: Tensor
     teacher_features: Tensor
     home: Tensor
-
-    def save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        save_file({name: value.contiguous() for name, value in vars(self).items()}, partial)
-        partial.replace(path)
 
 
 def hear_twice(
@@ -169,6 +164,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
     parser.add_argument("--spans", type=int, default=192, help="spans to train on; one takes 130 kB a second")
+    parser.add_argument(
+        "--pose-noise", type=float, nargs=3, metavar=("YAW", "PITCH", "ROLL"), help="its noise; default: the teacher's"
+    )
     args = parser.parse_args(argv)
     options = RunOptions.from_arguments(args)
     torch.manual_seed(options.seed)
@@ -196,6 +194,8 @@ def main(argv: list[str] | None = None) -> int:
         Accelerator(mixed_precision=options.mixed_precision, cpu=True),
     )
     head.load_state_dict(average.state_dict())
+    if args.pose_noise:
+        head.noise_scale[HEAD_POSE] = torch.tensor(args.pose_noise)
     save_model(model, options.out / "checkpoint")
     return 0
 
@@ -208,7 +208,7 @@ def _heard(
     if not path.is_file():
         args.out.mkdir(parents=True, exist_ok=True)
         hear_twice(model, teacher, folder, args.seconds, count, args.seed + (name == "val")).save(path)
-    return HeardTwice(**load_file(path))
+    return HeardTwice.load(path)
 
 
 if __name__ == "__main__":

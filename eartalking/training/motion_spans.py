@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -28,23 +29,29 @@ BATCH = 48  # spans that stream side by side
 
 
 @dataclasses.dataclass(frozen=True)
-class MotionSpans:
+class KeptTensors:
+    """Tensors by their names, kept in one file."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises OSError or TypeError when it is none."""
+        return cls(**load_file(path))
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        partial = path.with_suffix(".partial")
+        save_file({name: value.contiguous() for name, value in vars(self).items()}, partial)
+        partial.replace(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class MotionSpans(KeptTensors):
     """S spans of T frames: true coordinates (S, T, L), the model's articulated mean (S, T, L), backbone features
     (S, T, F) half."""
 
     coordinates: Tensor
     mean: Tensor
     features: Tensor
-
-    @classmethod
-    def load(cls, path: Path) -> MotionSpans:
-        """Raises OSError or KeyError when it is none."""
-        return cls(**load_file(path))
-
-    def save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
-        save_file({name: value.contiguous() for name, value in vars(self).items()}, partial)
-        partial.replace(path)
 
 
 @dataclasses.dataclass(frozen=True)
