@@ -111,7 +111,8 @@ def test_who_will_not_wait_plays_now(page: Page, scheme: str) -> None:
     button.focus()
     page.keyboard.press("Enter")
     page.wait_for_function("paints.length > 0")
-    assert time.monotonic() - started < 5 and button.is_hidden()
+    button.wait_for(state="hidden")  # the first picture may come before the page's next look at its buttons
+    assert time.monotonic() - started < 5
     assert page.evaluate("document.activeElement.dataset.do") == "play"
     page.wait_for_function("EARPlayer.take.stalls > 0")
     status(page, "going on in")
