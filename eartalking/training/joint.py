@@ -116,13 +116,17 @@ class JointTrainer(nn.Module):
 
 
 @torch.no_grad()
-def own_histories(model: TalkingHeadModel, clips: SpokenClips) -> Tensor:
-    """What free-running streams of all clips remember (M, T, N, C) before each frame."""
-    length = clips.motion.shape[1]
-    audio = torch.cat([model.audio_encoder(one[None]) for one in clips.waveforms])[:, :length]
+def own_means(model: TalkingHeadModel, clips: SpokenClips) -> Tensor:
+    """Mean latents (M, T, N, C) of free-running streams of all clips."""
+    audio = torch.cat([model.audio_encoder(one[None]) for one in clips.waveforms])[:, : clips.motion.shape[1]]
     own = model.autoencoder.code.motion_to_latents(clips.own[:, 0])
-    means = [mean.clone() for mean, _ in stream_means(model, audio, own, clips.looks)]
-    return torch.stack([own, *means[:-1]], dim=1)
+    return torch.stack([mean for mean, _ in stream_means(model, audio, own, clips.looks)], dim=1).clone()
+
+
+def own_histories(model: TalkingHeadModel, clips: SpokenClips) -> Tensor:
+    """What these streams remember (M, T, N, C) before each frame."""
+    own = model.autoencoder.code.motion_to_latents(clips.own)
+    return torch.cat([own, own_means(model, clips)[:, :-1]], dim=1)
 
 
 @torch.no_grad()
@@ -197,10 +201,7 @@ def evaluate(
     too; the jaw's correlation and spread, what of the mouths' motion is explained; a strip of portrait, truth, true
     motion, and what is said."""
     model, code = trainer.model, trainer.model.autoencoder.code
-    length = clips.motion.shape[1]
-    audio = torch.cat([model.audio_encoder(one[None]) for one in clips.waveforms])[:, :length]
-    own = code.motion_to_latents(clips.own[:, 0])
-    means = torch.stack([mean.clone() for mean, _ in stream_means(model, audio, own, clips.looks)], dim=1)
+    means = own_means(model, clips)
     spoken = torch.stack([trainer.spoken(mean, true) for mean, true in zip(means, clips.motion, strict=True)])
     true = code.motion_to_coordinates(clips.motion)[..., trainer.mouth]
     rest = true - code.motion_to_coordinates(spoken)[..., trainer.mouth]

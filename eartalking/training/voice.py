@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from eartalking.checkpoint import load_model, save_model
 from eartalking.model import TalkingHeadModel
-from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.training.data import LatentClips
+from eartalking.training.departure import groups
 from eartalking.training.motion_spans import BATCH, SpokenSpans, encode_audio, speak, stream_means
 from eartalking.training.rollout import JAW, correlation, evaluation_batch, falls_short, measure_articulation
 
@@ -33,10 +33,8 @@ SHARE = 0.3  # of what a round found is added
 
 def mouth_columns(size: int) -> Tensor:
     """Which coordinates (L,) bool are the mouth's: jaw, lips, corners and tongue."""
-    index = torch.arange(size)
-    mouth = (index >= UNIT_INDEX["jawForward"]) & (index < UNIT_INDEX["browDownLeft"])
-    mouth[UNIT_INDEX["tongueOut"]] = True
-    return mouth
+    part = groups(size)
+    return part["mouth"] | part["corners"]
 
 
 class RidgeRegression:
