@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from eartalking.modules.departure_head import DepartureHead
-from eartalking.training.departure_handover import Handover, HeardTwice, look_alike, run_from_home
+from eartalking.training.departure import run
+from eartalking.training.departure_handover import Handover, HeardTwice, look_alike
 
 SIZE, FEATURES, SPANS, FRAMES, STEPS = 4, 8, 3, 60, 2
 
@@ -34,8 +35,8 @@ def heard(mixed: bool) -> HeardTwice:
 
 def difference(head: DepartureHead, teacher: DepartureHead, spans: HeardTwice) -> float:
     """Of what the two draw by themselves from the same noise, in spreads of what the teacher draws."""
-    own = run_from_home(head, spans, spans.features, STEPS, seed=5)
-    theirs = run_from_home(teacher, spans, spans.teacher_features, STEPS, seed=5)
+    own = run(head, spans.own, STEPS, 5, spans.home)
+    theirs = run(teacher, spans.teachers, STEPS, 5, spans.home)
     return float((own - theirs).square().mean().sqrt() / theirs.std())
 
 
@@ -69,7 +70,7 @@ def test_a_stream_begins_at_its_portrait() -> None:
     head = make_head(0)
     head.innovation_std.fill_(1e-9)
     head.momentum.zero_()
-    first = run_from_home(head, spans, spans.features, STEPS, seed=0)[:, 0]
+    first = run(head, spans.own, STEPS, 0, spans.home)[:, 0]
     torch.testing.assert_close(first[:, :2], spans.home[:, :2])
     faded = spans.mean[:, 0] + 0.9 * (spans.home - spans.mean[:, 0])
     torch.testing.assert_close(first[:, 2:], faded[:, 2:])

@@ -12,22 +12,20 @@ from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE
 from eartalking.training.motion_spans import SpokenSpans
-from eartalking.training.voice import RidgeRegression, hear, left_over, mouth_columns, report
+from eartalking.training.ridge import ridge_regression
+from eartalking.training.voice import hear, left_over, mouth_columns, own_means, report
 
 FRAMES = 60
 
 
-def test_the_regression_in_pieces_is_least_squares() -> None:
+def test_the_regression_without_a_ridge_is_least_squares() -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(200, 5, generator=generator) * torch.tensor([1.0, 3.0, 0.2, 1.0, 1.0]) + 2
     outputs = inputs @ torch.randn(5, 3, generator=generator) + torch.randn(200, 3, generator=generator)
-    regression = RidgeRegression(5, 3)
-    for piece in (slice(0, 20), slice(20, 150), slice(150, 200)):
-        regression.add(inputs[piece], outputs[piece])
-    weight, bias = regression.solve(0.0)
+    weight, bias = ridge_regression(inputs, outputs, 0.0)
     expected = torch.linalg.lstsq(torch.cat([inputs, torch.ones(200, 1)], dim=1).double(), outputs.double()).solution
     torch.testing.assert_close(torch.cat([weight, bias[:, None]], dim=1).T, expected.float(), atol=1e-4, rtol=1e-4)
-    assert regression.solve(10.0)[0].norm() < 0.5 * weight.norm()
+    assert ridge_regression(inputs, outputs, 10.0)[0].norm() < 0.5 * weight.norm()
 
 
 def test_mouths_are_jaw_lips_corners_and_tongue() -> None:
@@ -60,9 +58,9 @@ def _spans(model: TalkingHeadModel) -> SpokenSpans:
 def test_what_the_voice_explains_is_heard_and_nothing_else_moves() -> None:
     model = _silent_model()
     spans = _spans(model)
-    regression, before = left_over(model, spans)
-    hear(model, *regression.solve(1e-3))
-    _, after = left_over(model, spans)
+    tokens, before = own_means(model, spans)
+    hear(model, *left_over(tokens, before, spans, ridge=1e-3))
+    _, after = own_means(model, spans)
     assert report(after, spans)["mouth_explained"] > max(0.3, report(before, spans)["mouth_explained"] + 0.3)
     assert report(after, spans)["jaw_correlation"] > 0.6
     silent = _silent_model()

@@ -199,10 +199,13 @@ def evaluate(head: DepartureHead, spans: MotionSpans, model: TalkingHeadModel, n
 
 
 @torch.no_grad()
-def run(head: DepartureHead, spans: MotionSpans, num_steps: int, seed: int) -> Tensor:
-    """Free-running coordinates (S, T, L), every span from the neutral face."""
+def run(head: DepartureHead, spans: MotionSpans, num_steps: int, seed: int, home: Tensor | None = None) -> Tensor:
+    """Free-running coordinates (S, T, L), every span from the neutral face, as if it had been speaking already; or, as
+    a stream does, from its portrait's coordinates `home` (S, L)."""
     generator = torch.Generator().manual_seed(seed)
-    state = head.start(head.neutral.expand(len(spans.mean), -1).clone())
+    state = head.start(head.neutral.expand(len(spans.mean), -1).clone() if home is None else home)
+    if home is not None:
+        state.departure = home - head.centre(spans.mean[:, 0], home)
     shown = []
     for index in range(spans.mean.shape[1]):
         mean = spans.mean[:, index]

@@ -19,17 +19,15 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from eartalking.checkpoint import load_model, save_model
-from eartalking.controls import ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.modules.departure_head import DepartureHead
-from eartalking.motion.steering import articulate
 from eartalking.motion.vector import HEAD_POSE
-from eartalking.training.departure import evaluate, with_head
+from eartalking.training.departure import evaluate, run, with_head
 from eartalking.training.loop import Losses, RunOptions, train
-from eartalking.training.motion_spans import BATCH, KeptTensors, MotionSpans, encode_audio, speak, stream_means
+from eartalking.training.motion_spans import KeptTensors, MotionSpans, listen, speak
+from eartalking.training.ridge import ridge_regression
 
 REFRESH_EVERY = 1500  # steps after which the pasts are the new head's own again
 RIDGE = 1e-2
@@ -48,6 +46,16 @@ class HeardTwice(KeptTensors):
     teacher_features: Tensor
     home: Tensor
 
+    @property
+    def own(self) -> MotionSpans:
+        """As the new model hears them."""
+        return MotionSpans(self.coordinates, self.mean, self.features)
+
+    @property
+    def teachers(self) -> MotionSpans:
+        """The same with the teacher's features."""
+        return MotionSpans(self.coordinates, self.mean, self.teacher_features)
+
 
 def hear_twice(
     model: TalkingHeadModel, teacher: TalkingHeadModel, folder: Path, seconds: float, count: int, seed: int
@@ -59,20 +67,9 @@ def hear_twice(
     """
     code = model.autoencoder.code
     spoken = speak(code, folder, seconds, count, seed)
-    means, features, teacher_features = [], [], []
-    for first in tqdm(range(0, len(spoken.waveforms), BATCH), desc="streams", unit="batch"):
-        waveforms, portraits = spoken.waveforms[first : first + BATCH], spoken.portraits[first : first + BATCH]
-        asked = ControlBatch.released(len(waveforms))
-        rows = [
-            (code.latents_to_coordinates(articulate(latents, asked, code, model.articulation)), cond.flatten(1).half())
-            for latents, cond in stream_means(model, encode_audio(model, waveforms), portraits)
-        ]
-        means.append(torch.stack([mean for mean, _ in rows], dim=1))
-        features.append(torch.stack([cond for _, cond in rows], dim=1))
-        heard = stream_means(teacher, encode_audio(teacher, waveforms), portraits)
-        teacher_features.append(torch.stack([cond.flatten(1).half() for _, cond in heard], dim=1))
+    teacher_features = listen(teacher, spoken)[1]
     home = code.latents_to_coordinates(spoken.portraits)
-    return HeardTwice(spoken.coordinates, torch.cat(means), torch.cat(features), torch.cat(teacher_features), home)
+    return HeardTwice(spoken.coordinates, *listen(model, spoken), teacher_features, home)
 
 
 @torch.no_grad()
@@ -82,28 +79,9 @@ def look_alike(head: DepartureHead, teacher: DepartureHead, spans: HeardTwice, r
     head.load_state_dict(teacher.state_dict())
     features = head.features_norm(spans.features.flatten(0, 1)[::4].float())
     seen = teacher.from_features(teacher.features_norm(spans.teacher_features.flatten(0, 1)[::4].float()))
-    mean, mean_seen = features.mean(0), seen.mean(0)
-    covariance = (features - mean).T @ (features - mean) / len(features)
-    shared = (features - mean).T @ (seen - mean_seen) / len(features)
-    own = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance))
-    weight = torch.linalg.solve(own.double(), shared.double()).float().T
+    weight, bias = ridge_regression(features, seen, ridge)
     head.from_features.weight.copy_(weight)
-    head.from_features.bias.copy_(mean_seen - weight @ mean)
-
-
-@torch.no_grad()
-def run_from_home(head: DepartureHead, spans: HeardTwice, features: Tensor, num_steps: int, seed: int) -> Tensor:
-    """Free-running coordinates (S, T, L), every span from its portrait."""
-    generator = torch.Generator().manual_seed(seed)
-    state, shown = head.start(spans.home), []
-    for index in tqdm(range(spans.mean.shape[1]), desc="own pasts", unit="frame", mininterval=5, leave=False):
-        mean = spans.mean[:, index]
-        if index == 0:
-            state.departure = state.home - head.centre(mean, state.home)
-        noise = torch.randn(mean.shape, generator=generator)
-        shown.append(head.draw(features[:, index].float(), mean, noise, state, num_steps))
-        head.remember(shown[-1], mean, state)
-    return torch.stack(shown, dim=1)
+    head.from_features.bias.copy_(bias)
 
 
 class Handover:
@@ -112,7 +90,7 @@ class Handover:
     def __init__(self, teacher: DepartureHead, spans: HeardTwice, num_steps: int, batch_size: int, seed: int) -> None:
         self.teacher, self.spans, self.num_steps, self.batch_size = teacher, spans, num_steps, batch_size
         self.generator = torch.Generator().manual_seed(seed)
-        self.pasts = run_from_home(teacher, spans, spans.teacher_features, num_steps, seed)
+        self.pasts = run(teacher, spans.teachers, num_steps, seed, spans.home)
         self.steps = 0
 
     def losses(self, head: DepartureHead) -> Losses:
@@ -123,7 +101,7 @@ class Handover:
             half = len(self.pasts) // 2  # half of the pasts stay those of before
             chosen = torch.randperm(len(self.pasts), generator=self.generator)[:half]
             some = HeardTwice(*(value[chosen] for value in vars(self.spans).values()))
-            self.pasts[chosen] = run_from_home(own, some, some.features, self.num_steps, self.steps)
+            self.pasts[chosen] = run(own, some.own, self.num_steps, self.steps, some.home)
         spans, memory, count = self.spans, head.memory, self.batch_size
         number, length, size = spans.mean.shape
         span = torch.randint(number, (count,), generator=self.generator)
@@ -184,12 +162,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     look_alike(head, teacher.departure_head, spans)
     handover = Handover(teacher.departure_head, spans, num_steps, options.batch_size, options.seed)
-    judged = MotionSpans(held_out.coordinates, held_out.mean, held_out.features)
     average = train(
         head.requires_grad_(True),
         lambda: None,
         lambda module, batch, progress: handover.losses(module),
-        lambda module, step: evaluate(module, judged, model, num_steps),
+        lambda module, step: evaluate(module, held_out.own, model, num_steps),
         options,
         Accelerator(mixed_precision=options.mixed_precision, cpu=True),
     )

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from eartalking.autoencoder.part_refiner import corners, cut
 from eartalking.autoencoder.reference import Reference
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import SAMPLES_PER_FRAME
@@ -37,7 +38,7 @@ from eartalking.training.evaluation import psnr, to_strip
 from eartalking.training.latents import known_reference
 from eartalking.training.loop import Losses, RunOptions, train
 from eartalking.training.losses import PerceptualFeatures
-from eartalking.training.motion_spans import stream_means
+from eartalking.training.motion_spans import encode_audio, stream_means
 from eartalking.training.rollout import JAW, correlation
 from eartalking.training.voice import mouth_columns
 
@@ -118,7 +119,7 @@ class JointTrainer(nn.Module):
 @torch.no_grad()
 def own_means(model: TalkingHeadModel, clips: SpokenClips) -> Tensor:
     """Mean latents (M, T, N, C) of free-running streams of all clips."""
-    audio = torch.cat([model.audio_encoder(one[None]) for one in clips.waveforms])[:, : clips.motion.shape[1]]
+    audio = encode_audio(model, list(clips.waveforms))[:, : clips.motion.shape[1]]
     own = model.autoencoder.code.motion_to_latents(clips.own[:, 0])
     return torch.stack([mean for mean, _ in stream_means(model, audio, own, clips.looks)], dim=1).clone()
 
@@ -142,12 +143,8 @@ def known_references(model: TalkingHeadModel, clips: SpokenClips) -> list[Refere
 def around_mouths(images: Tensor, mouths: Tensor) -> Tensor:
     """Pictures (K, 3, S, S), mouths (K, 2) in fractions of the frame -> the squares around them, 2 MOUTH a side."""
     size = images.shape[-1]
-    half = round(MOUTH * size)
-    cuts = []
-    for image, (x, y) in zip(images, (mouths * size).round().int().tolist(), strict=True):
-        left, top = (min(max(place - half, 0), size - 2 * half) for place in (x, y))
-        cuts.append(image[:, top : top + 2 * half, left : left + 2 * half])
-    return torch.stack(cuts)
+    box = (2 * round(MOUTH * size),) * 2
+    return cut(images, corners(mouths, box, size), box)
 
 
 class Windows:

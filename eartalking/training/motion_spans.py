@@ -113,15 +113,10 @@ def stream_means(
         yield state.previous, cond
 
 
-def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int, seed: int) -> MotionSpans:
-    """Spans (`speak`), and what the model makes of them by itself.
-
-    Raises:
-        ValueError: the corpus is shorter than one span.
-    """
-    code = model.autoencoder.code
-    spoken = speak(code, folder, seconds, count, seed)
-    means, features = [], []
+def listen(model: TalkingHeadModel, spoken: SpokenSpans) -> tuple[Tensor, Tensor]:
+    """What the model makes of spans by itself: its articulated mean's coordinates (S, T, L) and the backbone's features
+    (S, T, F) half."""
+    code, means, features = model.autoencoder.code, [], []
     for first in tqdm(range(0, len(spoken.waveforms), BATCH), desc="streams", unit="batch"):
         here = slice(first, first + BATCH)
         audio = encode_audio(model, spoken.waveforms[here])
@@ -132,7 +127,17 @@ def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int
         ]
         means.append(torch.stack([mean for mean, _ in rows], dim=1))
         features.append(torch.stack([cond for _, cond in rows], dim=1))
-    return MotionSpans(spoken.coordinates, torch.cat(means), torch.cat(features))
+    return torch.cat(means), torch.cat(features)
+
+
+def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int, seed: int) -> MotionSpans:
+    """Spans (`speak`), and what the model makes of them by itself.
+
+    Raises:
+        ValueError: the corpus is shorter than one span.
+    """
+    spoken = speak(model.autoencoder.code, folder, seconds, count, seed)
+    return MotionSpans(spoken.coordinates, *listen(model, spoken))
 
 
 def _vector(performance: Performance) -> Tensor:

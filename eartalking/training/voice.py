@@ -25,6 +25,7 @@ from eartalking.model import TalkingHeadModel
 from eartalking.training.data import LatentClips
 from eartalking.training.departure import groups
 from eartalking.training.motion_spans import BATCH, SpokenSpans, encode_audio, speak, stream_means
+from eartalking.training.ridge import ridge_regression
 from eartalking.training.rollout import JAW, correlation, evaluation_batch, falls_short, measure_articulation
 
 RIDGE = 1e-3  # of the audio channels' mean variance
@@ -37,48 +38,23 @@ def mouth_columns(size: int) -> Tensor:
     return part["mouth"] | part["corners"]
 
 
-class RidgeRegression:
-    """Rows of F numbers -> rows of G, fitted to what is added in pieces."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self.count = 0
-        self.sums = torch.zeros(inputs + outputs, dtype=torch.float64)
-        self.products = torch.zeros(inputs + outputs, inputs, dtype=torch.float64)
-        self.inputs = inputs
-
-    def add(self, inputs: Tensor, outputs: Tensor) -> None:
-        """M rows: (M, F) and (M, G)."""
-        both = torch.cat([inputs, outputs], dim=1).double()
-        self.count += len(both)
-        self.sums += both.sum(0)
-        self.products += both.T @ both[:, : self.inputs]
-
-    def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
-        """Weight (G, F) and bias (G,); `ridge` is a share of the inputs' mean variance."""
-        mean = self.sums / self.count
-        covariance = self.products / self.count - mean[:, None] * mean[: self.inputs]
-        own, shared = covariance[: self.inputs], covariance[self.inputs :]
-        own = own + ridge * own.diagonal().mean() * torch.eye(self.inputs, dtype=torch.float64)
-        weight = torch.linalg.solve(own, shared.T).T
-        return weight.float(), (mean[self.inputs :] - weight @ mean[: self.inputs]).float()
-
-
 @torch.inference_mode()
-def left_over(model: TalkingHeadModel, spans: SpokenSpans) -> tuple[RidgeRegression, Tensor]:
-    """The regression, not solved yet, of what free-running means leave over of true mouths, and those means'
-    coordinates (S, T, L)."""
-    code = model.autoencoder.code
-    mouth = mouth_columns(spans.coordinates.shape[-1])
-    regression, means = RidgeRegression(model.voice_to_latents.in_features, int(mouth.sum())), []
+def own_means(model: TalkingHeadModel, spans: SpokenSpans) -> tuple[Tensor, Tensor]:
+    """Audio tokens (S, T, A * D) of the spans, and the coordinates (S, T, L) of the model's free-running means."""
+    tokens, means = [], []
     for first in tqdm(range(0, len(spans.waveforms), BATCH), desc="streams", unit="batch"):
         here = slice(first, first + BATCH)
         audio = encode_audio(model, spans.waveforms[here])[:, : spans.coordinates.shape[1]]
         latents = torch.stack([mean for mean, _ in stream_means(model, audio, spans.portraits[here])], dim=1)
-        mean = code.latents_to_coordinates(latents)
-        rest = (spans.coordinates[here] - mean)[..., mouth]
-        regression.add(audio.flatten(-2).flatten(0, 1), rest.flatten(0, 1))
-        means.append(mean)
-    return regression, torch.cat(means)
+        tokens.append(audio.flatten(-2))
+        means.append(model.autoencoder.code.latents_to_coordinates(latents))
+    return torch.cat(tokens), torch.cat(means)
+
+
+def left_over(tokens: Tensor, means: Tensor, spans: SpokenSpans, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
+    """What `own_means` leave over of true mouths, as the frames' audio tokens say it: weight (G, F) and bias (G,)."""
+    rest = (spans.coordinates - means)[..., mouth_columns(means.shape[-1])]
+    return ridge_regression(tokens.flatten(0, 1), rest.flatten(0, 1), ridge)
 
 
 @torch.no_grad()
@@ -125,17 +101,17 @@ def main(argv: list[str] | None = None) -> int:
         held_out = speak(code, args.val, args.seconds, 24, args.seed)
         for number in range(args.rounds):
             spans = speak(code, args.speech, args.seconds, args.spans, args.seed + number)
-            regression, means = left_over(model, spans)
+            tokens, means = own_means(model, spans)
             print(json.dumps({"round": number, **report(means, spans)}), flush=True)
-            weight, bias = regression.solve(RIDGE)
+            weight, bias = left_over(tokens, means, spans)
             hear(model, SHARE * weight, SHARE * bias)
         spans = speak(code, args.speech, args.seconds, args.spans, args.seed + args.rounds)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(json.dumps({"held_out": report(left_over(model, held_out)[1], held_out)}), flush=True)
+    print(json.dumps({"held_out": report(own_means(model, held_out)[1], held_out)}), flush=True)
     articulation = measure_articulation(model, clips)
     # Of what is said without a mouth_scale the long spans know more than the clips' first seconds.
-    spoken, true = (code.coordinates_to_motion(one) for one in (left_over(model, spans)[1], spans.coordinates))
+    spoken, true = (code.coordinates_to_motion(one) for one in (own_means(model, spans)[1], spans.coordinates))
     articulation[0] = falls_short(spoken, true)
     model.articulation.copy_(articulation)
     save_model(model, args.out / "checkpoint")
