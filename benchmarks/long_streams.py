@@ -143,10 +143,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         models = {name: load_model(checkpoint) for name, checkpoint in args.checkpoints}
         speech = Material(SUITES["quick"], 256, speech=args.speech).speech_folder()
-        waveforms, true = spoken(speech, args.voices, args.seconds, 1)
+        voices, true = spoken(speech, args.voices, args.seconds, 1)
     except Unavailable as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    waveforms = [voice.waveform for voice in voices]
     for name, checkpoint in args.checkpoints:
         about[name] = provenance(checkpoint, args.threads)
         seeds = range(args.seed, args.seed + 1)

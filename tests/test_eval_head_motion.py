@@ -45,6 +45,9 @@ def test_sizes_of_a_sine() -> None:
     assert shake(pose, FPS) == pytest.approx(4.5 / 3, rel=1e-2)
     slow = np.stack([nodding(3), np.zeros_like(TIME), np.zeros_like(TIME)], axis=1)
     assert speed(slow, FPS) == pytest.approx((2 * np.pi * 0.5 * 3) ** 2 / 2 / 3, rel=1e-2)
+    turned = np.stack([0.5 * TIME, 20 / (1 + np.exp(-3 * (TIME - 10))), np.zeros_like(TIME)], axis=1)
+    assert shake(turned, FPS) < 1e-5  # neither a drift nor a turn shakes, though they end elsewhere
+    assert shake(pose[:30], FPS) == pytest.approx(4.5 / 3, rel=0.2)
     assert gap(1, 1) == 0 and gap(0, 2) == 1 and gap(3, 1) == gap(1, 3) == 0.5
 
 

@@ -7,8 +7,10 @@ import pytest
 from test_session import voice
 from tiny_model import DRAWN, tiny_model
 
-from benchmarks.gates.motion import FIRST_FRAMES, STANDS, Moved, emitted, lip_rows, pose_rows
+from benchmarks.gates.motion import FIRST_FRAMES, STANDS, Moved, closures_row, emitted, lip_rows, pose_rows
 from benchmarks.gates.table import GateRow
+from eartalking.synth.head import SHUT_GAP
+from eartalking.synth.speech import Utterance
 
 VOICES, DRAWS, FRAMES = 4, 4, 1500
 STOOD = np.resize(np.array(STANDS), (VOICES, 1, 1, 3))
@@ -24,8 +26,8 @@ def swaying(seed: int, degrees: float = 2.5, draws: int = DRAWS) -> np.ndarray:
 
 
 def judged(pose: np.ndarray) -> dict[str, GateRow]:
-    true = Moved(swaying(0, draws=8), np.zeros(0))
-    return {row.name: row for row in pose_rows(Moved(pose, np.zeros(0)), true)}
+    none = np.zeros(0)
+    return {row.name: row for row in pose_rows(Moved(pose, none, none), Moved(swaying(0, draws=8), none, none))}
 
 
 def test_motion_like_peoples_passes() -> None:
@@ -60,10 +62,24 @@ def test_lips_in_time_half_as_far_and_not_at_all() -> None:
     assert half["motion_lips_mean"].value == pytest.approx(1) and half["motion_lips_draw"].passed
 
 
+def test_closures_count_in_the_middle_of_their_phones_and_a_shut_mouth_does_not_pass() -> None:
+    phones = [("M", 0.0, 0.12), ("AA", 0.12, 0.4), ("B", 0.4, 0.48), ("P", 30.0, 30.1)]  # the last one is cut off
+    said = [Utterance(np.zeros(0, np.float32), phones, "text", "voice", "licence")]
+    none, gap = np.zeros(0), np.full((1, 4, 20), 2 * SHUT_GAP)
+    true = gap.copy()
+    true[..., [1, 10]] = 0
+    gap[:, :, 1] = gap[:, :3, 10] = -SHUT_GAP
+    row = closures_row(Moved(none, none, gap), Moved(none, none, true), said)
+    assert row.value == pytest.approx(7 / 8) and row.n == 2 and row.floor == 0
+    assert row.extra == {"true": 1.0, "true_elsewhere": 0.0}
+    assert closures_row(Moved(none, none, true), Moved(none, none, true), said).passed
+    assert not closures_row(Moved(none, none, 0 * gap), Moved(none, none, true), said).passed
+
+
 def test_streams_side_by_side_are_those_that_run_alone() -> None:
     model = tiny_model(DRAWN)
     sounds = [voice(0.8), 0.5 * voice(0.8)[::-1].copy()]
     together = emitted(model, sounds, range(3), 12, "")
-    assert together.pose.shape == (2, 3, 12, 3) and together.jaw.shape == (2, 3, 12)
+    assert together.pose.shape == (2, 3, 12, 3) and together.jaw.shape == together.gap.shape == (2, 3, 12)
     alone = emitted(model, sounds[:1], range(2, 3), 12, "")
     np.testing.assert_allclose(together.pose[0, 2], alone.pose[0, 0], atol=1e-3)

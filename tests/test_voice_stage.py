@@ -10,10 +10,10 @@ from tiny_model import DRAWN
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import UNIT_INDEX
-from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE
+from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
 from eartalking.training.motion_spans import SpokenSpans
 from eartalking.training.ridge import ridge_regression
-from eartalking.training.voice import hear, left_over, mouth_columns, own_means, report
+from eartalking.training.voice import hear, left_over, mouth_columns, own_means, report, shut_lips
 
 FRAMES = 60
 
@@ -26,6 +26,18 @@ def test_the_regression_without_a_ridge_is_least_squares() -> None:
     expected = torch.linalg.lstsq(torch.cat([inputs, torch.ones(200, 1)], dim=1).double(), outputs.double()).solution
     torch.testing.assert_close(torch.cat([weight, bias[:, None]], dim=1).T, expected.float(), atol=1e-4, rtol=1e-4)
     assert ridge_regression(inputs, outputs, 10.0)[0].norm() < 0.5 * weight.norm()
+    counts = torch.randint(1, 4, (200,), generator=generator)
+    repeated = ridge_regression(inputs.repeat_interleave(counts, 0), outputs.repeat_interleave(counts, 0), 0.0)
+    for ours, theirs in zip(ridge_regression(inputs, outputs, 0.0, counts), repeated, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_lips_are_shut_at_rest_and_when_pressed_and_open_with_the_jaw() -> None:
+    code = _silent_model().autoencoder.code
+    motion = torch.zeros(3, 60)
+    motion[1, UNIT_INDEX["jawOpen"]] = 0.3 * MOTION_SCALES["face_units"]
+    motion[2, UNIT_INDEX["mouthPressLeft"]] = motion[2, UNIT_INDEX["mouthPressRight"]] = MOTION_SCALES["face_units"]
+    assert shut_lips(code, code.motion_to_coordinates(motion)).tolist() == [True, False, True]
 
 
 def test_mouths_are_jaw_lips_corners_and_tongue() -> None:
@@ -59,13 +71,13 @@ def test_what_the_voice_explains_is_heard_and_nothing_else_moves() -> None:
     model = _silent_model()
     spans = _spans(model)
     tokens, before = own_means(model, spans)
-    hear(model, *left_over(tokens, before, spans, ridge=1e-3))
+    code = model.autoencoder.code
+    hear(model, *left_over(tokens, before, spans, shut_lips(code, spans.coordinates), ridge=1e-3))
     _, after = own_means(model, spans)
-    assert report(after, spans)["mouth_explained"] > max(0.3, report(before, spans)["mouth_explained"] + 0.3)
-    assert report(after, spans)["jaw_correlation"] > 0.6
+    old, new = (report(means, spans, code) for means in (before, after))
+    assert new["mouth_explained"] > max(0.3, old["mouth_explained"] + 0.3) and new["jaw_correlation"] > 0.6
     silent = _silent_model()
     tokens = torch.randn(3, model.config.audio.tokens_per_frame, model.config.dim)
-    code = model.autoencoder.code
     zero = torch.zeros(len(code.mean))
     moved = code.latents_to_coordinates(code.coordinates_to_latents(zero) + model.heard(tokens) - silent.heard(tokens))
     assert moved[:, mouth_columns(len(zero))].abs().max() > 0.05

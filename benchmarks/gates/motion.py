@@ -22,8 +22,10 @@ from eartalking import TalkingHeadModel
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
 from eartalking.modules.frame_noise import frame_noise
-from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS
+from eartalking.synth.head import SHUT_GAP, load_bundle
+from eartalking.synth.speech import Utterance
 from eval.metrics.head_motion import shake
 from eval.metrics.signals import correlation
 
@@ -39,10 +41,11 @@ STANDS = ((0.0, 0.0, 0.0), (12.0, -5.0, 0.0), (-15.0, 0.0, 6.0), (0.0, 8.0, -8.0
 
 @dataclass(frozen=True)
 class Moved:
-    """pose (V, K, T, 3) in degrees, and jaw (V, K, T) in 0..1."""
+    """pose (V, K, T, 3) in degrees, jaw (V, K, T) in 0..1, and gap (V, K, T) of the lips in head heights."""
 
     pose: np.ndarray
     jaw: np.ndarray
+    gap: np.ndarray
 
 
 def portraits(count: int) -> np.ndarray:
@@ -64,19 +67,22 @@ def emitted(model: TalkingHeadModel, waveforms: list[np.ndarray], seeds: range, 
     look = torch.zeros(len(audio), size.num_latent_tokens, size.reference_widths[-1])
     state = model.prefill(latents.repeat_interleave(len(seeds), dim=0), look)
     released = ControlBatch.released(len(audio), 1)
-    kept = [*range(HEAD_POSE.start, HEAD_POSE.stop), JAW]
-    found = np.empty((len(audio), frames, len(kept)), np.float32)
+    lip_gap = load_bundle().lip_gap
+    found = np.empty((len(audio), frames, 5), np.float32)
     for index in tqdm(range(frames), desc=title, unit="frame", mininterval=2, leave=False):
         noise = torch.stack([frame_noise(seed, index, latents.shape[1:]) for seed in seeds]).repeat(count, 1, 1)
         shown = model.step(audio[:, index], released, noise, state)
-        found[:, index] = code.latents_to_motion(shown)[:, kept].numpy()
-    each = found.reshape(count, len(seeds), frames, len(kept))
-    return Moved(each[..., :3] / MOTION_SCALES["head_pose"], each[..., 3] / MOTION_SCALES["face_units"])
+        motion = code.latents_to_motion(shown).numpy()
+        units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+        found[:, index, :3] = motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]
+        found[:, index, 3], found[:, index, 4] = units[:, JAW], lip_gap(units)
+    each = found.reshape(count, len(seeds), frames, 5)
+    return Moved(each[..., :3], each[..., 3], each[..., 4])
 
 
 def spoken(
     speech: Path, count: int, seconds: float = SECONDS, draws: int = TRUE_DRAWS
-) -> tuple[list[np.ndarray], Moved]:
+) -> tuple[list[Utterance], Moved]:
     """`count` voices of so many seconds out of a speech corpus, and how people move who say that, `draws` of each.
 
     Raises:
@@ -84,7 +90,7 @@ def spoken(
     """
     from eartalking.synth.clips import cut
     from eartalking.synth.performance import make_performance
-    from eartalking.synth.speech import Utterance, corpus_files, in_a_row
+    from eartalking.synth.speech import corpus_files, in_a_row
 
     utterances = [Utterance.load(path) for path in corpus_files(speech)]
     rows: list[list[Utterance]] = [[]]
@@ -104,8 +110,8 @@ def spoken(
     ]  # fmt: skip
     frames = round(seconds * FPS)
     pose = np.array([[one.head_pose[:frames] for one in each] for each in true])
-    jaw = np.array([[one.face_units[:frames, JAW] for one in each] for each in true])
-    return [span.waveform.astype(np.float32) for span in spans], Moved(pose, jaw)
+    units = np.array([[one.face_units[:frames] for one in each] for each in true])
+    return spans, Moved(pose, units[..., JAW], load_bundle().lip_gap(units))
 
 
 def measure_motion(context: Context) -> list[GateRow]:
@@ -114,15 +120,17 @@ def measure_motion(context: Context) -> list[GateRow]:
     if context.model.departure_head is None:
         return [unavailable(name, "the checkpoint draws no departures: every seed moves alike") for name in names]
     try:
-        waveforms, true = spoken(context.material.speech_folder(), context.suite.motion_voices)
+        voices, true = spoken(context.material.speech_folder(), context.suite.motion_voices)
     except (Unavailable, ImportError) as error:
         return [unavailable(name, str(error)) for name in names]
+    waveforms = [voice.waveform for voice in voices]
     seeds = range(context.seed, context.seed + LIPS_DRAWS)
     made = emitted(context.model, waveforms, seeds[:POSE_DRAWS], round(SECONDS * FPS), "motion")
     frames = round(LIPS_SECONDS * FPS)
     more = emitted(context.model, waveforms, seeds[POSE_DRAWS:], frames, "lips")
     jaws = np.concatenate([made.jaw[:, :, :frames], more.jaw], axis=1)
-    return [*pose_rows(made, true), *lip_rows(jaws, true.jaw[:, 0, :frames]), _hour_row(context, waveforms, true)]
+    lips = lip_rows(jaws, true.jaw[:, 0, :frames])
+    return [*pose_rows(made, true), *lips, closures_row(made, true, voices), _hour_row(context, waveforms, true)]
 
 
 def pose_rows(made: Moved, true: Moved) -> list[GateRow]:
@@ -168,6 +176,22 @@ def lip_rows(made: np.ndarray, true: np.ndarray) -> list[GateRow]:
         judge("motion_lips_shuffled", chance, voices * draws, "streams"),
         judge("motion_lips_spread", spread, voices * draws, "streams"),
     ]
+
+
+def closures_row(made: Moved, true: Moved, voices: list[Utterance]) -> GateRow:
+    """How many of the b, m and p have shut lips; the floor are all other frames, so that a mouth that is always shut
+    does not pass."""
+    closed = np.zeros((len(voices), made.gap.shape[-1]), bool)
+    for row, voice in zip(closed, voices, strict=True):
+        row[voice.closures[voice.closures < len(row)]] = True
+
+    def shares(gap: np.ndarray) -> tuple[float, float]:
+        shut = (gap < SHUT_GAP).mean(1)  # of the draws
+        return float(shut[closed].mean()), float(shut[~closed].mean())
+
+    (value, elsewhere), people = shares(made.gap), shares(true.gap)
+    return judge("motion_lips_closed", value, int(closed.sum()), f"closures, {made.gap.shape[1]} draws each", elsewhere,
+                 true=round(people[0], 3), true_elsewhere=round(people[1], 3))  # fmt: skip
 
 
 def _hour_row(context: Context, waveforms: list[np.ndarray], true: Moved) -> GateRow:

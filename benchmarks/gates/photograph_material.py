@@ -26,7 +26,6 @@ from eartalking.synth.identity import GROUPS, Identity, sample_identity
 from eartalking.synth.performance import Performance, neutral_portrait
 from eartalking.synth.render import Renderer
 from eartalking.synth.speech import Utterance, corpus_files
-from eartalking.synth.visemes import BILABIALS
 from eval.photographs import faces
 
 FIRST_IDENTITY = 1_500_000  # of the test split, beyond those of the clips
@@ -81,11 +80,10 @@ def spoken(material: Material) -> list[Spoken]:
 
 def _spoken(utterance: Utterance) -> Spoken:
     speech, total = round(SPEECH_SECONDS * FPS), round((SPEECH_SECONDS + SILENCE_SECONDS) * FPS)
-    # The frame of a closure is the one in the middle of its phone.
-    middles = [round((start + end) / 2 * FPS - 0.5) for phone, start, end in utterance.phones if phone in BILABIALS]
+    closures = utterance.closures
     silence = np.zeros(round(SILENCE_SECONDS * SAMPLE_RATE), np.float32)
     waveform = np.concatenate([utterance.waveform.astype(np.float32), silence])
-    return Spoken(waveform, np.array([index for index in middles if 0 < index < speech], int), speech, total)
+    return Spoken(waveform, closures[(closures > 0) & (closures < speech)], speech, total)
 
 
 class Renders:

@@ -90,6 +90,7 @@ GATES: dict[str, dict[str, Gate]] = {
         "motion_lips_draw": _at_least(0.65, "another voice"),
         "motion_lips_shuffled": _at_most(0.2),
         "motion_lips_spread": Gate(0.85, 1.15, "within"),
+        "motion_lips_closed": _at_least(0.9, "all other frames"),
         "motion_hour": _at_most(1),
     },
     "lip_sync": {"lip_sync": _at_least(0.75, "shuffled audio"), "lip_sync_shuffled": _at_most(0.2)},

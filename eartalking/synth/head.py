@@ -20,6 +20,7 @@ from eartalking.motion.face_units import FACE_UNITS
 BUNDLE_PATH = Path(__file__).parent / "assets" / "head_bundle.npz"
 PARTS = ("skin", "torso", "inner_mouth", "eye_left", "eye_right", "teeth_upper", "teeth_lower", "tongue", "lashes")
 MASKS = ("lips", "face", "ears", "eyelids")
+SHUT_GAP = 0.006  # lips that are no further apart are shut, head heights
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity: it is a cache key
@@ -50,6 +51,12 @@ class HeadBundle:
     def vertices_of(self, *parts: str) -> np.ndarray:
         """Indices (n,) of the vertices that belong to any of the named parts."""
         return np.flatnonzero(np.isin(self.part, [PARTS.index(name) for name in parts]))
+
+    def lip_gap(self, units: np.ndarray) -> np.ndarray:
+        """How far face units (..., 52) part the inner lips, mean over the mouth's width, in head heights: 0 at rest,
+        below it when the lips are pressed together. Of no identity's shape does this depend."""
+        pairs = self.deltas[:, self.lip_upper, 1] - self.deltas[:, self.lip_lower, 1]
+        return units @ pairs.mean(1)
 
 
 @lru_cache(maxsize=2)

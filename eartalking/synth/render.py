@@ -242,14 +242,7 @@ class Renderer:
 
     def mouth_open(self, performance: Performance) -> np.ndarray:
         """Gap between the inner lips (T,) float32 in head heights, 0 when closed."""
-        identity, bundle = self._loaded(), self.bundle
-        units = _face_units(performance)
-        gap = np.zeros(len(units), np.float32)
-        for upper, lower in zip(bundle.lip_upper, bundle.lip_lower, strict=True):
-            rest = _rest_of(identity, bundle, upper) - _rest_of(identity, bundle, lower)
-            moved = rest + units @ (bundle.deltas[:, upper] - bundle.deltas[:, lower])
-            gap += (moved[:, 1] - rest[1]) / len(bundle.lip_upper)
-        return np.maximum(gap, 0)
+        return np.maximum(self.bundle.lip_gap(_face_units(performance)), 0)
 
     def release(self) -> None:
         """Free the OpenGL context."""
@@ -303,10 +296,6 @@ def _moving_vertices(bundle: HeadBundle) -> tuple[np.ndarray, np.ndarray]:
     change[np.abs(bundle.deltas).max(axis=2) == 0] = 0
     delta = np.concatenate([bundle.deltas[:, pick], change[:, pick]], axis=2).astype(np.float32)
     return np.arange(count), np.ascontiguousarray(delta.reshape(len(delta), -1))
-
-
-def _rest_of(identity: Identity, bundle: HeadBundle, vertex: int) -> np.ndarray:
-    return identity.rest[np.flatnonzero(bundle.render_vertex == vertex)[0]]
 
 
 def _face_units(performance: Performance) -> np.ndarray:

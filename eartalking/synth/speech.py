@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import butter, fftconvolve, sosfilt, sosfiltfilt
 
-from eartalking.config import SAMPLE_RATE
+from eartalking.config import FPS, SAMPLE_RATE
 from eartalking.synth.texts import SPLITS, random_sentence, split_of_text
-from eartalking.synth.visemes import VOWELS
+from eartalking.synth.visemes import BILABIALS, VOWELS
 from eartalking.synth.voices import ENGINE_LICENCES, Phones, Voice, lexicon, prompt_texts, speak, voices, warp_voice
 
 # Share of the hours per engine; what an engine cannot give in a split goes to the others.
@@ -38,6 +38,12 @@ class Utterance:
     def seconds(self) -> float:
         """Length in seconds."""
         return len(self.waveform) / SAMPLE_RATE
+
+    @property
+    def closures(self) -> np.ndarray:
+        """The frames (C,) of shut lips: of each b, m and p the one in the middle."""
+        middles = [(start + end) / 2 for phone, start, end in self.phones if phone in BILABIALS]
+        return np.array([round(middle * FPS - 0.5) for middle in middles], int)
 
     def save(self, path: Path) -> None:
         """Write as one .npz; the waveform is kept in 16 bits."""

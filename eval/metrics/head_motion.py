@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.signal import welch
 
 from eartalking.perception.face_reader import FaceReading
 from eval.clips import EvalClip
@@ -20,6 +21,7 @@ from eval.metrics.metric import Item, Metric, NotAsked, Unmeasured, present
 from eval.metrics.signals import voice_envelope
 
 SHAKE_HZ = 5.0  # a head that means something by it moves more slowly
+SHAKE_WINDOW_SECONDS = 2.0
 FEWEST_FRAMES = 25
 BEAT_SECONDS = 0.1  # how far a beat of the head may be from one of the voice to count for much
 
@@ -40,10 +42,15 @@ def speed(pose: np.ndarray, fps: float) -> float:
 
 
 def shake(pose: np.ndarray, fps: float) -> float:
-    """Mean square of what is faster than `SHAKE_HZ`: degrees²."""
-    spectrum = np.fft.rfft(pose - pose.mean(axis=0), axis=0)
-    spectrum[np.fft.rfftfreq(len(pose), 1 / fps) <= SHAKE_HZ] = 0
-    return float(np.square(np.fft.irfft(spectrum, len(pose), axis=0)).mean())
+    """Mean square of what is faster than `SHAKE_HZ`: degrees².
+
+    By Welch's method, in tapered windows and each without its trend: the spectrum of a whole clip takes a head that
+    ends elsewhere than it began for one that jumps back, and people's heads hold so little that is fast that this was
+    all one saw.
+    """
+    window = min(len(pose), round(SHAKE_WINDOW_SECONDS * fps))
+    frequencies, density = welch(pose, fps, nperseg=window, detrend="linear", axis=0)
+    return float(density[frequencies > SHAKE_HZ].sum(axis=0).mean() * frequencies[1])
 
 
 def gap(made: float, true: float) -> float:
