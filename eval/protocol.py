@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from eartalking.config import FPS, SAMPLE_RATE
 
-VERSION = 1  # raised whenever a metric's definition changes
+VERSION = 2  # raised whenever a metric's definition changes
 # What `eartalking.io.VideoWriter` does; a test holds the two together.
 CODEC = "h264 yuv420p crf=18 preset=veryfast threads=1 x264-params=rc-lookahead=0:no-mbtree=1; sound pcm"
 CROPS = ("face", "none")
