@@ -43,6 +43,7 @@ def load_model(
         weights = _patch_names_of_2026_11(_read_weights(folder))
         weights = _patch_surface_without_marks(weights, model)
         weights = _patch_voice_unheard(weights, model)
+        weights = _patch_heads_without_sway(weights, model)
         model.load_state_dict(_as_float32(weights))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
@@ -103,6 +104,14 @@ def _patch_voice_unheard(weights: dict[str, Tensor], model: TalkingHeadModel) ->
         return weights
     plain = {} if model.departure_head is None else {"articulation": torch.ones_like(model.articulation)}
     return weights | silent | plain
+
+
+def _patch_heads_without_sway(weights: dict[str, Tensor], model: TalkingHeadModel) -> dict[str, Tensor]:
+    """Departure heads trained before 2026-12 drew yaw and roll by their network: they go on so."""
+    if model.departure_head is None:
+        return weights
+    still = {name: torch.zeros_like(value) for name, value in model.departure_head.sway.state_dict().items()}
+    return {f"departure_head.sway.{name}": value for name, value in still.items()} | weights
 
 
 def save_model(model: TalkingHeadModel, folder: str | os.PathLike[str]) -> None:

@@ -71,7 +71,7 @@ class AudioConfig:
 class DepartureConfig:
     """The head that draws how a face departs from its mean; `memory` counts the frames that it sees as shown."""
 
-    memory: Annotated[int, Field(ge=2)] = 6
+    memory: Annotated[int, Field(ge=4)] = 6  # as many as `modules.head_sway` takes
     dim: Count = 320
     depth: Count = 3
     num_steps: Count = 4

@@ -123,6 +123,7 @@ def test_it_learns_the_spread_and_the_sign_that_features_tell() -> None:
 def test_a_control_is_obeyed_and_released_without_a_jump() -> None:
     model = tiny_model(DRAWN)
     head = model.departure_head
+    head.sway.sways[:] = False
     head.persistence.fill_(0.9)
     head.innovation_std.fill_(1e-6)
     head.at_home.copy_(groups(len(head.at_home))["pose"])

@@ -10,6 +10,8 @@ construction and its speed is the data's. Head pose and translation live around 
 mean, for nothing in a voice says where a head is; they alone have a momentum m, for a head is heavy: what is new in it
 is how it speeds up, a tenth of how it moves, and a draw that is a tenth wrong would shake it.
 
+Yaw and roll sway as measured among people (`modules.head_sway`): the rest of this is not about them.
+
 The network sees the backbone's features of the frame (what is said) and the last frames as they were shown (how the
 face moves). x_0 is noise, x_1 = e_t / innovation_std, t in [0, 1] goes from the one to the other; velocity = x_1 - x_0
 (rectified flow: Liu, Gong and Liu 2023).
@@ -27,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.modules.emission import TIME_FREQUENCIES, time_features
+from eartalking.modules.head_sway import HeadSway
 from eartalking.modules.transformer import zero_init
 
 # What the network is shown of a coordinate's steps and of its size, in units of their spread, and the largest
@@ -90,6 +93,7 @@ class DepartureHead(nn.Module):
         for name in ("persistence", "momentum", "neutral"):
             self.register_buffer(name, torch.zeros(size))
         self.register_buffer("at_home", torch.zeros(size, dtype=torch.bool))
+        self.sway = HeadSway(size)
         self.features_norm = nn.LayerNorm(features)
         self.from_features = nn.Linear(features, dim)
         self.from_memory = nn.Sequential(
@@ -156,22 +160,30 @@ class DepartureHead(nn.Module):
         velocity = self.velocity(torch.lerp(x_0, x_1, t[:, None]), t, condition.repeat(draws, 1))
         return (velocity - (x_1 - x_0)).square().mean(0) * drawn
 
-    def sample(self, condition: Tensor, noise: Tensor, num_steps: int) -> Tensor:
-        """Innovations (M, L) out of standard normal noise (M, L), by Euler's steps along the velocity."""
-        x, drawn = self.noise_scale * noise, self.noise_scale > 0
+    def sample(self, condition: Tensor, noise: Tensor, num_steps: int, swayed: Tensor | None = None) -> Tensor:
+        """Innovations (M, L) out of standard normal noise (M, L), by Euler's steps along the velocity. Those of what
+        sways may be known: `swayed` (M, L); the others are then drawn as they go with these."""
+        start, drawn = self.noise_scale * noise, self.noise_scale > 0
+        x = start
         # All steps' modulations at once: for single frames, reading the weights is what takes the time.
         times = torch.arange(num_steps, device=x.device)[:, None].expand(-1, len(x)) / num_steps
-        for modulations in zip(*self._modulations(times, condition), strict=True):
-            x = x + drawn * self._velocity(x, list(modulations)) / num_steps
+        for time, *modulations in zip(times[:, :1], *self._modulations(times, condition), strict=True):
+            if swayed is not None:
+                x = torch.where(self.sway.sways, torch.lerp(start, swayed / self.innovation_std, time), x)
+            x = x + drawn * self._velocity(x, modulations) / num_steps
         return x * self.innovation_std
 
     def draw(self, features: Tensor, mean: Tensor, noise: Tensor, state: DepartureState, num_steps: int) -> Tensor:
         """Coordinates (B, L) of the next frame around its mean (B, L); `remember` moves the state on."""
         centre = self.centre(mean, state.home)
         condition = self.condition(features, state.recent, centre, state.departure, state.home)
-        innovation = self.sample(condition, noise, num_steps)
-        departure = self.carried_on(state.departure, state.recent) + innovation
-        return centre + departure
+        carried = centre + self.carried_on(state.departure, state.recent)
+        if not self.sway.sways.any():
+            return carried + self.sample(condition, noise, num_steps)
+        swayed = self.sway(state.recent, state.home, noise)
+        largest = LARGEST_INNOVATION * self.innovation_std
+        known = torch.clamp(swayed - carried, -largest, largest)
+        return torch.where(self.sway.sways, swayed, carried + self.sample(condition, noise, num_steps, known))
 
     def remember(self, shown: Tensor, mean: Tensor, state: DepartureState) -> None:
         """Move the state on to a frame that was shown as `shown` (B, L)."""

@@ -27,6 +27,7 @@ from eartalking.model import TalkingHeadModel
 from eartalking.modules.departure_head import DepartureHead
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, TRANSLATION
+from eartalking.training.head_sway import fit_sway
 from eartalking.training.loop import Losses, RunOptions, train
 from eartalking.training.motion_spans import MotionSpans, make_spans
 from eartalking.training.rollout import correlation
@@ -83,6 +84,7 @@ def measure(head: DepartureHead, spans: MotionSpans) -> Tensor:
     size = spans.mean.shape[-1]
     part = groups(size)
     pose = part["pose"]
+    fit_sway(head.sway, spans.coordinates, head.neutral)
     moves = spans.coordinates.flatten(0, 1).std(0) > MOVES
     head.at_home.copy_(pose)
     for name, chosen in part.items():
