@@ -14,7 +14,7 @@ from eartalking.controls import ControlBatch, ControlFrame
 from eartalking.modules.departure_head import DepartureHead
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE
-from eartalking.training.departure import groups, run, settle, with_head
+from eartalking.training.departure import groups, rest, run, settle, with_head
 from eartalking.training.motion_spans import MotionSpans
 
 SIZE, FEATURES = 4, 8
@@ -197,3 +197,17 @@ def test_smiles_and_brows_are_drawn_no_more_strongly_than_they_are() -> None:
     for name in ("corners", "brows"):
         assert drawn[part[name]].mean() == pytest.approx(0.25, rel=0.15)
     assert torch.equal(head.persistence[part["pose"]], torch.full_like(head.persistence[part["pose"]], 0.98))
+
+
+def test_what_is_drawn_of_a_head_rests_where_peoples_does() -> None:
+    head = make_head(0.9)
+    head.requires_grad_(False)
+    head.at_home[:2] = True
+    head.momentum[:2] = 0.5
+    head.innovation_std.fill_(0.1)
+    head.to_velocity.bias.fill_(0.5)
+    level = torch.full((8, 300, SIZE), 0.3)
+    planted = MotionSpans(level, level, torch.zeros(8, 300, FEATURES, dtype=torch.float16))
+    found = rest(head, planted, num_steps=2)
+    assert found[0] > 0.15 and found[-1] < 0.05
+    assert head.to_velocity.bias[2:].tolist() == [0.5, 0.5]  # only of the head, not of the face

@@ -49,6 +49,8 @@ def test_the_planted_process_is_found(fitted: HeadSway) -> None:
 def test_it_moves_as_people_do_and_comes_home(fitted: HeadSway) -> None:
     true, home = planted(1), torch.full((64, SIZE), 0.7)
     made = sway_alone(fitted, home, 1500, seed=1)
+    farthest = (made - home[:, None]).abs().amax((0, 1))[list(SWAYING)] / fitted.reach[list(SWAYING)]
+    assert (farthest < 1.3).all() and (farthest > 0.8).all()
     for ratio in likeness(made, true):
         assert ratio[list(SWAYING)].tolist() == pytest.approx([1, 1], rel=0.2)
     assert (made.mean((0, 1)) - 0.7)[list(SWAYING)].abs().max() < 0.05

@@ -30,6 +30,7 @@ from eartalking.training import (
     encode,
     encoder,
     further,
+    heads,
     joint,
     latent_motion,
     latents,
@@ -231,7 +232,7 @@ def _train_the_departure(root: Path, speech: Path) -> None:
 
 def _train_from_voice_to_pixels(root: Path, talking: Path, speech: Path) -> None:
     """The mouth that is heard, the joint stage, and a departure head that is handed over: from whole models to whole
-    models."""
+    models; and heads that are measured anew."""
     drawn, spans = root / "drawn" / "checkpoint", ["--speech", str(speech), "--val", str(speech), "--seconds", "1.6"]
     listening = ["--checkpoint", str(drawn), *spans, "--data", str(root / "latents"), "--rounds", "2"]
     listening += ["--eval-length", "20"]
@@ -249,6 +250,9 @@ def _train_from_voice_to_pixels(root: Path, talking: Path, speech: Path) -> None
     pair = ["--checkpoint", str(root / "joint-1" / "checkpoint"), "--teacher", str(drawn), *spans, *COMMON]
     departure_handover.main([*pair, "--steps", "2", "--out", str(root / "handed")])
     assert {"eval_pose_spread", "eval_pose_speed"} <= _log(root / "handed")[-1].keys()
+    corpus = ["--speech", str(speech), "--seconds", "1.6"]
+    heads.main(["--checkpoint", str(root / "handed" / "checkpoint"), *corpus, "--out", str(root / "heads")])
+    assert load_model(root / "heads" / "checkpoint").departure_head.sway.sways.sum() == 2
 
 
 def _train_another_emission(root: Path, training: list[str], capsys: pytest.CaptureFixture[str]) -> None:

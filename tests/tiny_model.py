@@ -36,4 +36,6 @@ def sway_somehow(sway: HeadSway) -> None:
     sway.friction.fill_(0.2)
     sway.follows.fill_(0.1)
     sway.most.fill_(2)
+    sway.reach.fill_(3)
+    sway.ahead.copy_(torch.tensor([0.9, 1.0, 0.0, 0.0, 1.0])[:, None])
     sway.quantiles.copy_(torch.linspace(-0.2, 0.2, len(sway.quantiles))[:, None])

@@ -44,6 +44,8 @@ AWAY_SHARE, AWAY_POSE, AWAY_FACE, AWAY = 0.6, 0.3, 0.6, 1.5
 # How `settle` goes about it: the spread below which a coordinate is none, and how much faster one fades that is drawn
 # e times too strongly.
 SETTLE_ROUNDS, SETTLE_RATE, SMALLEST_SETTLED = 6, 0.01, 0.03
+# How `rest` goes about it: what it moves the network's constants by at first, and the least that they move a head by.
+REST_ROUNDS, REST_PROBE, REST_LEAST = 3, 0.1, 0.5
 JUMP = 8.0  # medians from which on a step counts as a jump
 JAW = UNIT_INDEX["jawOpen"]
 # How much of the noise each group gets at a stream's temperature 1, set by the spreads that `evaluate` measures: smiles
@@ -179,6 +181,31 @@ def settle(head: DepartureHead, spans: MotionSpans, num_steps: int, rounds: int 
 
 
 @torch.no_grad()
+def rest(head: DepartureHead, spans: MotionSpans, num_steps: int, rounds: int = REST_ROUNDS) -> list[float]:
+    """Let what is drawn of a head rest where people's does; returns its largest distance from there before each round
+    and after the last, in coordinates.
+
+    A head that is heavy makes much of little: a constant error of a fifth of an innovation let heads look down by five
+    degrees. So the network's constant is moved against it, by how far it moves them (secant method).
+    """
+    chosen = head.at_home & (head.noise_scale > 0) & ~head.sway.sways
+    bias, settled = head.to_velocity.bias, slice(len(spans.mean[0]) // 10, None)
+    step = torch.where(chosen, REST_PROBE, 0.0)
+    found, before = [], None
+    for number in range(rounds + 1):
+        beside = (run(head, spans, num_steps, seed=0) - spans.coordinates)[:, settled].mean((0, 1)) * chosen
+        found.append(float(beside.abs().max()))
+        if number == rounds:
+            break
+        if before is not None:
+            moves = (beside - before) / torch.where(chosen, step, 1.0)
+            step = torch.where(chosen, -beside / moves.clamp_min(REST_LEAST), 0.0)
+        before = beside
+        bias += step
+    return found
+
+
+@torch.no_grad()
 def evaluate(head: DepartureHead, spans: MotionSpans, model: TalkingHeadModel, num_steps: int) -> dict[str, float]:
     """Two free-running draws of every span against the truth: spread and speed of pose and jaw, lip sync, seeds."""
     first, second = (run(head, spans, num_steps, seed) for seed in (0, 1))
@@ -271,6 +298,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     head.load_state_dict(average.state_dict())
     settle(head, spans, shape.num_steps)
+    rest(head, spans, shape.num_steps)
     save_model(model, options.out / "checkpoint")
     return 0
 

@@ -1,26 +1,22 @@
-"""How people's heads sway, measured: `python -m eartalking.training.head_sway --checkpoint DIR --speech DIR --out RUN`.
+"""How people's heads sway, measured.
 
 Fits `modules.head_sway` to yaw and roll of performances by least squares, in seconds, and takes the distribution of
 what is left over. (Pitch is not among them: nods go with the voice, so the departure head's network draws it.)
-`training.departure` does the same to a head that it trains.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from eartalking.checkpoint import load_model, save_model
 from eartalking.config import FPS
 from eartalking.modules.head_sway import FRAMES, QUANTILES, REACH, HeadSway
 from eartalking.motion.vector import HEAD_POSE
-from eartalking.training.motion_spans import speak
 
 SWAYING = (HEAD_POSE.start, HEAD_POSE.start + 2)  # yaw, roll
+# How far a head turns and tilts by itself, in people's spreads (yaw: 12 degrees): beyond, the picture shows nothing.
+FARTHEST = 1.7
+SWINGS = round(0.8 * FPS)  # frames in which a push has turned a head
 LAG = 2 * FPS  # a head has come home by what it has after so long
 OWN = 0.9999  # share of people's speeds, and of their changes, that are no larger than the largest that is a head's own
 ROUNDS = 3
@@ -39,14 +35,27 @@ def fit_sway(sway: HeadSway, coordinates: Tensor, neutral: Tensor) -> None:
         terms = torch.stack([last, last - before, last - 2 * before + first], dim=-1).flatten(0, 1)
         new = speeds[:, FRAMES - 1 :].flatten()
         weights = torch.linalg.lstsq(terms, new[:, None]).solution[:, 0]
+        sway.reach[column] = FARTHEST * one.square().mean().sqrt()
         sway.persistence[column] = kept
         sway.friction[column] = 1 - weights[0]
         sway.follows[:, column] = weights[1:]
+        sway.ahead[:, column] = _foreseen(float(kept), float(1 - weights[0]), float(weights[1]), float(weights[2]))
         sizes = speeds.abs().flatten(), speeds.diff(dim=1).abs().flatten()
         sway.most[:, column] = torch.stack([_quantiles(size, torch.tensor([OWN]))[0] for size in sizes])
         normal = torch.linspace(-REACH, REACH, QUANTILES, dtype=torch.float64)
         sway.quantiles[:, column] = _quantiles(new - terms @ weights, torch.special.ndtr(normal)).float()
     _settle(sway, coordinates)
+
+
+def _foreseen(kept: float, friction: float, follow: float, sharper: float) -> Tensor:
+    """By how much of what is away, of three speeds and of a push (5,) a head is away after SWINGS frames."""
+    state = torch.eye(5, dtype=torch.float64)[:, :4]  # away and three speeds, of each
+    for frame in range(SWINGS):
+        away, last, before, first = state.T
+        speed = (1 - friction) * last + follow * (last - before) + sharper * (last - 2 * before + first)
+        speed = speed + torch.eye(5, dtype=torch.float64)[4] * (frame == 0)
+        state = torch.stack([kept * away + speed, speed, last, before], dim=1)
+    return state[:, 0].float()
 
 
 def sway_alone(sway: HeadSway, home: Tensor, frames: int, seed: int) -> Tensor:
@@ -83,35 +92,3 @@ def _quantiles(values: Tensor, shares: Tensor) -> Tensor:
     place = shares.double() * (len(ordered) - 1)
     below = place.floor().long().clamp(max=len(ordered) - 2)
     return torch.lerp(ordered[below].double(), ordered[below + 1].double(), place - below)
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m eartalking.training.head_sway", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", required=True, help="model with a departure head")
-    parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of a span")
-    parser.add_argument("--spans", type=int, default=192)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    model = load_model(args.checkpoint).requires_grad_(False)
-    head = model.departure_head
-    if head is None:
-        parser.error(f"--checkpoint {args.checkpoint}: that checkpoint has no departure head")
-    try:
-        spans = speak(model.autoencoder.code, args.speech, args.seconds, args.spans, args.seed)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    fit_sway(head.sway, spans.coordinates, head.neutral)
-    made = sway_alone(
-        head.sway, head.neutral.expand(len(spans.coordinates), -1), spans.coordinates.shape[1], seed=ROUNDS
-    )
-    spread, speed = likeness(made, spans.coordinates)
-    for name, column in zip(("yaw", "roll"), SWAYING, strict=True):
-        print(json.dumps({name: {"spread": float(spread[column]), "speed": float(speed[column])}}))
-    save_model(model, args.out / "checkpoint")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
