@@ -33,6 +33,12 @@ def judged(pose: np.ndarray) -> dict[str, GateRow]:
 def test_motion_like_peoples_passes() -> None:
     rows = judged(swaying(1))
     assert all(row.passed for row in rows.values()), rows
+    bands = rows["motion_shake"].extra["bands"]
+    assert list(bands)[0] == "0.1 to 0.5 Hz" and len(bands) == 6
+    assert bands["0.1 to 0.5 Hz"]["yaw"] == pytest.approx(1, abs=0.15)
+    assert judged(STOOD + 2 * (swaying(1) - STOOD))["motion_shake"].extra["bands"]["0.5 to 1 Hz"] == {
+        axis: pytest.approx(2 * value, abs=0.01) for axis, value in bands["0.5 to 1 Hz"].items()
+    }
     assert rows["motion_spread"].value == pytest.approx(1, abs=0.15) and rows["motion_start_deg"].value == 0
 
 

@@ -9,11 +9,12 @@ Notation: V voices, K draws of each, T frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.signal import welch
 from tqdm import tqdm
 
 from benchmarks.gates.streams import Context
@@ -35,6 +36,7 @@ TRUE_DRAWS = 8  # performances of each utterance
 FIRST_FRAMES = 10
 HOUR_DRAWS = 10
 JAW = UNIT_INDEX["jawOpen"]
+BANDS, BAND_SECONDS = (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 12.5), 4  # of the spectrum that is compared, Hz; its windows
 # Of the portraits, one after the other: how they stand, degrees.
 STANDS = ((0.0, 0.0, 0.0), (12.0, -5.0, 0.0), (-15.0, 0.0, 6.0), (0.0, 8.0, -8.0))
 
@@ -143,6 +145,10 @@ def pose_rows(made: Moved, true: Moved) -> list[GateRow]:
         worst = float(ratios[np.argmax(np.abs(np.log(np.maximum(ratios, 1e-6))))])
         rows.append(judge(f"motion_{name}", worst, streams, "streams", ratios=_by_axis(ratios),
                           true=_by_axis(size(true.pose))))  # fmt: skip
+    bands = _bands(made.pose) / np.maximum(_bands(true.pose), 1e-9)
+    rows[-1].extra["bands"] = {
+        f"{low:g} to {high:g} Hz": _by_axis(ratio) for (low, high), ratio in zip(pairwise(BANDS), bands, strict=True)
+    }
     away = np.abs(made.pose.mean(2) - stands).max(-1)
     rows.append(judge("motion_home_deg", float(away.mean()), streams, "streams", worst=round(float(away.max()), 2)))
     start = np.abs(made.pose[:, :, 0] - stands).max(-1)
@@ -222,6 +228,14 @@ def _shake(pose: np.ndarray) -> np.ndarray:
     """Root mean square of what is faster than 5 Hz, degrees."""
     streams = pose.reshape(-1, *pose.shape[2:])
     return np.sqrt([np.mean([shake(one[:, axis, None], FPS) for one in streams]) for axis in range(3)])
+
+
+def _bands(pose: np.ndarray) -> np.ndarray:
+    """Root mean square (B, 3), degrees, of what is in each of `BANDS`."""
+    frequencies, density = welch(pose, FPS, nperseg=BAND_SECONDS * FPS, axis=2)
+    power = density.mean((0, 1))
+    each = [(frequencies > low) & (frequencies <= high) for low, high in pairwise(BANDS)]
+    return np.sqrt([power[chosen].sum(0) * frequencies[1] for chosen in each])
 
 
 def _by_axis(values: np.ndarray) -> dict[str, float]:
