@@ -28,6 +28,7 @@ from eartalking.autoencoder.matte import find_matte, with_matte
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
+from eartalking.autoencoder.stand import fit_stand
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import upsample
@@ -101,8 +102,9 @@ class FrameAutoencoder(nn.Module):
         return self._reference(portrait, own, landmarks, surface, lips)
 
     def _by_marks(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
-        """What was read (B, L), with lips and lids as the marks (B, K, 3) of the same frames say."""
-        read = fit_lips(self.surface, lips.red, marks, self.code, read, self.encoder.error)
+        """What was read (B, L), with pose, lips and lids as the marks (B, K, 3) of the same frames say."""
+        standing = self.code.motion_to_coordinates(fit_stand(marks, self.code.coordinates_to_motion(read)))
+        read = fit_lips(self.surface, lips.red, marks, self.code, standing, self.encoder.error)
         motion = self.code.coordinates_to_motion(read)
         fitted = fit_lids(marks, motion)
         return read if fitted is motion else self.code.motion_to_coordinates(fitted)

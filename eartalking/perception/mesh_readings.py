@@ -92,7 +92,11 @@ class MeshReader:
 
     def head_pose(self, mesh: FaceMesh) -> tuple[float, float, float]:
         """yaw, pitch, roll in degrees."""
-        angles = turn_angles(best_turn(self.neutral, in_head_axes(mesh.points), self.weight))
+        return self.pose_of(mesh.points)
+
+    def pose_of(self, points: np.ndarray) -> tuple[float, float, float]:
+        """The same from the mesh's points (468, 3) in any unit, as `FaceMesh` has them."""
+        angles = turn_angles(best_turn(self.neutral, in_head_axes(points), self.weight))
         yaw, pitch, roll = (angles - self.pose[:, 1]) / self.pose[:, 0]
         return float(yaw), float(pitch), float(roll)
 
