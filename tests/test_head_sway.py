@@ -11,7 +11,7 @@ from tiny_model import sway_somehow
 
 from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.departure_head import DepartureHead
-from eartalking.modules.head_sway import FRAMES, QUANTILES, REACH, HeadSway
+from eartalking.modules.head_sway import FRAMES, OUTERMOST, QUANTILES, HeadSway
 from eartalking.training.head_sway import SWAYING, fit_sway, likeness, sway_alone
 
 SIZE = 60
@@ -59,7 +59,7 @@ def test_it_moves_as_people_do_and_comes_home(fitted: HeadSway) -> None:
 
 def test_pushes_are_the_quantiles_that_the_noise_is() -> None:
     sway = HeadSway(1)
-    sway.quantiles.copy_(torch.special.ndtr(torch.linspace(-REACH, REACH, QUANTILES))[:, None])
+    sway.quantiles.copy_(torch.special.ndtr(torch.linspace(-OUTERMOST, OUTERMOST, QUANTILES))[:, None])
     noise = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(sway.pushes(noise), torch.special.ndtr(noise), atol=2e-4, rtol=0)
     assert sway.pushes(torch.tensor([[-9.0], [9.0]])).flatten().tolist() == pytest.approx([0, 1], abs=1e-4)

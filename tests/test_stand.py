@@ -45,24 +45,25 @@ def stands(motion: Tensor) -> list[float]:
 
 def test_the_marks_say_it_where_they_clearly_differ() -> None:
     read = motion_of(-8, 0, 2)
-    fitted = fit_stand(marks_of(-20, -2, 12), read)
+    fitted = fit_stand(marks_of(-20, -2, 12), read, True)
     assert stands(fitted) == pytest.approx([-20, 0, 12], abs=0.1)  # two degrees of pitch are the mesh's own error
     rest = torch.ones(NUM_MOTION_LABELS, dtype=torch.bool)
     rest[HEAD_POSE] = False
     assert torch.equal(fitted[:, rest], read[:, rest])
-    assert stands(fit_stand(marks_of(0, -14, 0), motion_of(0, 4, 0)))[1] == pytest.approx(-5, abs=0.1)  # half-way
+    assert stands(fit_stand(marks_of(0, -14, 0), motion_of(0, 4, 0), True))[1] == pytest.approx(-5, abs=0.1)  # half-way
 
 
 def test_where_they_agree_or_there_are_none_the_reading_holds() -> None:
     read = motion_of(5, 3, -2)
-    torch.testing.assert_close(fit_stand(marks_of(6, 8, -3), read), read)
-    assert fit_stand(torch.zeros(1, NUM_MARKS, 3), read) is read
+    torch.testing.assert_close(fit_stand(marks_of(6, 8, -3), read, True), read)
+    assert fit_stand(torch.zeros(1, NUM_MARKS, 3), read, True) is read
 
 
 def test_a_profile_stands_within_the_range_in_which_a_head_moves() -> None:
-    fitted = stands(fit_stand(marks_of(-45, 0, 30), motion_of(-8, 0, 10)))
-    assert fitted == pytest.approx([-FARTHEST[0], 0, FARTHEST[2]], abs=0.1)
-    assert stands(fit_stand(marks_of(29, 0, 0), motion_of(28, 0, 0)))[0] == pytest.approx(28)  # as it was read
+    marks, read = marks_of(-45, 0, 30), motion_of(-8, 0, 10)
+    assert stands(fit_stand(marks, read, True)) == pytest.approx([-FARTHEST[0], 0, FARTHEST[2]], abs=0.1)
+    assert stands(fit_stand(marks, read, False)) == pytest.approx([-45, 0, 30], abs=0.1)  # a frame stands anywhere
+    assert stands(fit_stand(marks_of(29, 0, 0), motion_of(28, 0, 0), True))[0] == pytest.approx(28)  # as it was read
 
 
 def test_a_mirrored_photograph_stands_the_other_way() -> None:

@@ -61,7 +61,7 @@ class FrameAutoencoder(nn.Module):
         """
         read = self.encoder(frame, reference.image).float()
         if reference.lips is not None:
-            read = self._by_marks(read, reference.lips, read_marks(frame))
+            read = self._by_marks(read, reference.lips, read_marks(frame), portraits=False)
         fitted = fit_motion(
             self.surface,
             reference.surface,
@@ -83,7 +83,7 @@ class FrameAutoencoder(nn.Module):
         surface = self.surface(portrait, marks)
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         matte = None if lips is None else find_matte(portrait, surface.cover)
-        own = read if lips is None else self._by_marks(read, lips, marks)
+        own = read if lips is None else self._by_marks(read, lips, marks, portraits=True)
         own = own if known is None else self.code.latents_to_coordinates(known)
         reference = self._reference(portrait, own, landmarks, surface, lips, matte)
         if lips is None:
@@ -101,9 +101,10 @@ class FrameAutoencoder(nn.Module):
         lips = Lips.of(surface, marks, portrait) if marks.any() else None
         return self._reference(portrait, own, landmarks, surface, lips)
 
-    def _by_marks(self, read: Tensor, lips: Lips, marks: Tensor) -> Tensor:
-        """What was read (B, L), with pose, lips and lids as the marks (B, K, 3) of the same frames say."""
-        standing = self.code.motion_to_coordinates(fit_stand(marks, self.code.coordinates_to_motion(read)))
+    def _by_marks(self, read: Tensor, lips: Lips, marks: Tensor, portraits: bool) -> Tensor:
+        """What was read (B, L) of frames, or of `portraits`, with pose, lips and lids as their marks (B, K, 3) say."""
+        stands = fit_stand(marks, self.code.coordinates_to_motion(read), portraits)
+        standing = self.code.motion_to_coordinates(stands)
         read = fit_lips(self.surface, lips.red, marks, self.code, standing, self.encoder.error)
         motion = self.code.coordinates_to_motion(read)
         fitted = fit_lids(marks, motion)

@@ -26,13 +26,13 @@ AGREE, DISAGREE = (2.0, 11.0, 2.0), (4.0, 16.0, 4.0)
 # How far the marks are then gone along with: their error of pitch, which is each face's own, is as large as people's
 # spread, so what is likely lies half-way.
 TRUST = (1.0, 0.5, 1.0)
-# Degrees that a portrait may stand turned at most: a head moves around its portrait's pose, and within its range.
+# Degrees that the marks may turn a portrait to at most: a head moves around its portrait's pose, and within its range.
 FARTHEST = (24.0, 15.0, 15.0)
 
 
-def fit_stand(marks: Tensor, motion: Tensor) -> Tensor:
+def fit_stand(marks: Tensor, motion: Tensor, portraits: bool) -> Tensor:
     """Motion vectors (B, L), read from frames with these marks (B, K, 3), with heads that stand as the marks say where
-    these clearly differ (of pitch half-way). Without marks (zero) as they are."""
+    these clearly differ (of pitch half-way); of `portraits` not beyond FARTHEST. Without marks (zero) as they are."""
     known = marks.abs().amax((1, 2)) > 0
     if not known.any():
         return motion
@@ -43,7 +43,8 @@ def fit_stand(marks: Tensor, motion: Tensor) -> Tensor:
     read = motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]
     share = (((seen - read).abs() - agree) / (disagree - agree)).clamp(0, 1) * known[:, None]
     fitted = torch.lerp(read, seen, trust * share)
-    fitted = torch.where(share > 0, torch.minimum(torch.maximum(fitted, -farthest), farthest), read)
+    if portraits:
+        fitted = torch.where(share > 0, torch.minimum(torch.maximum(fitted, -farthest), farthest), read)
     motion = motion.clone()
     motion[:, HEAD_POSE] = fitted * MOTION_SCALES["head_pose"]
     return motion

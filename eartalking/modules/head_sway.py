@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-REACH, QUANTILES = 4.0, 129  # quantiles are kept for normal noise of -REACH to REACH
+OUTERMOST, QUANTILES = 4.0, 129  # quantiles are kept for normal noise of -OUTERMOST to OUTERMOST
 FRAMES = 4  # of the past that it takes
 STILL = 1e-3  # steps of a face (coordinates) much smaller than this choose nothing
 
@@ -84,7 +84,7 @@ class HeadSway(nn.Module):
 
     def pushes(self, noise: Tensor) -> Tensor:
         """Standard normal noise (M, L) -> e (M, L): the quantile that the noise is of a normal distribution."""
-        place = (noise.clamp(-REACH, REACH) + REACH) * ((QUANTILES - 1) / (2 * REACH))
+        place = (noise.clamp(-OUTERMOST, OUTERMOST) + OUTERMOST) * ((QUANTILES - 1) / (2 * OUTERMOST))
         below = place.floor().clamp(max=QUANTILES - 2).long()
         low, high = (self.quantiles.gather(0, index) for index in (below, below + 1))
         return torch.lerp(low, high, place - below)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eartalking.config import FPS
-from eartalking.modules.head_sway import FRAMES, QUANTILES, REACH, HeadSway
+from eartalking.modules.head_sway import FRAMES, OUTERMOST, QUANTILES, HeadSway
 from eartalking.motion.vector import HEAD_POSE
 
 SWAYING = (HEAD_POSE.start, HEAD_POSE.start + 2)  # yaw, roll
@@ -42,7 +42,7 @@ def fit_sway(sway: HeadSway, coordinates: Tensor, neutral: Tensor) -> None:
         sway.ahead[:, column] = _foreseen(float(kept), float(1 - weights[0]), float(weights[1]), float(weights[2]))
         sizes = speeds.abs().flatten(), speeds.diff(dim=1).abs().flatten()
         sway.most[:, column] = torch.stack([_quantiles(size, torch.tensor([OWN]))[0] for size in sizes])
-        normal = torch.linspace(-REACH, REACH, QUANTILES, dtype=torch.float64)
+        normal = torch.linspace(-OUTERMOST, OUTERMOST, QUANTILES, dtype=torch.float64)
         sway.quantiles[:, column] = _quantiles(new - terms @ weights, torch.special.ndtr(normal)).float()
     _settle(sway, coordinates)
 
