@@ -15,6 +15,7 @@ from benchmarks.gates.motion import STANDS, Moved
 from benchmarks.long_streams import WINDOW, Course, compared, told
 from eartalking.checkpoint import save_model
 from eartalking.config import FPS
+from eartalking.synth.speech import Utterance
 
 VOICES, SECONDS = 4, 60
 STOOD = np.resize(np.array(STANDS), (VOICES, 1, 1, 3))
@@ -22,7 +23,8 @@ STOOD = np.resize(np.array(STANDS), (VOICES, 1, 1, 3))
 
 def moved(jaw: np.ndarray, away: float = 0.0) -> Moved:
     """One stream of each voice with these jaws (V, T), heads `away` degrees beside their portraits."""
-    return Moved(np.broadcast_to(STOOD[: len(jaw)] + away, (len(jaw), 1, jaw.shape[1], 3)), jaw[:, None])
+    pose = np.broadcast_to(STOOD[: len(jaw)] + away, (len(jaw), 1, jaw.shape[1], 3))
+    return Moved(pose, jaw[:, None], np.zeros_like(jaw[:, None]))
 
 
 def test_a_stream_that_stops_listening_is_told_by_its_windows() -> None:
@@ -54,9 +56,10 @@ def test_the_command_compares_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_model(tiny_model(), tmp_path / "checkpoint")
-    said = np.tile(voice(1.0), WINDOW)
+    waves = (np.tile(voice(1.0), WINDOW)[::step].copy() for step in (1, -1))
+    said = [Utterance(wave, [], "text", "voice", "licence") for wave in waves]
     true = np.random.default_rng(0).random((2, WINDOW * FPS))
-    monkeypatch.setattr(long_streams, "spoken", lambda *_: ([said, said[::-1].copy()], moved(true)))
+    monkeypatch.setattr(long_streams, "spoken", lambda *_: (said, moved(true)))
     out = tmp_path / "results" / "long.json"
     named = [f"{name}={tmp_path / 'checkpoint'}" for name in ("with", "without")]
     arguments = [*named, "--seconds", str(WINDOW), "--voices", "2", "--speech", str(tmp_path), "--out", str(out)]
