@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eartalking.autoencoder.eyes import EYEBALL, HIDDEN, Eyes, eye_turn
+from eartalking.autoencoder.eyes import EYEBALL, HIDDEN, SQUINT_COLUMNS, WIDE_COLUMNS, Eyes, eye_turn
 from eartalking.autoencoder.eyes import IRIS as IRIS_RADIUS
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
 from eartalking.perception.face_marks import NUM_MARKS, OPENING, eye_marks
@@ -14,8 +14,17 @@ MIDDLES = torch.tensor([[[0.4, 0.4], [0.6, 0.4]]])
 SKIN, WHITE, IRIS = (torch.tensor(colour).view(3, 1, 1) for colour in ([0.6, 0.2, 0.0], [0.9, 0.9, 0.9], [-0.9] * 3))
 
 
-def motion(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, blink: float = 0.0) -> torch.Tensor:
+def motion(
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    roll: float = 0.0,
+    blink: float = 0.0,
+    wide: float = 0.0,
+    squint: float = 0.0,
+) -> torch.Tensor:
     vector = torch.zeros(1, 60)
+    for columns, unit in ((WIDE_COLUMNS, wide), (SQUINT_COLUMNS, squint)):
+        vector[0, columns] = unit * MOTION_SCALES["face_units"]
     vector[0, GAZE] = torch.tensor([yaw, pitch]) * MOTION_SCALES["gaze"]
     vector[0, HEAD_POSE.stop - 1] = roll * MOTION_SCALES["head_pose"]
     vector[0, list(BLINK_COLUMNS)] = blink * MOTION_SCALES["face_units"]
@@ -83,8 +92,8 @@ def test_both_irises_turn_to_the_same_side(size: int) -> None:
 
 def test_white_is_seen_below_an_iris_that_goes_up() -> None:
     portrait, marks = face()
-    row, column = round((0.4 + 3 / 256) * 256), round(0.4 * 256)
-    assert portrait[0, :, row - 1, column].max() < 0, "the portrait's iris reaches down to the lid"
+    row, column = round((0.4 + 2 / 256) * 256), round(0.4 * 256)
+    assert portrait[0, :, row + 1, column].max() < 0, "the portrait's iris reaches down to the lid"
     up = Eyes.of(portrait, marks).drawn(portrait, motion(pitch=20), motion())
     torch.testing.assert_close(up[0, :, row - 1, column], WHITE[:, 0, 0], atol=0.15, rtol=0)
 
@@ -124,6 +133,38 @@ def test_an_eye_opens_a_little_further_than_the_portraits() -> None:
     white = [float((image[0].mean(0) > 0.6).sum()) for image in (portrait, open_eyes)]
     assert white[1] > 1.2 * white[0]
     torch.testing.assert_close(open_eyes, beyond, msg="to WIDEST, and no further")
+
+
+def lid(image: torch.Tensor, step: int) -> int:
+    """How many pixels above (step -1) or below (1) its middle the right eye's white or iris ends."""
+    column, row = round(0.4 * 256), round(0.4 * 256)
+    skin = (image[0, :, :, column] - SKIN[:, :, 0]).abs().amax(0) < 0.1
+    return next(distance for distance in range(1, 12) if skin[row + step * distance])
+
+
+def test_wide_eyes_raise_the_upper_lid_and_narrowed_ones_the_lower_one() -> None:
+    portrait, marks = face()
+    eyes = Eyes.of(portrait, marks)
+    wide, narrowed = (eyes.drawn(portrait, asked, motion()) for asked in (motion(wide=1), motion(squint=1)))
+    assert lid(wide, -1) >= lid(portrait, -1) + 2 and abs(lid(wide, 1) - lid(portrait, 1)) <= 1
+    assert lid(narrowed, 1) <= lid(portrait, 1) - 2 and abs(lid(narrowed, -1) - lid(portrait, -1)) <= 1
+
+
+def test_skin_around_an_eye_goes_along_with_its_lid() -> None:
+    portrait, marks = face()
+    row, column = round(0.4 * 256) - 7, round(0.4 * 256)
+    portrait[0, :, row, column - 3 : column + 4] = -0.5  # a crease
+    wide = Eyes.of(portrait, marks).drawn(portrait, motion(wide=1), motion())
+    crease = wide[0, 0, row - 6 : row + 3, column].argmin()
+    assert crease < 6, "it is further up"
+    torch.testing.assert_close(wide[0, :, row - 12], portrait[0, :, row - 12], msg="and nothing is farther away")
+
+
+def test_shut_lids_meet_however_wide_or_narrowed() -> None:
+    portrait, marks = face()
+    eyes = Eyes.of(portrait, marks)
+    for asked in (motion(blink=1, wide=1), motion(blink=1, squint=1), motion(blink=1, pitch=-20)):
+        assert not (eyes.drawn(portrait, asked, motion())[0].mean(0) > 0.8).any(), "no white of a shut eye"
 
 
 def test_mattes_and_faces_without_marks_stay() -> None:

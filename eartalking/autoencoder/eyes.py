@@ -12,6 +12,7 @@ motion vector, K marks. Images are in [-1, 1].
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import EYE, corners, cut, cut_size
-from eartalking.autoencoder.surface import background_plate, continued
+from eartalking.autoencoder.surface import SurfaceFields, background_plate, continued
 from eartalking.modules.curves import piecewise_linear, smoothstep
 from eartalking.modules.warp import identity_grid
 from eartalking.motion.face_units import UNIT_INDEX
@@ -29,41 +30,59 @@ from eartalking.perception.face_marks import OPENING, eye_marks
 
 EYEBALL = 0.264  # its radius over the distance of the eyes, of the head model
 WIDE_COLUMNS = [UNIT_INDEX["eyeWideRight"], UNIT_INDEX["eyeWideLeft"]]
-EYE_COLUMNS = [*BLINK_COLUMNS, *WIDE_COLUMNS, *range(GAZE.start, GAZE.stop)]
+SQUINT_COLUMNS = [UNIT_INDEX["eyeSquintRight"], UNIT_INDEX["eyeSquintLeft"]]
+BROW_COLUMNS = [UNIT_INDEX["browDownRight"], UNIT_INDEX["browDownLeft"]]
+CHEEK_COLUMNS = [UNIT_INDEX["cheekSquintRight"], UNIT_INDEX["cheekSquintLeft"]]
+EYE_COLUMNS = [*BLINK_COLUMNS, *WIDE_COLUMNS, *SQUINT_COLUMNS, *range(GAZE.start, GAZE.stop)]
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
-# Of an opening's height, about as on the head model: how far the upper lid comes down with an eye that looks down, and
-# goes up with one that looks up, per degree; and how far an eye opens when it is wide.
-DOWN, UP, WIDE = 1 / 100, 1 / 231, 0.195
+# Of an opening's height in its middle, as on the head model: how far the upper lid comes down with an eye that looks
+# down, and goes up with one that looks up, per degree, and goes up when the eye is wide; how far the lower lid comes up
+# with an eye that looks up, per degree, and when it is narrowed.
+DOWN, UP, WIDE = 1 / 60, 1 / 166, 0.33
+LOWER_UP, SQUINT = 1 / 88, 0.36
+BROW_DOWN, CHEEK_UP = 0.17, 0.15  # how far a lowered brow takes the upper lid down, and a raised cheek the lower one up
+# Of an opening's height: from where on a lid moves as far as in the middle, which most of it does.
+BOW = 0.5
+CARRIED = 1.5  # times an opening's height: how far around it skin goes along with a lid
+STILL = 1  # pixels of the surface around an opening that no face unit moves
+LIFTED = 0.06  # of an opening's height: an open lid that has moved so far is redrawn
 HIDDEN = 0.5  # of the other eye's width: one that is narrower lies behind the nose
 LASHES = 4 / 256  # of the frame: how far around an opening lashes reach
-WIDEST = 1.6  # of an opening's height: how far an eye opens beyond it
+WIDEST, NARROWEST = 0.6, 0.7  # of an opening's height: how far lids go beyond their places, and towards each other
 LASH_WIDTH = 1.6 / 256  # of the frame
-CORNER = 0.3  # of an opening's height: where the portrait's lids are less apart, an open lid has no lashes
 IRIS = 1.15  # its radius, of what the iris network says
 WHITER = 0.6  # how far an eye's white is like its lightest parts
 SHUTTING = 0.3  # of an opening's height: from there on what is above it is skin alone
 TURNING = 0.5 / 256  # of the frame: an iris that has moved so far is redrawn
 
 
+def with_still_lids(fields: SurfaceFields, marks: Tensor) -> SurfaceFields:
+    """The surface of portraits with marks (B, K, 3) where no face unit moves its eyes and the edges of its lids: these
+    are drawn. As coarse as it is, a brow that goes up took the lid along, and a smile the eye."""
+    size = fields.cover.shape[-1]
+    opening = eye_openings(marks, size)
+    still = F.avg_pool2d(F.max_pool2d(opening, 2 * STILL + 1, 1, STILL), 3, 1, 1)
+    return fields._replace(components=fields.components * (1 - still))
+
+
 class Eyes(NamedTuple):
     """What is kept of portraits' eyes.
 
     place (B, 2, 2): left and top pixel of each cut; ball (B, 2, 3, h, w): the eyeball, behind its lids, too; skin (B,
-    2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; grown (B, 2, 1, h, w) in 0..1:
-    where an open lid has any; height, upper, lower (B, 2, h, w): of each pixel, and of the two lids above and below it,
-    across the line between the eye's corners, in pixels, up is positive; zone (B, 2, 1, h, w) in 0..1: where anything
-    is drawn at all; middles (B, 2, 2) of the openings, in fractions of the frame; marks (B, K, 3); known (B, 1):
-    whether there are any.
+    2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height, upper, lower (B, 2, h,
+    w): of each pixel, and of the two lids above and below it, along `up` (B, 2, 2), which is across the line between
+    the eye's corners, in pixels; zone (B, 2, 1, h, w) in 0..1: where an eye is drawn at all; middles (B, 2, 2) of the
+    openings, in fractions of the frame; marks (B, K, 3); known (B, 1): whether there are any.
     """
 
     place: Tensor
     ball: Tensor
     skin: Tensor
     lash: Tensor
-    grown: Tensor
     height: Tensor
     upper: Tensor
     lower: Tensor
+    up: Tensor
     zone: Tensor
     middles: Tensor
     marks: Tensor
@@ -89,7 +108,7 @@ class Eyes(NamedTuple):
             places.append(corner)
             lines.append(_lids(outlines[:, eye] * size, corner, shape))
         white, iris, skin, own, disc, inner, outer = torch.stack(cuts, dim=1).split([3, 3, 3, 3, 1, 1, 1], dim=2)
-        height, upper, lower = (torch.stack(parts, dim=1) for parts in zip(*lines, strict=True))
+        height, upper, lower, up = (torch.stack(parts, dim=1) for parts in zip(*lines, strict=True))
         zone = F.avg_pool2d(F.max_pool2d(outer.flatten(0, 1), 3, 1, 1), 3, 1, 1).view_as(outer)
         width = (outlines[:, :, 8] - outlines[:, :, 0]).norm(dim=2)
         zone = zone * (width > HIDDEN * width.amax(1, keepdim=True))[:, :, None, None, None]
@@ -99,56 +118,85 @@ class Eyes(NamedTuple):
         # What is seen of an eye's white is mostly its shaded edges.
         white = torch.lerp(white, _extreme(own, ((inner > 0.8) & (disc == 0)).to(own.dtype), lightest=True), WHITER)
         ball = torch.lerp(white, iris, disc)
-        apart = upper - lower
-        grown = smoothstep(apart / (CORNER * apart.amax((2, 3), keepdim=True)).clamp_min(1e-6))[:, :, None]
-        return cls(place.transpose(0, 1), ball, skin, lash, grown, height, upper, lower, zone, middles, marks, known)
+        return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, up, zone, middles, marks, known)
 
     def drawn(self, portraits: Tensor, motion: Tensor, own: Tensor) -> Tensor:
         """Portraits (B, C, S, S), the first three channels their colours, with eyes as in `motion` (B, L) where theirs
         are as in `own` (B, L)."""
         size = portraits.shape[-1]
-        raised = self._open(motion, own)[..., None, None]  # (B, 2, 1, 1)
+        open_, lift, rise = (value[..., None, None] for value in self._lids_of(motion, own))  # (B, 2, 1, 1)
         turn = eye_turn(motion, own, self.middles)
-        closing = smoothstep((1 - raised) / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
-        opening = smoothstep((raised - 1) / SHUTTING)[:, :, None]
-        moving = torch.maximum(closing, opening)
+        wider = open_ * (1 + lift) - 1
+        closing = smoothstep(-wider / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
+        moving = torch.maximum(closing, smoothstep(torch.maximum(wider, rise.abs()) / LIFTED)[:, :, None])
         turning = smoothstep(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
         if not (moving.any() or turning.any()):
             return portraits
-        upper = self.lower + (self.upper - self.lower) * raised  # a lid comes down to the other one, which stays
-        above = (self.height - self.lower + 0.5).clamp(0, 1)[:, :, None]  # below it lies the lower lid, with its lashes
+        apart = self.upper - self.lower
+        tall = apart.amax((2, 3), keepdim=True).clamp_min(1e-6)
+        bow = tall * smoothstep(apart / (BOW * tall))
+        upper = self.lower + open_ * (apart + bow * lift).clamp_min(0)  # shut, it meets the lower one, which stays
+        lower = torch.minimum(self.lower + bow * rise, upper)
+        above = (self.height - lower + 0.5).clamp(0, 1)[:, :, None]  # below it lies the lower lid, with its lashes
         shown = (upper - self.height + 0.5).clamp(0, 1)[:, :, None] * above
         lid = closing * above
-        edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None]
-        edge = edge * torch.maximum(closing, opening * self.grown)
+        edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * closing
         ball = _moved(self.ball, turn * size)
+        active = self.zone * torch.maximum(moving, turning)
+        eyes = self._carried(portraits, upper, lower, CARRIED * tall)
+        drawn = torch.lerp(eyes, self.skin, lid)
+        drawn = torch.lerp(drawn, ball, shown)
+        drawn = torch.lerp(drawn, self.lash.expand_as(drawn), edge)
+        drawn = torch.lerp(eyes, drawn, active)
         out = portraits.clone()
+        for index, eye, rows, columns in self._places():
+            out[index, :3, rows, columns] = drawn[index, eye]
+        return out
+
+    def _places(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """Where the cuts lie: the portrait's number, the eye's, rows and columns."""
         height, width = self.skin.shape[-2:]
         for index, eyes in enumerate(self.place.tolist()):
             for eye, (left, top) in enumerate(eyes):
-                place = (index, slice(3), slice(top, top + height), slice(left, left + width))
-                region = out[place].clone()
-                drawn = torch.lerp(region, self.skin[index, eye], lid[index, eye])
-                drawn = torch.lerp(drawn, ball[index, eye], shown[index, eye])
-                drawn = torch.lerp(drawn, self.lash[index, eye].expand_as(drawn), edge[index, eye])
-                active = self.zone[index, eye] * torch.maximum(moving[index, eye], turning[index, 0])
-                out[place] = torch.lerp(region, drawn, active)
-        return out
+                yield index, eye, slice(top, top + height), slice(left, left + width)
+
+    def _carried(self, portraits: Tensor, upper: Tensor, lower: Tensor, reach: Tensor) -> Tensor:
+        """The cuts of portraits (B, C, S, S) with the skin around the eyes, and lashes and creases with it, carried
+        along by lids that go up to `upper` and `lower` (B, 2, h, w), less and less up to `reach` (B, 2, 1, 1) away:
+        (B, 2, 3, h, w). A lid that comes down slides over the eye instead, and is drawn."""
+        eyes = torch.stack([portraits[index, :3, rows, columns] for index, _, rows, columns in self._places()])
+        over, under = (smoothstep(1 - away / reach) for away in (self.height - upper, lower - self.height))
+        lift, rise = (upper - self.upper).clamp_min(0), lower - self.lower
+        move = torch.where(2 * self.height > upper + lower, lift * over, rise * under)  # (B, 2, h, w)
+        if not move.any():
+            return eyes.view_as(self.skin)
+        height, width = move.shape[-2:]
+        steps = move.flatten(0, 1)[..., None] * self.up.flatten(0, 1)[:, None, None]
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        places = torch.stack([x, y], dim=-1).to(steps) + 0.5 - steps
+        grid = 2 * places / places.new_tensor([width, height]) - 1
+        return F.grid_sample(eyes, grid, "bicubic", "border", False).view_as(self.skin)
 
     def held(self, motion: Tensor, own: Tensor) -> Tensor:
         """Motion vectors (B, L) with the lids and the gaze of `own` (B, L), where eyes are drawn here: what a warp is
         left to do."""
         return torch.where(self.known, with_columns(motion, own, EYE_COLUMNS), motion)
 
-    def _open(self, motion: Tensor, own: Tensor) -> Tensor:
-        """How far each upper lid is up, of its opening in the portrait: (B, 2) in 0..WIDEST."""
+    def _lids_of(self, motion: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """How far the eyes are open, of how far they are in the portrait, 0 shut to 1 + WIDEST; by how much the upper
+        and the lower lids are further up where they are, of the opening's height: (B, 2) each."""
+        scale = MOTION_SCALES["face_units"]
         columns = list(reversed(BLINK_COLUMNS))  # of the right eye, of the left one
-        now, before = (vectors[:, columns] / MOTION_SCALES["face_units"] for vectors in (motion, own))
-        share = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, WIDEST)
-        up = (motion - own)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
-        wide = (motion - own)[:, WIDE_COLUMNS] / MOTION_SCALES["face_units"]
-        follows = UP * up.clamp_min(0) + DOWN * up.clamp_max(0)
-        return (share * (1 + follows + WIDE * wide)).clamp(0, WIDEST)
+        now, before = (vectors[:, columns] / scale for vectors in (motion, own))
+        open_ = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, 1 + WIDEST)
+        looks, looked = (vectors[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"] for vectors in (motion, own))
+        wide, squint, brow, cheek = (
+            (motion - own)[:, units] / scale for units in (WIDE_COLUMNS, SQUINT_COLUMNS, BROW_COLUMNS, CHEEK_COLUMNS)
+        )
+        up, down = looks.clamp_min(0) - looked.clamp_min(0), looks.clamp_max(0) - looked.clamp_max(0)
+        lift = UP * up + DOWN * down + WIDE * wide - BROW_DOWN * brow
+        rise = LOWER_UP * up + SQUINT * squint + CHEEK_UP * cheek
+        return open_, lift.clamp(-NARROWEST, WIDEST), rise.clamp(-WIDEST, NARROWEST)
 
 
 def eye_turn(motion: Tensor, own: Tensor, middles: Tensor) -> Tensor:
@@ -162,9 +210,9 @@ def eye_turn(motion: Tensor, own: Tensor, middles: Tensor) -> Tensor:
     return torch.stack([right * roll.cos() + up * roll.sin(), right * roll.sin() - up * roll.cos()], dim=1)
 
 
-def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]) -> tuple[Tensor, ...]:
     """Of an eye's outline (B, 16, 2) in pixels and the cut at `corner`: height of its pixels, of the upper and of the
-    lower lid (B, h, w), across the line between the eye's corners."""
+    lower lid (B, h, w), along the last, the direction (B, 2) across the line between the eye's corners."""
     height, width = shape
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     start = outline.new_tensor([[left, top] for top, left in corner])[:, None, None]
@@ -186,7 +234,7 @@ def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]
     for chain in (UPPER, LOWER):
         knots, heights = local(outline[:, chain])
         lids.append(piecewise_linear(t.flatten(1), knots, heights).view_as(t))
-    return s, torch.maximum(*lids), torch.minimum(*lids)
+    return s, torch.maximum(*lids), torch.minimum(*lids), across
 
 
 def _eyeballs(portraits: Tensor, seen: Tensor, marks: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from eartalking.autoencoder.canvas import Canvas
 from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
-from eartalking.autoencoder.eyes import Eyes
+from eartalking.autoencoder.eyes import Eyes, with_still_lids
 from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lids import fit_lids, held, narrowness, released
 from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
@@ -85,7 +85,8 @@ class FrameAutoencoder(nn.Module):
         matte = None if lips is None else find_matte(portrait, surface.cover)
         own = read if lips is None else self._by_marks(read, lips, marks, portraits=True)
         own = own if known is None else self.code.latents_to_coordinates(known)
-        reference = self._reference(portrait, own, landmarks, surface, lips, matte)
+        still = with_still_lids(surface, marks)
+        reference = self._reference(portrait, own, landmarks, still, lips, matte)
         if lips is None:
             return reference
         mouth = InnerMouth.of(self.surface, lips, portrait, marks, reference.motion)
