@@ -265,9 +265,19 @@ class ControlBatch:
         """The same with each tensor changed."""
         return ControlBatch(*(change(value) for value in vars(self).values()))
 
+    def frame(self, index: int) -> ControlBatch:
+        """One frame (B, 1) of controls over (B, T)."""
+        return self.map(lambda value: value[:, index : index + 1])
+
     def released_by(self, later: ControlBatch) -> ControlBatch:
         """These controls where they are given and `later` ones are not: what a release leaves behind."""
         return ControlBatch(self.values, self.emotion, self.intensity, self.given & ~later.given)
+
+    def without_expressions(self) -> ControlBatch:
+        """The same with brow, smile and emotion released."""
+        given = self.given.clone()
+        given[..., (BROW, SMILE, -1)] = False
+        return ControlBatch(self.values, self.emotion, self.intensity, given)
 
     @classmethod
     def of_frame(cls, frame: ControlFrame, device: torch.device | None = None) -> ControlBatch:

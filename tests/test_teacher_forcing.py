@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import save_file
 
 from eartalking.config import TINY
-from eartalking.controls import EMOTIONS, SCALAR_TRACKS, SMILE, ControlBatch
+from eartalking.controls import BROW, EMOTIONS, SCALAR_TRACKS, SMILE, ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import MOTION_SCALES
 from eartalking.training import rollout
 from eartalking.training.data import LatentClips, Sequence
 from eartalking.training.rollout import measure_articulation
-from eartalking.training.teacher_forcing import targets, with_other_expressions
+from eartalking.training.teacher_forcing import TeacherForcingTrainer, targets, with_other_expressions
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,16 @@ def test_the_goal_is_the_truth_without_what_is_given(model: TalkingHeadModel) ->
     assert units[1, UNIT_INDEX["mouthSmileLeft"]] == pytest.approx(-0.85, abs=1e-3)
     assert units[1, UNIT_INDEX["browDownLeft"]] == pytest.approx(0, abs=1e-3)
     assert units[2, UNIT_INDEX["browDownLeft"]] == pytest.approx(-0.95 * 0.5, abs=1e-3)
+
+
+def test_one_that_learns_expressions_has_the_whole_truth_for_its_goal(model: TalkingHeadModel) -> None:
+    controls = ControlBatch.released(2, 3)
+    controls.given[:] = True
+    kept = TeacherForcingTrainer(model).added(controls)
+    assert kept is controls
+    added = TeacherForcingTrainer(model, learns_expressions=True).added(controls)
+    assert not added.given[..., [BROW, SMILE, -1]].any() and added.given.sum(-1).unique().tolist() == [7]
+    assert bool(controls.given.all()), "the network is still told"
 
 
 def test_only_a_given_expression_is_replaced_in_the_history(model: TalkingHeadModel) -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gates.tokens import obeyed
+from benchmarks.gates.tokens import obeyed, shown_of
 from eartalking import TalkingHeadModel, load_model
-from eartalking.controls import SCALAR_TRACKS, ControlBatch
-from eartalking.motion.steering import impose
+from eartalking.controls import EMOTIONS, SCALAR_TRACKS, ControlBatch
+from eartalking.motion.steering import expression, impose
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,24 @@ def test_blinks_are_read_in_their_own_units(model):
     audio, asked = torch.zeros(1, 3, 2, model.config.dim), np.array([[0, 1, 0]], np.float32)
     said = obeyed(model, audio, SCALAR_TRACKS[5], asked, True)
     assert SCALAR_TRACKS[5] == "blink" and said.shape == (1, 3) and (np.abs(said) < 1.5).all()
+
+
+@pytest.mark.parametrize(
+    ("track", "levels"), [("smile", [1.0, 0.8, -0.9]), ("brow", [1.0, 1.0, -1.0]), ("emotion", [1, 4, 6])]
+)
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_a_network_that_shows_half_of_an_expression_is_read_so(monkeypatch, model, track, levels, strength: float):
+    """The mean has half of what a stream would add to the released face; the history stays without it."""
+    code, step = model.autoencoder.code, model.step_mean
+    released = ControlBatch.released(2, 1)
+
+    def shown(audio, controls, state):
+        mean = step(audio, released, state)
+        added = expression(code.latents_to_motion(mean)[:, None], controls, code)  # (V, 1, N, C), or one zero
+        return mean + strength * added.reshape(-1, *mean.shape[1:]) if added.dim() else mean
+
+    monkeypatch.setattr(model, "step_mean", shown)
+    asked = np.array([levels, levels[::-1]])
+    assert track != "emotion" or max(levels) < len(EMOTIONS)
+    share, floor = shown_of(model, torch.zeros(2, 3, 2, model.config.dim), track, asked)
+    assert share == pytest.approx(strength, abs=0.01) and abs(floor) <= strength + 0.01

@@ -40,11 +40,17 @@ OTHER_EXPRESSION_SHARE = 0.4
 
 
 class TeacherForcingTrainer(nn.Module):
-    """The model over whole windows, from voice to condition."""
+    """The model over whole windows, from voice to condition. With `learns_expressions` it shall emit those that are
+    given, too, by their tokens alone; else they are added afterwards (`motion.steering.expression`)."""
 
-    def __init__(self, model: TalkingHeadModel) -> None:
+    def __init__(self, model: TalkingHeadModel, learns_expressions: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.learns_expressions = learns_expressions
+
+    def added(self, controls: ControlBatch) -> ControlBatch:
+        """The controls whose expressions are not the network's to emit."""
+        return controls.without_expressions() if self.learns_expressions else controls
 
     def forward(
         self, sequence: Sequence, controls: ControlBatch, history: Tensor, noise_level: Tensor
@@ -144,16 +150,17 @@ def compute_losses(
     resample_share: float = 0.0,
     clean_history: bool = False,
 ) -> Losses:
-    model = trainer_model(trainer)
+    inner = trainer_inside(trainer)
+    model = inner.model
     controls = draw_controls(sequence, generator)
-    goal = targets(model, sequence, controls)
-    history = true_history(model, sequence, controls)
+    added = inner.added(controls)
+    goal, history = targets(model, sequence, added), true_history(model, sequence, added)
     if resample_share > 0:
         history = resampled(trainer, sequence, controls, history, generator, resample_share)
     if clean_history:
         level = history.new_zeros(history.shape[:2])
     else:
-        history, level = noised(with_other_expressions(model, history, sequence.labels, controls, generator), generator)
+        history, level = noised(with_other_expressions(model, history, sequence.labels, added, generator), generator)
     cond, sink, heard = trainer(sequence, controls, history, level)
     losses = model.emission_head.loss(
         model.to_tokens(goal - heard).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
@@ -161,9 +168,9 @@ def compute_losses(
     return {"loss": 0.5 * losses.residual + losses.regression, **losses._asdict()}
 
 
-def trainer_model(trainer: nn.Module) -> TalkingHeadModel:
-    """The model, whether or not the trainer is wrapped for several processes."""
-    return getattr(trainer, "module", trainer).model
+def trainer_inside(trainer: nn.Module) -> TeacherForcingTrainer:
+    """The trainer, whether or not it is wrapped for several processes."""
+    return getattr(trainer, "module", trainer)
 
 
 @torch.no_grad()
@@ -176,7 +183,7 @@ def resampled(
     share: float,
 ) -> Tensor:
     """In a share of the clips, the model's own samples, made from a noised history, in place of the true one."""
-    model = trainer_model(trainer)
+    model = trainer_inside(trainer).model
     start, level = noised(history, generator)
     cond, sink, heard = trainer(sequence, controls, start, level)
     batch, length = level.shape
@@ -205,7 +212,7 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
     def error(source: Sequence, controls: ControlBatch, past: Tensor, level: Tensor) -> float:
         cond, _, heard = trainer(source, controls, past, level)
         emitted = model.from_tokens(model.emission_head.mean(cond)).float() + heard
-        return float((emitted - targets(model, source, controls)).pow(2).mean())
+        return float((emitted - targets(model, source, trainer.added(controls))).pow(2).mean())
 
     free, free_shuffled, free_given = (
         rollout(model, source, controls)
@@ -269,6 +276,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clean-history", action="store_true", help="the ablation: true histories, without noise or other expressions"
     )
+    parser.add_argument(
+        "--learn-expressions",
+        action="store_true",
+        help="the ablation: brow, smile and emotion emitted by their tokens alone; a stream would add them once more",
+    )
     parser.add_argument("--eval-length", type=int, default=60, help="frames of the held-out windows")
     return parser
 
@@ -315,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
         model = starting_model(args)
     except ValueError as error:
         parser.error(str(error))
-    trainer = TeacherForcingTrainer(model).train()
+    trainer = TeacherForcingTrainer(model, args.learn_expressions).train()
     model.autoencoder.eval()
     clips, held_out = LatentClips(args.data / "train.safetensors"), LatentClips(args.data / "val.safetensors")
     fixed = evaluation_batch(held_out, args.eval_length).to(accelerator.device)
