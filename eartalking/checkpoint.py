@@ -44,6 +44,7 @@ def load_model(
         weights = _patch_surface_without_marks(weights, model)
         weights = _patch_voice_unheard(weights, model)
         weights = _patch_heads_without_sway(weights, model)
+        weights = _patch_portraits_without_light(weights, model)
         model.load_state_dict(_as_float32(weights))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         cause = " ".join(str(error).split())[:300]  # a state dict's complaint comes in many lines
@@ -112,6 +113,12 @@ def _patch_heads_without_sway(weights: dict[str, Tensor], model: TalkingHeadMode
         return weights
     still = {name: torch.zeros_like(value) for name, value in model.departure_head.sway.state_dict().items()}
     return {f"departure_head.sway.{name}": value for name, value in still.items()} | weights
+
+
+def _patch_portraits_without_light(weights: dict[str, Tensor], model: TalkingHeadModel) -> dict[str, Tensor]:
+    """Autoencoders made before 2026-12 did not know of light: theirs goes along with what it fell on."""
+    none = {name: torch.zeros_like(value) for name, value in model.autoencoder.shading.state_dict().items()}
+    return {f"autoencoder.shading.{name}": value for name, value in none.items()} | weights
 
 
 def save_model(model: TalkingHeadModel, folder: str | os.PathLike[str]) -> None:

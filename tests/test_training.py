@@ -36,6 +36,7 @@ from eartalking.training import (
     latents,
     prepare,
     refiner,
+    shading,
     surface,
     teacher_forcing,
     voice,
@@ -143,6 +144,7 @@ def test_stages_in_order_end_in_a_stream(
     trained = load_model(root / "decoder" / "checkpoint").autoencoder.decoder
     torch.testing.assert_close(loaded.autoencoder.decoder.conv_out.weight, trained.conv_out.weight)
     assert loaded.autoencoder.surface.basis.any(), "the surface encoder was taken over"
+    assert loaded.autoencoder.shading.light.any(), "the light was taken over"
     assert loaded.autoencoder.refiner.eye.conv_out.weight.any(), "the refiner was taken over"
     assert (loaded.autoencoder.code.latent_std != 1).any()
     session = StreamSession(loaded, np.full((64, 64, 3), 128, np.uint8), crop="center")
@@ -161,7 +163,9 @@ def _train_the_autoencoder(root: Path, stills: Path, portraits: Path) -> None:
     pictures = ["--checkpoint", str(root / "encoder" / "checkpoint"), *pictures]
     surface.main([*pictures, "--out", str(root / "surface"), "--steps", "4"])
     assert {"eval_moved_px", "eval_cover"} <= _log(root / "surface")[-1].keys()
-    first = ["--checkpoint", str(root / "surface" / "checkpoint"), *pairs[2:], "--out", str(root / "decoder")]
+    lit = ["--checkpoint", str(root / "surface" / "checkpoint"), *pairs[2:6], "--out", str(root / "shading")]
+    shading.main(lit)
+    first = ["--checkpoint", str(root / "shading" / "checkpoint"), *pairs[2:], "--out", str(root / "decoder")]
     decoder.main([*first, "--steps", "2"])
     decoder.main([*first, "--steps", "8"])  # goes on where it stopped
     assert [row["step"] for row in _log(root / "decoder")] == [2, 4, 6, 8]

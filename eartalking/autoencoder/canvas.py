@@ -21,6 +21,7 @@ from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lips import Lips
 from eartalking.autoencoder.reference import Reference
+from eartalking.autoencoder.shading import Shading
 from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
 from eartalking.modules.res_block import upsample
 from eartalking.perception.person_matte import along_edges
@@ -32,14 +33,16 @@ LEAST_OPAQUE = 0.05  # below it, what is left of the person's colour is noise
 class Canvas(NamedTuple):
     """person (B, 3 + M, S, S), the portrait at the canvas's size with its mattes: the person's that moves and, where
     the background goes, the one that cuts out; plate (B, 3, S, S), the background without the person; the portrait's
-    lips and eyes at this size, and what lies between the lips; background (B, 3, S, S), what is shown in its place, if
-    anything; moving (B, 1, h, h) in 0..1, the share of the movement that is kept, 0 at edges that shall stay."""
+    lips and eyes at this size, what lies between the lips, and the light; background (B, 3, S, S), what is shown in
+    its place, if anything; moving (B, 1, h, h) in 0..1, the share of the movement that is kept, 0 at edges that
+    shall stay."""
 
     person: Tensor
     plate: Tensor
     lips: Lips | None
     mouth: InnerMouth | None
     eyes: Eyes | None
+    shading: Shading | None
     background: Tensor | None
     moving: Tensor | None
 
@@ -67,7 +70,8 @@ class Canvas(NamedTuple):
         plate = background_plate(portrait, cover)
         lips = None if reference.lips is None else reference.lips.in_picture(portrait)
         eyes = None if reference.eyes is None else Eyes.of(portrait, reference.eyes.marks)
-        return cls(torch.cat([portrait, *mattes], dim=1), plate, lips, reference.mouth, eyes, background, moving)
+        person = torch.cat([portrait, *mattes], dim=1)
+        return cls(person, plate, lips, reference.mouth, eyes, reference.shading, background, moving)
 
     def hold(self, geometry: Geometry) -> Geometry:
         """The geometry with movement fading towards the edges that stay."""
@@ -93,6 +97,7 @@ class Canvas(NamedTuple):
             return refined  # nothing is finer than the model's frame
         person = self.person if self.lips is None else self.lips.closing_over(surface, self.person, motion)
         person = person if self.eyes is None else self.eyes.drawn(person, motion, own)
+        person = person if self.shading is None else self.shading.drawn(surface, person, motion)
         warped, mattes = warped_over(geometry, person, self.plate)
         image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
         if factor > 1 and self.lips is not None and self.mouth is not None:

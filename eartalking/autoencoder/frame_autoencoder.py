@@ -28,6 +28,7 @@ from eartalking.autoencoder.matte import find_matte, with_matte
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
 from eartalking.autoencoder.reference import Reference, ReferenceEncoder
+from eartalking.autoencoder.shading import ShadingEncoder
 from eartalking.autoencoder.stand import fit_stand
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.config import AutoencoderConfig
@@ -51,6 +52,7 @@ class FrameAutoencoder(nn.Module):
         self.encoder = FrameEncoder(config)
         self.reference_encoder = ReferenceEncoder(config)
         self.surface = SurfaceEncoder(config)
+        self.shading = ShadingEncoder()
         self.decoder = FrameDecoder(config)
         self.refiner = PartRefiner(config)
 
@@ -90,7 +92,8 @@ class FrameAutoencoder(nn.Module):
         if lips is None:
             return reference
         mouth = InnerMouth.of(self.surface, lips, portrait, marks, reference.motion)
-        return reference._replace(mouth=mouth, eyes=Eyes.of(portrait, marks))
+        shading = self.shading(self.surface, portrait, surface, reference.motion)
+        return reference._replace(mouth=mouth, eyes=Eyes.of(portrait, marks), shading=shading)
 
     def reference_of(
         self, portrait: Tensor, latents: Tensor, landmarks: Tensor, marks: Tensor | None = None
@@ -194,6 +197,8 @@ class FrameAutoencoder(nn.Module):
             person = reference.lips.closing_over(self.surface, person, motion)
         if reference.eyes is not None:
             person = reference.eyes.drawn(person, motion, reference.motion)
+        if reference.shading is not None:
+            person = reference.shading.drawn(self.surface, person, motion)
         return self.decoder.paint(geometry, reference._replace(person=person))
 
     def geometry(self, latents: Tensor, reference: Reference) -> Geometry:

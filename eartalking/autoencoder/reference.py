@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lips import Lips
+from eartalking.autoencoder.shading import Shading
 from eartalking.autoencoder.surface import PersonPixels, SurfaceFields
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.res_block import ResBlock
@@ -22,7 +23,7 @@ class Reference(NamedTuple):
     person's matte (B, 4, H, W) and the background without the person (B, 3, H, W); the normalised latents (B, N, C) of
     the portrait itself, and the motion vectors (B, L) that these are; where its eyes and its mouth are (B, 3, 2), in
     fractions of the frame; how far shut its eyes stay (B,), 0 open to 1 (`lids.narrowness`); if its face has marks, its
-    lips, and in a stream what lies between them and its eyes, too."""
+    lips, and in a stream what lies between them, its eyes and the light on it, too."""
 
     image: Tensor
     pyramid: list[Tensor]
@@ -38,6 +39,7 @@ class Reference(NamedTuple):
     lips: Lips | None = None
     mouth: InnerMouth | None = None
     eyes: Eyes | None = None
+    shading: Shading | None = None
 
     def expand(self, count: int) -> Reference:
         """One portrait (B = 1) for a batch of `count` frames."""
@@ -57,9 +59,13 @@ class Reference(NamedTuple):
             lips = Lips(SurfaceFields(*map(wider, red)), *map(wider, rest))
         mouth = None if self.mouth is None else InnerMouth(*map(wider, self.mouth))
         eyes = None if self.eyes is None else Eyes(*map(wider, self.eyes))
+        shading = self.shading
+        if shading is not None:
+            facing, *light = shading
+            shading = Shading(SurfaceFields(*map(wider, facing)), *map(wider, light))
         pyramid = [wider(level) for level in self.pyramid]
         reference = Reference(wider(self.image), pyramid, surface, wider(self.home), moved, *others)
-        return reference._replace(lips=lips, mouth=mouth, eyes=eyes)
+        return reference._replace(lips=lips, mouth=mouth, eyes=eyes, shading=shading)
 
 
 class ReferenceEncoder(nn.Module):

@@ -204,12 +204,16 @@ class SurfaceEncoder(nn.Module):
         moves = torch.einsum("bm,kmc->bck", movers(motion), self.basis)  # (B, 3, K)
         return fields.point.flatten(2) + moves @ fields.components.flatten(2)
 
-    def place(self, fields: SurfaceFields, rest: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Where points (B, 3, M) of a surface are when the head is posed: in the picture (B, 2, M), and z (B, 1, M)."""
+    def posed(self, fields: SurfaceFields, rest: Tensor, motion: Tensor) -> Tensor:
+        """Where points (B, 3, M) of a surface are in head space when the head is posed: (B, 3, M)."""
         pivot = self.pivot.view(1, 3, 1)
         offset = (motion[:, TRANSLATION] / MOTION_SCALES["translation"])[:, :, None]
         posed = pivot + rotation(motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]) @ (rest - pivot) + offset
-        posed = rest + fields.weight.flatten(2) * (posed - rest)
+        return rest + fields.weight.flatten(2) * (posed - rest)
+
+    def place(self, fields: SurfaceFields, rest: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points (B, 3, M) of a surface are when the head is posed: in the picture (B, 2, M), and z (B, 1, M)."""
+        posed = self.posed(fields, rest, motion)
         axis, scale, perspective = fields.camera.split([2, 1, 1], dim=1)
         near = 1 - perspective[:, :, None] * (posed[:, 2:] - FACE_PLANE)
         flat = (posed[:, :2] - axis[:, :, None]) * scale[:, :, None] / near.clamp_min(0.3)

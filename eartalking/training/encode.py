@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", required=True, help="checkpoint with the motion code (eartalking.training.code)"
     )
-    parser.add_argument("--decoder", help="checkpoint whose decoder, reference encoder and surface encoder to take")
+    parser.add_argument("--decoder", help="checkpoint whose decoder, reference encoder, surface and shading to take")
     parser.add_argument("--encoder", help="checkpoint whose frame encoder to take")
     parser.add_argument("--refiner", help="checkpoint whose part refiner to take")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus, training split")
@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(args.checkpoint, device)
     autoencoder = model.autoencoder
     sources = (
-        (args.decoder, ("decoder", "reference_encoder", "surface")),
+        (args.decoder, ("decoder", "reference_encoder", "surface", "shading")),
         (args.encoder, ("encoder",)),
         (args.refiner, ("refiner",)),
     )
