@@ -109,7 +109,7 @@ class Output:
             matte = torch.from_numpy(person_matte(Picture(self.picture), square, self.size))[None, None].to(device)
             backdrop = None if self.background is None else _batch(self.background, device)
         if self.whole:
-            side = reference.pyramid[0].shape[-1]
+            side = reference.surface.cover.shape[-1]
             moving = torch.from_numpy(self._fade(side, side))[None, None].to(device)
         return Canvas.of(reference, _batch(portrait, device), matte, backdrop, moving)
 

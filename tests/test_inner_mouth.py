@@ -49,7 +49,7 @@ def drawn(
     with torch.inference_mode():
         geometry = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference)
         mouth, lips = reference.mouth, reference.lips
-        return grey, mouth.drawn(grey, reference.image, autoencoder.surface, lips, motion, geometry.warps[-1])
+        return grey, mouth.drawn(grey, reference.image, autoencoder.surface, lips, motion, geometry.warp)
 
 
 def rows(image: torch.Tensor, column: int) -> tuple[list[int], list[int]]:
@@ -129,7 +129,7 @@ def test_a_larger_frame_shows_the_same(autoencoder: FrameAutoencoder) -> None:
     reference = reference_of(autoencoder, "portrait.png")
     motion = motion_of(autoencoder, reference, jawOpen=0.5)
     with torch.inference_mode():
-        warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warps[-1]
+        warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warp
         small, large = (
             reference.mouth.drawn(grey, grey, autoencoder.surface, reference.lips, motion, warp)
             for grey in (torch.zeros(1, 3, size, size) for size in (256, 512))

@@ -91,7 +91,7 @@ def _of_person(context: Context, renderer: Renderer, person: Identity) -> float 
 def _fetched(autoencoder: FrameAutoencoder, reference: Reference, motion: torch.Tensor, side: int) -> np.ndarray:
     """Where each pixel of a frame comes from, (S, S, 2): the frame of a portrait whose colours are its places. What is
     drawn anew comes from nowhere; it counts as being where the warp would fetch it."""
-    warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warps[-1]
+    warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warp
     places = F.pad(identity_grid(side), (0, 1)).permute(0, 3, 1, 2)  # the third colour is 0
     warped = places + F.pad(upsample(warp, side // warp.shape[-1]), (0, 0, 0, 0, 0, 1))
     frame = warped

@@ -56,8 +56,9 @@ def measure_tokens(context: Context) -> list[GateRow]:
         rng = np.random.default_rng([context.seed, 100 + number])
         levels = [np.repeat(asked_levels(track, suite.control_steps, rng), suite.control_hold) for _ in range(VOICES)]
         asked = np.array(levels)[:, :count]
-        share, floor = shown_of(context.model, audio[:, : asked.shape[1]], track, asked)
-        rows.append(judge(f"tokens_{track}", share, asked.size, "frames", floor))
+        each = shown_of(context.model, audio[:, : asked.shape[1]], track, asked)
+        at_once = round(share_of(*(one[:, :: suite.control_hold] for one in each)), 3)
+        rows.append(judge(f"tokens_{track}", share_of(*each), asked.size, "frames", 0.0, in_the_first_frame=at_once))
     return rows
 
 
@@ -69,17 +70,21 @@ def obeyed(model: TalkingHeadModel, audio: Tensor, track: str, asked: np.ndarray
     return (means(model, audio, controls) @ columns / columns.square().sum()).numpy()
 
 
-def shown_of(model: TalkingHeadModel, audio: Tensor, track: str, asked: np.ndarray) -> tuple[float, float]:
-    """Which share of the way to an expression that is asked to be `asked` (V, T), as a stream would add it to the
-    released face, the emitted faces go; and, the floor, where the expression asked of another voice is looked for."""
+def shown_of(model: TalkingHeadModel, audio: Tensor, track: str, asked: np.ndarray) -> tuple[Tensor, Tensor]:
+    """How emitted faces differ from released ones where an expression is asked to be `asked` (V, T), and what a stream
+    would add to the released ones: coordinates (V, T, L) each."""
     code, controls = model.autoencoder.code, asking(track, asked)
     released = means(model, audio, ControlBatch.released(*asked.shape))
     change = code.motion_to_coordinates(means(model, audio, controls)) - code.motion_to_coordinates(released)
     added = code.latents_to_coordinates(expression(released, controls, code)) - code.latents_to_coordinates(
         torch.zeros_like(code.latent_mean)
     )
-    share, floor = ((change * towards).sum() / towards.square().sum() for towards in (added, added.roll(1, 0)))
-    return float(share), float(floor)
+    return change, added
+
+
+def share_of(change: Tensor, added: Tensor) -> float:
+    """Which share of the way to what would be added a change goes; both of the same shape."""
+    return float((change * added).sum() / added.square().sum())
 
 
 def asking(track: str, asked: np.ndarray) -> ControlBatch:

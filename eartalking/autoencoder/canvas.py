@@ -77,7 +77,7 @@ class Canvas(NamedTuple):
         """The geometry with movement fading towards the edges that stay."""
         if self.moving is None:
             return geometry
-        return geometry._replace(warps=[*geometry.warps[:-1], geometry.warps[-1] * self.moving])
+        return geometry._replace(warp=geometry.warp * self.moving)
 
     def draw(
         self,
@@ -101,7 +101,7 @@ class Canvas(NamedTuple):
         warped, mattes = warped_over(geometry, person, self.plate)
         image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
         if factor > 1 and self.lips is not None and self.mouth is not None:
-            image = self.mouth.drawn(image, self.person[:, :3], surface, self.lips, motion, geometry.warps[-1])
+            image = self.mouth.drawn(image, self.person[:, :3], surface, self.lips, motion, geometry.warp)
         if mattes.shape[1] == 1:
             return image
         # Of the old background as much is taken away as the person lets through, and so much of the new one added.

@@ -22,11 +22,13 @@ DECIDED, LEANS = 3.0, 0.2
 
 class Geometry(NamedTuple):
     """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the last level's features
-    (B, D, h, w), which the painting goes on from; where the person may be (B, 1, h, w)."""
+    (B, D, h, w), which the painting goes on from; the last warp (B, 2, f h, f w), and where the person may be (B, 1,
+    f h, f w), on the base's own grid, which is finer: on the last level's, the edge of a face before hair had steps."""
 
     warps: list[Tensor]
     visibility: Tensor
     hidden: Tensor
+    warp: Tensor
     reach: Tensor
 
 
@@ -74,11 +76,11 @@ def warped_over(geometry: Geometry, person: Tensor, plate: Tensor) -> tuple[Tens
     """A portrait's two layers at any size, the person (B, 3 + M, H, W) with M mattes moved over the plate (B, 3, H, W)
     by the first of them: the picture (B, 3, H, W), and where the mattes are now (B, M, H, W).
     """
-    scale = plate.shape[-1] // geometry.warps[-1].shape[-1]
+    scale = plate.shape[-1] // geometry.warp.shape[-1]
     # Bicubic: by the true warp, a bilinear one keeps 70 % of the portrait's sharpness, a bicubic one 98 %.
     # (Bilinear sampling of a portrait of three times the size keeps as much, and takes as long: its pixels no
     # longer fit into the cache.)
-    moved = warp_image(person, upsample(geometry.warps[-1], scale), "bicubic")
+    moved = warp_image(person, upsample(geometry.warp, scale), "bicubic")
     mattes = moved[:, 3:].clamp(0, 1) * upsample(geometry.reach, scale)
     return torch.lerp(plate, moved[:, :3], mattes[:, :1]), mattes
 
@@ -131,11 +133,14 @@ class FrameDecoder(nn.Module):
             step = self.warp_heads[index](hidden)
             correction = step if correction is None else correction + step
             warps.append(here.warp + correction)
-        return Geometry(warps, single_map(self.visibility_head, hidden).float(), hidden, base.reach)
+        assert correction is not None
+        finer = base.warp.shape[-1] // correction.shape[-1]
+        warp = base.warp + (upsample(correction, finer) if finer > 1 else correction)
+        return Geometry(warps, single_map(self.visibility_head, hidden).float(), hidden, warp, base.reach)
 
     def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
         """The warped person before the background, blended with what neither can show."""
-        warps, visibility, hidden, _ = geometry
+        warps, visibility, hidden = geometry[:3]
         warped = warped_over(geometry, reference.person, reference.plate)[0]
         seen = for_convolution(unshuffle(warped, self.stem).to(hidden.dtype))
         refined = hidden + self.refine(F.silu(self.refine_in(torch.cat([hidden, seen], dim=1))))

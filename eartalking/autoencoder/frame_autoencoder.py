@@ -172,9 +172,7 @@ class FrameAutoencoder(nn.Module):
         decoded = self._painted(geometry, motion, reference)
         image = self._with_parts(decoded.image, latents, reference)
         if reference.lips is not None and reference.mouth is not None:
-            image = reference.mouth.drawn(
-                image, reference.image, self.surface, reference.lips, motion, geometry.warps[-1]
-            )
+            image = reference.mouth.drawn(image, reference.image, self.surface, reference.lips, motion, geometry.warp)
         if canvas is not None:
             image = canvas.draw(self.surface, geometry, decoded, image, motion, own)
         return decoded._replace(image=image)
@@ -206,6 +204,6 @@ class FrameAutoencoder(nn.Module):
         motion, own = self.code.latents_to_motion(latents), reference.motion
         if reference.eyes is not None:
             motion = reference.eyes.held(motion, own)
-        base = self.surface.base(reference.moved, motion, reference.pyramid[0].shape[-1])
+        base = self.surface.base(reference.moved, motion, reference.surface.cover.shape[-1])
         motion, own = self.code.motion_to_coordinates(motion), self.code.motion_to_coordinates(own)
         return self.decoder.geometry(motion, own, reference.pyramid, base)

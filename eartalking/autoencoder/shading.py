@@ -3,10 +3,11 @@
 A warp carries the portrait's light along: a head that turns away from a window stays bright. But the surface says which
 way each place faces, before and after, and the portrait how bright places are that face this way or that. Light from
 far away that falls on dull skin is a smooth function of the direction that a place faces, nine numbers per colour
-(Ramamoorthi and Hanrahan, "An efficient representation for irradiance environment maps", 2001; their logarithm here).
-They are fitted to the portrait's own pixels; as skin, hair and clothes are bright or dark by themselves, too, the fit
-exaggerates, and what of it is light was learnt, linearly, from rendered heads. Only the difference from the portrait is
-drawn: a face that does as in the portrait is the portrait's, to the pixel.
+(Ramamoorthi and Hanrahan, "An efficient representation for irradiance environment maps", 2001; the logarithm here, and
+alike in all colours, which loses a fortieth of what it explains). They are fitted to the portrait's own pixels; as
+skin, hair and clothes are bright or dark by themselves, too, the fit exaggerates, and what of it is light was learnt,
+linearly, from rendered heads. Only the difference from the portrait is drawn: a face that does as in the portrait is
+the portrait's, to the pixel.
 
 Notation: B batch, S map pixels a side of the surface, G of the light's grid, L columns of a motion vector. Images are
 in [-1, 1].
@@ -39,7 +40,7 @@ LEAST = 1e-3  # of the change: less is none
 
 class Shading(NamedTuple):
     """What is kept of portraits' light: the surface on the light's grid; its harmonics where it faces in the portrait
-    (B, HARMONICS, G, G); and the light, coefficients of these per colour (B, HARMONICS, 3)."""
+    (B, HARMONICS, G, G); and the light, coefficients of these (B, HARMONICS)."""
 
     fields: SurfaceFields
     own: Tensor
@@ -49,7 +50,7 @@ class Shading(NamedTuple):
         """Portraits (B, C, H, W), the first three channels their colours, in the light that falls on them under motion
         vectors (B, L); nothing has moved yet."""
         change = harmonics(facing(surface, self.fields, motion)) - self.own
-        brighter = torch.einsum("bkc,bkhw->bchw", self.light, change) * self.fields.cover
+        brighter = torch.einsum("bk,bkhw->bhw", self.light, change)[:, None] * self.fields.cover
         if brighter.abs().amax() < LEAST:
             return portraits
         brighter = F.avg_pool2d(brighter, 3, 1, 1).clamp(-MOST, MOST)
@@ -76,7 +77,7 @@ class ShadingEncoder(nn.Module):
         coarse = coarser(fields)
         own = harmonics(facing(surface, coarse, motion))
         fitted = fits(portraits, coarse.cover, own)
-        return Shading(coarse, own, torch.einsum("bfc,fk->bkc", fitted, self.light) + self.average[:, None])
+        return Shading(coarse, own, fitted @ self.light + self.average)
 
 
 def coarser(fields: SurfaceFields) -> SurfaceFields:
@@ -104,15 +105,15 @@ def harmonics(directions: Tensor) -> Tensor:
 
 
 def brightness(pictures: Tensor) -> Tensor:
-    """Logarithms of how bright pictures in [-1, 1] are."""
-    return ((pictures + 1) / 2 + DARK).log()
+    """Logarithms of how bright pictures (B, 3, ...) in [-1, 1] are: (B, ...)."""
+    return ((pictures + 1) / 2 + DARK).log().mean(1)
 
 
 def fits(portraits: Tensor, cover: Tensor, own: Tensor) -> Tensor:
     """How the brightness of portraits (B, 3, H, W) goes with the harmonics `own` (B, HARMONICS, G, G) of where they
-    face, over what shows the person (B, 1, G, G), and over the face: (B, FITS * HARMONICS, 3)."""
+    face, over what shows the person (B, 1, G, G), and over the face: (B, FITS * HARMONICS)."""
     size = cover.shape[-1]
-    seen = brightness(F.adaptive_avg_pool2d(portraits, size)).flatten(2)
+    seen = brightness(F.adaptive_avg_pool2d(portraits, size)).flatten(1)
     away = (identity_grid(size, cover.device) - cover.new_tensor(FACE)) / cover.new_tensor(FACE_REACH)
     face = torch.exp(-away.square().sum(-1))  # (1, G, G)
     terms = torch.cat([torch.ones_like(cover), own], dim=1).flatten(2)  # (B, 1 + HARMONICS, M)
@@ -124,8 +125,8 @@ def fits(portraits: Tensor, cover: Tensor, own: Tensor) -> Tensor:
         counts = shares
         for _ in range(ROUNDS):
             normal = torch.einsum("bkm,blm,bm->bkl", terms, terms, counts) + ridge
-            fitted = torch.linalg.solve(normal, torch.einsum("bkm,bcm,bm->bkc", terms, seen, counts))
-            beside = (torch.einsum("bkc,bkm->bcm", fitted, terms) - seen).abs().mean(1)
+            fitted = torch.linalg.solve(normal, torch.einsum("bkm,bm->bk", terms, seen * counts))
+            beside = torch.einsum("bk,bkm->bm", fitted, terms) - seen
             counts = shares / (1 + (beside / UNLIKE).square())
         found.append(fitted[:, 1:].clamp(-STEEPEST, STEEPEST))
     return torch.cat(found, dim=1)

@@ -43,7 +43,7 @@ from eartalking.perception.face_mesh import NUM_POINTS
 NUM_MOVERS = NUM_FACE_UNITS + 2
 BASE_CHANNELS = 4
 MARKS_STEM = 2  # pixels of the marks' maps in a side of the encoder's finest cells
-BEYOND = 2  # cells that the warp goes on beyond the person's edge
+BEYOND = 1 / 32  # of the picture: how far the warp goes on beyond the person's edge
 MOST_STRETCHED = 2.5  # a surface may be stretched so many times over without holes
 BARELY_SHOWN = 0.01  # of a pixel: less of a person is not moved
 NEARER = 25.0  # how fast what is in front wins over what is behind, per head height of depth
@@ -249,10 +249,16 @@ class SurfaceEncoder(nn.Module):
         warp, occupied = splat(pixels.start, moved, near, pixels.fields.cover, size, per_cell)
         # The edge itself is drawn by the portrait's own matte, which is moved along: so the movement goes on beyond it.
         there = (occupied > 0.5).float()
-        around = F.avg_pool2d(there, 2 * BEYOND + 1, 1, BEYOND)
-        spread = F.avg_pool2d(warp, 2 * BEYOND + 1, 1, BEYOND) / around.clamp_min(1e-6)
-        warp = torch.where(there > 0, warp, spread)
+        sums, around = _blurred(torch.cat([warp, there], dim=1), max(1, round(BEYOND * size))).split([2, 1], dim=1)
+        warp = torch.where(there > 0, warp, sums / around.clamp_min(1e-6))
         return Base(warp, occupied, F.adaptive_avg_pool2d(pixels.cover, size), (around > 0).float())
+
+
+def _blurred(maps: Tensor, reach: int) -> Tensor:
+    """Means of maps (B, C, S, S) over squares of 2 `reach` + 1 cells: over columns, then over rows, which is cheaper."""
+    for side, edge in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        maps = F.avg_pool2d(maps, side, 1, edge)
+    return maps
 
 
 def splat(

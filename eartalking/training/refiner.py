@@ -23,6 +23,7 @@ import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -79,7 +80,8 @@ def aligned(geometry: Geometry, unmoved: Geometry, batch: Rows) -> Geometry:
         targets = torch.einsum("bmn,bmni,bcmn->bic", weight, terms, warp)
         carried = torch.einsum("bmni,bic->bcmn", terms, torch.linalg.solve(products, targets))
         out = torch.where((far < 1)[:, None], carried + moved, out)
-    return geometry._replace(warps=[*geometry.warps[:-1], out])
+    reach = F.adaptive_max_pool2d(geometry.reach, side)
+    return geometry._replace(warps=[*geometry.warps[:-1], out], warp=out, reach=reach)
 
 
 @torch.no_grad()

@@ -34,8 +34,8 @@ STILL = 1e-3  # in [-1, 1]: what moves less is background
 
 
 class Lit(NamedTuple):
-    """Of B stills, what a portrait's light (HARMONICS, 3) has to explain: its fits (B, F, 3); the normal equations of
-    its light, (B, K, K) and (B, K, 3), K = HARMONICS; and the squares that there are, (B,)."""
+    """Of B stills, what a portrait's light (HARMONICS,) has to explain: its fits (B, F); the normal equations of its
+    light, (B, K, K) and (B, K), K = HARMONICS; and the squares that there are, (B,)."""
 
     fitted: Tensor
     normal: Tensor
@@ -59,23 +59,23 @@ def lit(autoencoder: FrameAutoencoder, batch: dict[str, Tensor]) -> Lit:
 
     change = fetched(after - before)  # (B, K, M, M)
     frame = F.adaptive_avg_pool2d(smooth(batch["frame"]), grid.shape[1])
-    brighter = brightness(frame) - brightness(fetched(smooth(batch["portrait"])))
+    brighter = brightness(frame) - brightness(fetched(smooth(batch["portrait"])))  # (B, M, M)
     moves = batch["warp"].abs().sum(1, keepdim=True) > STILL
-    counts = batch["visibility"] * moves * fetched(fields.cover) * (brighter.abs().mean(1, keepdim=True) < WRONG)
+    counts = (batch["visibility"] * moves * fetched(fields.cover))[:, 0] * (brighter.abs() < WRONG)
     return Lit(
         fits(batch["portrait"], fields.cover, before),
-        torch.einsum("bkhw,blhw,bhw->bkl", change, change, counts[:, 0]),
-        torch.einsum("bkhw,bchw,bhw->bkc", change, brighter, counts[:, 0]),
-        (counts * brighter.square()).sum((1, 2, 3)),
+        torch.einsum("bkhw,blhw,bhw->bkl", change, change, counts),
+        torch.einsum("bkhw,bhw->bk", change, counts * brighter),
+        (counts * brighter.square()).sum((1, 2)),
     )
 
 
 def fit_light(stills: Lit, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-    """From fits to light, for each colour alike: weight (F, K) and bias (K,)."""
-    inputs = _with_one(stills.fitted).double()  # (B, 1 + F, 3)
+    """From fits to light: weight (F, K) and bias (K,)."""
+    inputs = torch.cat([torch.ones_like(stills.fitted[:, :1]), stills.fitted], dim=1).double()  # (B, 1 + F)
     size, terms = inputs.shape[1], stills.normal.shape[1]
-    left = torch.einsum("bfc,bgc,bkl->fkgl", inputs, inputs, stills.normal.double()).reshape(size * terms, -1)
-    right = torch.einsum("bfc,bkc->fk", inputs, stills.right.double()).flatten()
+    left = torch.einsum("bf,bg,bkl->fkgl", inputs, inputs, stills.normal.double()).reshape(size * terms, -1)
+    right = (inputs.T @ stills.right.double()).flatten()
     left += ridge * left.diagonal().mean() * torch.eye(len(left), dtype=left.dtype)
     found = torch.linalg.solve(left, right).view(size, terms).float()
     return found[1:], found[0]
@@ -83,9 +83,9 @@ def fit_light(stills: Lit, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
 
 def left_over(stills: Lit, weight: Tensor, bias: Tensor) -> float:
     """Which share of the squared changes of brightness this light does not explain."""
-    light = torch.einsum("bfc,fk->bkc", stills.fitted, weight) + bias[:, None]
-    explained = 2 * (light * stills.right).sum((1, 2)) - torch.einsum("bkc,bkl,blc->b", light, stills.normal, light)
-    return float(1 - explained.sum() / stills.squares.sum())
+    light = stills.fitted @ weight + bias
+    explained = 2 * (light * stills.right).sum() - torch.einsum("bk,bkl,bl->", light, stills.normal, light)
+    return float(1 - explained / stills.squares.sum())
 
 
 def gathered(autoencoder: FrameAutoencoder, folder: Path, count: int | None) -> Lit:
@@ -99,10 +99,6 @@ def gathered(autoencoder: FrameAutoencoder, folder: Path, count: int | None) -> 
             yield lit(autoencoder, prepare(batch, torch.device("cpu")))
 
     return Lit(*(torch.cat(parts) for parts in zip(*batches(), strict=True)))
-
-
-def _with_one(fitted: Tensor) -> Tensor:
-    return torch.cat([torch.ones_like(fitted[:, :1]), fitted], dim=1)
 
 
 def main(argv: list[str] | None = None) -> int:
