@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eartalking.autoencoder.reference import Reference
 from eartalking.autoencoder.surface import BASE_CHANNELS, Base
 from eartalking.config import AutoencoderConfig
+from eartalking.modules.curves import smoothstep
 from eartalking.modules.pixels import shuffle, to_uint8, unshuffle
 from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, single_map, upsample
 from eartalking.modules.warp import warp_image
@@ -18,12 +19,15 @@ from eartalking.modules.warp import warp_image
 # How decidedly the blend takes one side, and how far (in logits) it leans to the portrait's own pixels. A share of a
 # tenth of the painting, which is smooth, takes a fifth of a face's sharpness; half and half is a ghost.
 DECIDED, LEANS = 3.0, 0.2
+# By how much the surface's warp on its finer grid is beside the coarser one, in [-1, 1] (1 and 2 pixels of 256): up to
+# here that is noise, and from there on an edge.
+SMOOTH, JUMP = 2 / 256, 4 / 256
 
 
 class Geometry(NamedTuple):
     """Where things go, before any pixel is made: `warps` and `visibility` as in `Decoded`; the last level's features
     (B, D, h, w), which the painting goes on from; the last warp (B, 2, f h, f w), and where the person may be (B, 1,
-    f h, f w), on the base's own grid, which is finer: on the last level's, the edge of a face before hair had steps."""
+    f h, f w), on the surface's own grid, which is finer: on the last level's, a face's edge before hair had steps."""
 
     warps: list[Tensor]
     visibility: Tensor
@@ -85,6 +89,15 @@ def warped_over(geometry: Geometry, person: Tensor, plate: Tensor) -> tuple[Tens
     return torch.lerp(plate, moved[:, :3], mattes[:, :1]), mattes
 
 
+def _with_edges(warp: Tensor, base: Base, finer: Base) -> Tensor:
+    """What the warp of `base` was corrected to (B, 2, h, w), on the finer grid: with the edges that it has there, where
+    it jumps; elsewhere that grid has nothing to say but the noise of few points in a cell."""
+    factor = finer.warp.shape[-1] // warp.shape[-1]
+    beside = finer.warp - upsample(base.warp, factor)
+    jumps = smoothstep((beside.norm(dim=1, keepdim=True) - SMOOTH) / (JUMP - SMOOTH))
+    return upsample(warp, factor) + jumps * beside
+
+
 class FrameDecoder(nn.Module):
     """(motion, portrait) -> Decoded; the warp that the portrait's surface gives is corrected level by level, coarse to
     fine, and the blend is made at the finest."""
@@ -112,9 +125,11 @@ class FrameDecoder(nn.Module):
         self.refine = nn.Conv2d(finest, finest, 3, padding=1)
         self.conv_out = nn.Conv2d(finest, 4 * config.stem**2, 3, padding=1)
 
-    def geometry(self, motion: Tensor, reference_motion: Tensor, pyramid: list[Tensor], base: Base) -> Geometry:
-        """Coordinates of the frame and of the portrait (B, L), the portrait's pyramid and what its surface says ->
-        warps and visibility."""
+    def geometry(
+        self, motion: Tensor, reference_motion: Tensor, pyramid: list[Tensor], base: Base, finer: Base
+    ) -> Geometry:
+        """Coordinates of the frame and of the portrait (B, L), the portrait's pyramid and what its surface says, at the
+        finest level's size and on its own grid -> warps and visibility."""
         cond = F.silu(self.motion(torch.cat([motion, motion - reference_motion], dim=1)))
         warps: list[Tensor] = []
         hidden = correction = None
@@ -133,10 +148,8 @@ class FrameDecoder(nn.Module):
             step = self.warp_heads[index](hidden)
             correction = step if correction is None else correction + step
             warps.append(here.warp + correction)
-        assert correction is not None
-        finer = base.warp.shape[-1] // correction.shape[-1]
-        warp = base.warp + (upsample(correction, finer) if finer > 1 else correction)
-        return Geometry(warps, single_map(self.visibility_head, hidden).float(), hidden, warp, base.reach)
+        visibility = single_map(self.visibility_head, hidden).float()
+        return Geometry(warps, visibility, hidden, _with_edges(warps[-1], base, finer), finer.reach)
 
     def paint(self, geometry: Geometry, reference: Reference) -> Decoded:
         """The warped person before the background, blended with what neither can show."""

@@ -204,6 +204,7 @@ class FrameAutoencoder(nn.Module):
         motion, own = self.code.latents_to_motion(latents), reference.motion
         if reference.eyes is not None:
             motion = reference.eyes.held(motion, own)
-        base = self.surface.base(reference.moved, motion, reference.surface.cover.shape[-1])
+        sizes = (reference.pyramid[0].shape[-1], reference.surface.cover.shape[-1])
+        base, finer = self.surface.bases(reference.moved, motion, *sizes)
         motion, own = self.code.motion_to_coordinates(motion), self.code.motion_to_coordinates(own)
-        return self.decoder.geometry(motion, own, reference.pyramid, base)
+        return self.decoder.geometry(motion, own, reference.pyramid, base, finer)

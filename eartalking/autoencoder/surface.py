@@ -242,9 +242,13 @@ class SurfaceEncoder(nn.Module):
         there, near = self.project(fields, motion)
         return there - home, near - fields.behind
 
-    def base(self, pixels: PersonPixels, motion: Tensor, size: int) -> Base:
-        """The warp that follows from motion vectors (B, L), at `size` pixels a side."""
+    def bases(self, pixels: PersonPixels, motion: Tensor, *sizes: int) -> list[Base]:
+        """The warp that follows from motion vectors (B, L), at so many pixels a side each."""
         moved, near = self.displace(pixels.fields, motion, pixels.home)
+        return [self._base(pixels, moved, near, size) for size in sizes]
+
+    @staticmethod
+    def _base(pixels: PersonPixels, moved: Tensor, near: Tensor, size: int) -> Base:
         per_cell = (pixels.cover.shape[-1] / size) ** 2
         warp, occupied = splat(pixels.start, moved, near, pixels.fields.cover, size, per_cell)
         # The edge itself is drawn by the portrait's own matte, which is moved along: so the movement goes on beyond it.
@@ -255,7 +259,7 @@ class SurfaceEncoder(nn.Module):
 
 
 def _blurred(maps: Tensor, reach: int) -> Tensor:
-    """Means of maps (B, C, S, S) over squares of 2 `reach` + 1 cells: over columns, then over rows, which is cheaper."""
+    """Means of maps (B, C, S, S) over squares of 2 `reach` + 1 cells: columns first, then rows, which is cheaper."""
     for side, edge in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
         maps = F.avg_pool2d(maps, side, 1, edge)
     return maps
