@@ -11,7 +11,7 @@ import torch
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate, movers, splat
 from eartalking.config import AutoencoderConfig
 from eartalking.modules.warp import identity_grid
-from eartalking.motion.face_units import NUM_FACE_UNITS
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.head_space import rotation
 from eartalking.motion.vector import GAZE, HEAD_POSE, MOTION_SCALES, TRANSLATION, motion_vector
 from eartalking.perception.face_marks import NUM_MARKS
@@ -21,7 +21,7 @@ from eartalking.synth.head import load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.performance import Performance, neutral_portrait, random_stills
 from eartalking.synth.surface_maps import mover_components, surface_maps
-from eartalking.training.surface import BACKGROUND, SurfaceTrainer, in_the_pose_of, mark_points
+from eartalking.training.surface import BACKGROUND, SurfaceTrainer, in_the_pose_of, mark_points, strengths
 
 CONFIG = AutoencoderConfig(surface_widths=(8, 16, 16))
 
@@ -111,6 +111,25 @@ def test_the_portraits_own_motion_moves_nothing(trainer: SurfaceTrainer) -> None
     other = motion.clone()
     other[:, GAZE] += 1.0
     assert trainer.encoder.displace(fields, other, home)[0].any()
+
+
+def test_units_that_move_too_little_are_found_and_by_how_much() -> None:
+    renderer = render.Renderer(256, 64)
+    person = sample_identity(0, "val", renderer.bundle)
+    renderer.set_identity(person)
+    maps = surface_maps(renderer, person, neutral_portrait(np.random.default_rng(0)))
+    batch = {name: torch.from_numpy(value) for name, value in maps.items()}
+    trainer = SurfaceTrainer(SurfaceEncoder(CONFIG))
+    trainer.forward = lambda portrait, marks: trainer.truth(batch)  # type: ignore[method-assign]
+    weak = UNIT_INDEX["browOuterUpLeft"]
+    exact = strengths(trainer, [batch | {"portrait": torch.zeros(1), "marks": torch.zeros(1)}])
+    trainer.encoder.basis[:, weak] /= 2
+    found = strengths(trainer, [batch | {"portrait": torch.zeros(1), "marks": torch.zeros(1)}])
+    for name in ("jawOpen", "mouthSmileLeft", "browDownRight", "browOuterUpLeft"):
+        assert exact[UNIT_INDEX[name]] == pytest.approx(1, abs=0.05)
+    assert found[weak] == pytest.approx(2 * float(exact[weak]), rel=1e-3)
+    rest = [index for index in range(NUM_FACE_UNITS) if index != weak]
+    torch.testing.assert_close(found[rest], exact[rest])
 
 
 def grid(side: int) -> torch.Tensor:

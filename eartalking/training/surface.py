@@ -14,6 +14,8 @@ portrait that a user brings is a photograph.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from eartalking.autoencoder.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceEncoder, SurfaceFields
 from eartalking.checkpoint import load_model, save_model
 from eartalking.modules.pixels import to_float
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, TRANSLATION, motion_vector
 from eartalking.perception.face_mesh import NUM_POINTS
 from eartalking.synth.head import MASKS, HeadBundle, load_bundle
@@ -43,6 +46,8 @@ BACKGROUND = -2  # in `surface_vertices`
 POINT_PICTURES = 1000  # from which the places are measured that the mesh's points mark
 MOTIONS = 4000  # random states from which each sample's motion is drawn
 SCALES = {"moved": 1.0, "shaped": 2.0, "cover": 1.0, "point": 0.5, "components": 0.3, "weight": 1.0, "camera": 0.1}
+STRENGTH_BATCHES = 30  # of portraits, on which is measured how far units are read to move a face
+STRONGEST = 1.5  # by so much at most is a unit made to move it farther
 PARTS = 6.0  # how much more lips and lids weigh than the rest of a face
 # Share of the samples whose brightness is bent smoothly over the picture: light that no renderer here makes; and of
 # those that are hidden behind colours of no meaning, by how much: there the marks alone say where a face is and how it
@@ -145,6 +150,32 @@ def vertex_importance(bundle: HeadBundle) -> Tensor:
     part = bundle.masks[:, [MASKS.index("lips"), MASKS.index("eyelids")]].max(1)
     weight = np.where(moving, 1.5, 0.5) * (1 + (PARTS - 1) * part)
     return torch.from_numpy(np.append(weight, [0.0, 0.5]).astype(np.float32))  # -2 and -1: background, what stays
+
+
+@torch.no_grad()
+def strengths(trainer: SurfaceTrainer, batches: Iterable[dict[str, Tensor]]) -> Tensor:
+    """By how much each face unit moves what was read of portraits too little, least squares over their pixels:
+    (NUM_FACE_UNITS,). Losses of absolute errors ask for a median, where most of a face does not move; and what
+    components leave out of a unit is missing."""
+    basis = trainer.encoder.basis[:, :NUM_FACE_UNITS].flatten(1)
+    deltas = torch.from_numpy(load_bundle().deltas).to(basis)  # (U, V, 3)
+    deltas = deltas.permute(1, 0, 2).flatten(1)
+    both, own = basis.new_zeros(2, NUM_FACE_UNITS)
+    for batch in batches:
+        found = trainer(batch["portrait"], batch["marks"])
+        shown = (batch["surface_vertices"][..., 0] >= 0).flatten()
+        nearest = batch["surface_vertices"].gather(-1, _largest_share(batch["surface_shares"])).flatten()[shown].long()
+        true = deltas[nearest].unflatten(1, (-1, 3))  # (M, U, 3)
+        read = (found.components.permute(0, 2, 3, 1).flatten(0, 2)[shown] @ basis).unflatten(1, (-1, 3))
+        both += (true * read).sum((0, 2))
+        own += read.square().sum((0, 2))
+    return torch.where(own > 0, both / own.clamp_min(1e-12), 1.0)
+
+
+def _largest_share(shares: Tensor) -> Tensor:
+    """Which corner of its triangle a point is nearest to: shares (..., 2) of the first two, of 255 -> (..., 1)."""
+    first, second = shares.float().unbind(-1)
+    return torch.stack([first, second, 255 - first - second], dim=-1).argmax(-1, keepdim=True)
 
 
 def damaged(portraits: Tensor) -> Tensor:
@@ -283,7 +314,13 @@ def main(argv: list[str] | None = None) -> int:
         accelerator,
     )
     if accelerator.is_main_process:
-        model.autoencoder.surface.load_state_dict(average.encoder.state_dict())
+        kept = SurfaceTrainer(average.encoder).to(accelerator.device)
+        loader = DataLoader(pictures, min(options.batch_size, len(pictures)), shuffle=True)
+        some = (prepare(batch, accelerator.device) for batch in islice(loader, STRENGTH_BATCHES))
+        strength = strengths(kept, some).clamp(1, STRONGEST)
+        strength[[index for name, index in UNIT_INDEX.items() if name.startswith("eye")]] = 1  # lids are drawn
+        kept.encoder.basis[:, :NUM_FACE_UNITS] *= strength[:, None]
+        model.autoencoder.surface.load_state_dict(kept.encoder.state_dict())
         save_model(model, options.out / "checkpoint")
     return 0
 
