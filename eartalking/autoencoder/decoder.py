@@ -91,11 +91,12 @@ def warped_over(geometry: Geometry, person: Tensor, plate: Tensor) -> tuple[Tens
 
 def _with_edges(warp: Tensor, base: Base, finer: Base) -> Tensor:
     """What the warp of `base` was corrected to (B, 2, h, w), on the finer grid: with the edges that it has there, where
-    it jumps; elsewhere that grid has nothing to say but the noise of few points in a cell."""
+    it jumps; elsewhere that grid has nothing to say but the noise of few points in a cell, and holes."""
     factor = finer.warp.shape[-1] // warp.shape[-1]
     beside = finer.warp - upsample(base.warp, factor)
     jumps = smoothstep((beside.norm(dim=1, keepdim=True) - SMOOTH) / (JUMP - SMOOTH))
-    return upsample(warp, factor) + jumps * beside
+    holes = F.max_pool2d((finer.occupied <= 0.5).to(beside), 3, 1, 1)  # what is stretched, or no person
+    return upsample(warp, factor) + (1 - holes) * jumps * beside
 
 
 class FrameDecoder(nn.Module):

@@ -35,11 +35,11 @@ BROW_COLUMNS = [UNIT_INDEX["browDownRight"], UNIT_INDEX["browDownLeft"]]
 CHEEK_COLUMNS = [UNIT_INDEX["cheekSquintRight"], UNIT_INDEX["cheekSquintLeft"]]
 EYE_COLUMNS = [*BLINK_COLUMNS, *WIDE_COLUMNS, *SQUINT_COLUMNS, *range(GAZE.start, GAZE.stop)]
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
-# Of an opening's height in its middle, as on the head model: how far the upper lid comes down with an eye that looks
-# down, and goes up with one that looks up, per degree, and goes up when the eye is wide; how far the lower lid comes up
-# with an eye that looks up, per degree, and when it is narrowed.
-DOWN, UP, WIDE = 1 / 60, 1 / 166, 0.33
-LOWER_UP, SQUINT = 1 / 88, 0.36
+# Of an opening's height in its middle, about as on the head model: how far the upper lid comes down with an eye that
+# looks down, and goes up with one that looks up, per degree, and goes up when the eye is wide (0.41 there; by the iris
+# network, eyes drawn so are wider than true ones); how far the lower lid comes up in a narrowed eye. There it comes up
+# with the gaze as well; drawn so, eyes that look up were read as looking half as far.
+DOWN, UP, WIDE, SQUINT = 1 / 100, 1 / 231, 0.33, 0.36
 BROW_DOWN, CHEEK_UP = 0.17, 0.15  # how far a lowered brow takes the upper lid down, and a raised cheek the lower one up
 # Of an opening's height: from where on a lid moves as far as in the middle, which most of it does.
 BOW = 0.5
@@ -189,13 +189,12 @@ class Eyes(NamedTuple):
         columns = list(reversed(BLINK_COLUMNS))  # of the right eye, of the left one
         now, before = (vectors[:, columns] / scale for vectors in (motion, own))
         open_ = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, 1 + WIDEST)
-        looks, looked = (vectors[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"] for vectors in (motion, own))
+        up = (motion - own)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
         wide, squint, brow, cheek = (
             (motion - own)[:, units] / scale for units in (WIDE_COLUMNS, SQUINT_COLUMNS, BROW_COLUMNS, CHEEK_COLUMNS)
         )
-        up, down = looks.clamp_min(0) - looked.clamp_min(0), looks.clamp_max(0) - looked.clamp_max(0)
-        lift = UP * up + DOWN * down + WIDE * wide - BROW_DOWN * brow
-        rise = LOWER_UP * up + SQUINT * squint + CHEEK_UP * cheek
+        lift = UP * up.clamp_min(0) + DOWN * up.clamp_max(0) + WIDE * wide - BROW_DOWN * brow
+        rise = SQUINT * squint + CHEEK_UP * cheek
         return open_, lift.clamp(-NARROWEST, WIDEST), rise.clamp(-WIDEST, NARROWEST)
 
 

@@ -74,10 +74,11 @@ class ShadingEncoder(nn.Module):
 
     def forward(self, surface: SurfaceEncoder, portraits: Tensor, fields: SurfaceFields, motion: Tensor) -> Shading:
         """Portraits (B, 3, H, W) that do as motion vectors (B, L) say, with their surface."""
-        coarse = coarser(fields)
-        own = harmonics(facing(surface, coarse, motion))
-        fitted = fits(portraits, coarse.cover, own)
-        return Shading(coarse, own, fitted @ self.light + self.average)
+        with torch.autocast(motion.device.type, enabled=False):  # nothing is solved in eight bits
+            coarse = coarser(fields)
+            own = harmonics(facing(surface, coarse, motion))
+            fitted = fits(portraits.float(), coarse.cover, own)
+            return Shading(coarse, own, fitted @ self.light + self.average)
 
 
 def coarser(fields: SurfaceFields) -> SurfaceFields:
