@@ -38,10 +38,14 @@ def measure_tokens(context: Context) -> list[GateRow]:
         audio = torch.cat([context.model.audio_encoder(torch.from_numpy(voice)[None]) for voice in voices])
     count = audio.shape[1]
     rows = []
-    for number, track in enumerate((*POSE_TRACKS, *GAZE_TRACKS, "blink")):
+
+    def steps(track: str, number: int) -> np.ndarray:  # (V, T)
         rng = np.random.default_rng([context.seed, number])
         levels = [np.repeat(asked_levels(track, suite.control_steps, rng), suite.control_hold) for _ in range(VOICES)]
-        asked = np.array(levels, np.float32)[:, :count]
+        return np.array(levels)[:, :count]
+
+    for number, track in enumerate((*POSE_TRACKS, *GAZE_TRACKS, "blink")):
+        asked = steps(track, number).astype(np.float32)
         followed, free = (
             obeyed(context.model, audio[:, : asked.shape[1]], track, asked, given) for given in (True, False)
         )
@@ -53,9 +57,7 @@ def measure_tokens(context: Context) -> list[GateRow]:
             slope = float(np.polyfit(asked.ravel(), followed.ravel(), 1)[0])
             rows.append(judge(f"tokens_{track}_deg", away, asked.size, "frames", floor, slope=round(slope, 3)))
     for number, track in enumerate(EXPRESSIONS):
-        rng = np.random.default_rng([context.seed, 100 + number])
-        levels = [np.repeat(asked_levels(track, suite.control_steps, rng), suite.control_hold) for _ in range(VOICES)]
-        asked = np.array(levels)[:, :count]
+        asked = steps(track, 100 + number)
         each = shown_of(context.model, audio[:, : asked.shape[1]], track, asked)
         at_once = round(share_of(*(one[:, :: suite.control_hold] for one in each)), 3)
         rows.append(judge(f"tokens_{track}", share_of(*each), asked.size, "frames", 0.0, in_the_first_frame=at_once))
@@ -75,11 +77,12 @@ def shown_of(model: TalkingHeadModel, audio: Tensor, track: str, asked: np.ndarr
     would add to the released ones: coordinates (V, T, L) each."""
     code, controls = model.autoencoder.code, asking(track, asked)
     released = means(model, audio, ControlBatch.released(*asked.shape))
-    change = code.motion_to_coordinates(means(model, audio, controls)) - code.motion_to_coordinates(released)
-    added = code.latents_to_coordinates(expression(released, controls, code)) - code.latents_to_coordinates(
-        torch.zeros_like(code.latent_mean)
+    there = code.motion_to_coordinates(released)
+    streamed = code.motion_to_latents(released) + expression(released, controls, code)
+    return (
+        code.motion_to_coordinates(means(model, audio, controls)) - there,
+        code.latents_to_coordinates(streamed) - there,
     )
-    return change, added
 
 
 def share_of(change: Tensor, added: Tensor) -> float:
