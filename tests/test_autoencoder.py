@@ -40,7 +40,7 @@ def test_a_new_decoder_starts_from_the_warp_of_the_surface() -> None:
     torch.testing.assert_close(nobody.warped, reference.plate)
     latents = autoencoder.code.motion_to_latents(torch.randn(1, 60))
     motion = autoencoder.code.latents_to_motion(latents)
-    coarse, base = autoencoder.surface.bases(reference.moved, motion, 16, 32)
+    coarse, base = autoencoder.surface.bases(reference.moved, motion)
     assert base.warp.abs().max() > 0.01
     geometry = autoencoder.geometry(latents, reference)
     beside = (geometry.warp - base.warp).norm(dim=1, keepdim=True)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from eartalking.autoencoder.eyes import EYEBALL, HIDDEN, SQUINT_COLUMNS, WIDE_COLUMNS, Eyes, eye_turn
+from eartalking.autoencoder.eyes import EYEBALL, HIDDEN, Eyes, eye_turn
 from eartalking.autoencoder.eyes import IRIS as IRIS_RADIUS
+from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
 from eartalking.perception.face_marks import NUM_MARKS, OPENING, eye_marks
 
@@ -23,8 +24,8 @@ def motion(
     squint: float = 0.0,
 ) -> torch.Tensor:
     vector = torch.zeros(1, 60)
-    for columns, unit in ((WIDE_COLUMNS, wide), (SQUINT_COLUMNS, squint)):
-        vector[0, columns] = unit * MOTION_SCALES["face_units"]
+    for unit, value in (("eyeWide", wide), ("eyeSquint", squint)):
+        vector[0, [UNIT_INDEX[unit + side] for side in ("Left", "Right")]] = value * MOTION_SCALES["face_units"]
     vector[0, GAZE] = torch.tensor([yaw, pitch]) * MOTION_SCALES["gaze"]
     vector[0, HEAD_POSE.stop - 1] = roll * MOTION_SCALES["head_pose"]
     vector[0, list(BLINK_COLUMNS)] = blink * MOTION_SCALES["face_units"]

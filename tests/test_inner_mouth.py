@@ -48,8 +48,8 @@ def drawn(
     grey = torch.zeros(len(motion), 3, 256, 256) if frame is None else frame
     with torch.inference_mode():
         geometry = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference)
-        mouth, lips = reference.mouth, reference.lips
-        return grey, mouth.drawn(grey, reference.image, autoencoder.surface, lips, motion, geometry.warp)
+        places = reference.lips.places(autoencoder.surface, motion, reference.motion)
+        return grey, reference.mouth.drawn(grey, reference.image, reference.lips, places, geometry.warp)
 
 
 def rows(image: torch.Tensor, column: int) -> tuple[list[int], list[int]]:
@@ -130,8 +130,9 @@ def test_a_larger_frame_shows_the_same(autoencoder: FrameAutoencoder) -> None:
     motion = motion_of(autoencoder, reference, jawOpen=0.5)
     with torch.inference_mode():
         warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warp
+        places = reference.lips.places(autoencoder.surface, motion, reference.motion)
         small, large = (
-            reference.mouth.drawn(grey, grey, autoencoder.surface, reference.lips, motion, warp)
+            reference.mouth.drawn(grey, grey, reference.lips, places, warp)
             for grey in (torch.zeros(1, 3, size, size) for size in (256, 512))
         )
     assert (torch.nn.functional.avg_pool2d(large, 2) - small).abs().mean((0, 1)).max() < 0.35

@@ -103,7 +103,9 @@ def test_what_lies_between_the_lips_gives_way_and_is_covered_when_they_meet() ->
     motion = code.coordinates_to_motion(own)
     closed = motion.clone()
     closed[:, UNIT_INDEX["jawForward"] : UNIT_INDEX["mouthUpperUpRight"] + 1] = 0
-    as_it_is, covered = (lips.closing_over(autoencoder.surface, portrait, state) for state in (motion, closed))
+    as_it_is, covered = (
+        lips.closing_over(portrait, lips.places(autoencoder.surface, state, motion)) for state in (motion, closed)
+    )
     torch.testing.assert_close(as_it_is, portrait)
     changed = (covered - portrait).abs().amax(1) > 0.05
     ys, xs = torch.nonzero(changed[0], as_tuple=True)
@@ -162,7 +164,8 @@ def test_between_shut_lips_nothing_shows(marks: torch.Tensor) -> None:
     shut[:, LOWER_INNER, 1] = shut[:, UPPER_INNER, 1] + 0.003
     lips = Lips.of(fields, shut, portrait)
     assert not with_teeth(fields, lips.between).behind.any()
-    assert lips.closing_over(autoencoder.surface, portrait, torch.zeros(1, 60)) is portrait
+    still = torch.zeros(1, 60)
+    assert lips.closing_over(portrait, lips.places(autoencoder.surface, still, still)) is portrait
 
 
 def test_a_face_with_marks_is_not_refined_and_one_without_is() -> None:

@@ -96,7 +96,8 @@ def _fetched(autoencoder: FrameAutoencoder, reference: Reference, motion: torch.
     warped = places + F.pad(upsample(warp, side // warp.shape[-1]), (0, 0, 0, 0, 0, 1))
     frame = warped
     if reference.lips is not None and reference.mouth is not None:
-        frame = reference.mouth.drawn(warped, places, autoencoder.surface, reference.lips, motion, warp)
+        lips = reference.lips.places(autoencoder.surface, motion, reference.motion)
+        frame = reference.mouth.drawn(warped, places, reference.lips, lips, warp)
     frame = torch.where(frame[:, 2:].abs() < DRAWN, frame, warped)
     return frame[0, :2].permute(1, 2, 0).numpy()
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from eartalking.autoencoder.decoder import Decoded, Geometry, warped_over
 from eartalking.autoencoder.eyes import Eyes
 from eartalking.autoencoder.inner_mouth import InnerMouth
-from eartalking.autoencoder.lips import Lips
+from eartalking.autoencoder.lips import LipPlaces, Lips
 from eartalking.autoencoder.reference import Reference
 from eartalking.autoencoder.shading import Shading
 from eartalking.autoencoder.surface import SurfaceEncoder, background_plate
@@ -87,21 +87,23 @@ class Canvas(NamedTuple):
         refined: Tensor,
         motion: Tensor,
         own: Tensor,
+        places: LipPlaces | None,
     ) -> Tensor:
         """The frame (B, 3, S, S); where no background takes the old one's place, with its opacity, in [-1, 1], too:
         (B, 4, S, S). `decoded` is by `geometry` under motion vectors (B, L), the portrait's are `own` (B, L); `refined`
-        (B, 3, H, H) is its image once eyes and mouth were drawn again.
+        (B, 3, H, H) is its image once eyes and mouth were drawn again; `places` are those of its lips.
         """
         factor = self.plate.shape[-1] // refined.shape[-1]
         if factor == 1 and self.person.shape[1] == 4:
             return refined  # nothing is finer than the model's frame
-        person = self.person if self.lips is None else self.lips.closing_over(surface, self.person, motion)
+        lips = None if self.lips is None or places is None else (self.lips, places)
+        person = self.person if lips is None else lips[0].closing_over(self.person, lips[1])
         person = person if self.eyes is None else self.eyes.drawn(person, motion, own)
         person = person if self.shading is None else self.shading.drawn(surface, person, motion)
         warped, mattes = warped_over(geometry, person, self.plate)
         image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
-        if factor > 1 and self.lips is not None and self.mouth is not None:
-            image = self.mouth.drawn(image, self.person[:, :3], surface, self.lips, motion, geometry.warp)
+        if factor > 1 and lips is not None and self.mouth is not None:
+            image = self.mouth.drawn(image, self.person[:, :3], *lips, geometry.warp)
         if mattes.shape[1] == 1:
             return image
         # Of the old background as much is taken away as the person lets through, and so much of the new one added.

@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eartalking.autoencoder.reference import Reference
-from eartalking.autoencoder.surface import BASE_CHANNELS, Base
+from eartalking.autoencoder.surface import BASE_CHANNELS, Base, FineBase
 from eartalking.config import AutoencoderConfig
+from eartalking.modules.around import sums_around
 from eartalking.modules.curves import smoothstep
 from eartalking.modules.pixels import shuffle, to_uint8, unshuffle
 from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, single_map, upsample
+from eartalking.modules.vectors import lengths
 from eartalking.modules.warp import warp_image
 
 # How decidedly the blend takes one side, and how far (in logits) it leans to the portrait's own pixels. A share of a
@@ -89,14 +91,14 @@ def warped_over(geometry: Geometry, person: Tensor, plate: Tensor) -> tuple[Tens
     return torch.lerp(plate, moved[:, :3], mattes[:, :1]), mattes
 
 
-def _with_edges(warp: Tensor, base: Base, finer: Base) -> Tensor:
+def _with_edges(warp: Tensor, base: Base, finer: FineBase) -> Tensor:
     """What the warp of `base` was corrected to (B, 2, h, w), on the finer grid: with the edges that it has there, where
     it jumps; elsewhere that grid has nothing to say but the noise of few points in a cell, and holes."""
     factor = finer.warp.shape[-1] // warp.shape[-1]
     beside = finer.warp - upsample(base.warp, factor)
-    jumps = smoothstep((beside.norm(dim=1, keepdim=True) - SMOOTH) / (JUMP - SMOOTH))
-    holes = F.max_pool2d((finer.occupied <= 0.5).to(beside), 3, 1, 1)  # what is stretched, or no person
-    return upsample(warp, factor) + (1 - holes) * jumps * beside
+    jumps = smoothstep((lengths(beside) - SMOOTH) / (JUMP - SMOOTH))
+    holes = sums_around((finer.occupied <= 0.5).to(beside), 1) > 0  # what is stretched, or no person
+    return upsample(warp, factor) + torch.where(holes, 0.0, jumps * beside)
 
 
 class FrameDecoder(nn.Module):
@@ -125,9 +127,10 @@ class FrameDecoder(nn.Module):
         self.refine_in = nn.Conv2d(finest + 3 * config.stem**2, finest, 3, padding=1)
         self.refine = nn.Conv2d(finest, finest, 3, padding=1)
         self.conv_out = nn.Conv2d(finest, 4 * config.stem**2, 3, padding=1)
+        self.to(memory_format=torch.channels_last)  # `for_convolution`; else the weights are copied for every frame
 
     def geometry(
-        self, motion: Tensor, reference_motion: Tensor, pyramid: list[Tensor], base: Base, finer: Base
+        self, motion: Tensor, reference_motion: Tensor, pyramid: list[Tensor], base: Base, finer: FineBase
     ) -> Geometry:
         """Coordinates of the frame and of the portrait (B, L), the portrait's pyramid and what its surface says, at the
         finest level's size and on its own grid -> warps and visibility."""

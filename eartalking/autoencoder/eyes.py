@@ -22,18 +22,21 @@ from torch import Tensor
 from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import EYE, corners, cut, cut_size
 from eartalking.autoencoder.surface import SurfaceFields, background_plate, continued
+from eartalking.modules.constant import constant
 from eartalking.modules.curves import piecewise_linear, smoothstep
-from eartalking.modules.warp import identity_grid
+from eartalking.modules.warp import identity_grid, pixel_centres
 from eartalking.motion.face_units import UNIT_INDEX
-from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES, with_columns
+from eartalking.motion.vector import GAZE, HEAD_POSE, MOTION_SCALES, with_columns
 from eartalking.perception.face_marks import OPENING, eye_marks
 
 EYEBALL = 0.264  # its radius over the distance of the eyes, of the head model
-WIDE_COLUMNS = [UNIT_INDEX["eyeWideRight"], UNIT_INDEX["eyeWideLeft"]]
-SQUINT_COLUMNS = [UNIT_INDEX["eyeSquintRight"], UNIT_INDEX["eyeSquintLeft"]]
-BROW_COLUMNS = [UNIT_INDEX["browDownRight"], UNIT_INDEX["browDownLeft"]]
-CHEEK_COLUMNS = [UNIT_INDEX["cheekSquintRight"], UNIT_INDEX["cheekSquintLeft"]]
-EYE_COLUMNS = [*BLINK_COLUMNS, *WIDE_COLUMNS, *SQUINT_COLUMNS, *range(GAZE.start, GAZE.stop)]
+# What moves lids, of the person's right eye and of the left one.
+LID_UNITS = [
+    UNIT_INDEX[unit + side]
+    for unit in ("eyeBlink", "eyeWide", "eyeSquint", "browDown", "cheekSquint")
+    for side in ("Right", "Left")
+]
+EYE_COLUMNS = [*LID_UNITS[:6], *range(GAZE.start, GAZE.stop)]
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
 # Of an opening's height in its middle, about as on the head model: how far the upper lid comes down with an eye that
 # looks down, and goes up with one that looks up, per degree, and goes up when the eye is wide (0.41 there; by the iris
@@ -172,9 +175,7 @@ class Eyes(NamedTuple):
             return eyes.view_as(self.skin)
         height, width = move.shape[-2:]
         steps = move.flatten(0, 1)[..., None] * self.up.flatten(0, 1)[:, None, None]
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        places = torch.stack([x, y], dim=-1).to(steps) + 0.5 - steps
-        grid = 2 * places / places.new_tensor([width, height]) - 1
+        grid = 2 * (pixel_centres(height, width, steps.device) - steps) / steps.new_tensor([width, height]) - 1
         return F.grid_sample(eyes, grid, "bicubic", "border", False).view_as(self.skin)
 
     def held(self, motion: Tensor, own: Tensor) -> Tensor:
@@ -185,17 +186,21 @@ class Eyes(NamedTuple):
     def _lids_of(self, motion: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """How far the eyes are open, of how far they are in the portrait, 0 shut to 1 + WIDEST; by how much the upper
         and the lower lids are further up where they are, of the opening's height: (B, 2) each."""
-        scale = MOTION_SCALES["face_units"]
-        columns = list(reversed(BLINK_COLUMNS))  # of the right eye, of the left one
-        now, before = (vectors[:, columns] / scale for vectors in (motion, own))
-        open_ = ((1 - now) / (1 - before).clamp_min(0.1)).clamp(0, 1 + WIDEST)
-        up = (motion - own)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
-        wide, squint, brow, cheek = (
-            (motion - own)[:, units] / scale for units in (WIDE_COLUMNS, SQUINT_COLUMNS, BROW_COLUMNS, CHEEK_COLUMNS)
+        now, before = (
+            vectors.index_select(1, _lid_units(motion.device)).unflatten(1, (-1, 2)) / MOTION_SCALES["face_units"]
+            for vectors in (motion, own)
         )
+        open_ = ((1 - now[:, 0]) / (1 - before[:, 0]).clamp_min(0.1)).clamp(0, 1 + WIDEST)
+        up = (motion - own)[:, GAZE.stop - 1 : GAZE.stop] / MOTION_SCALES["gaze"]
+        wide, squint, brow, cheek = (now - before)[:, 1:].unbind(1)
         lift = UP * up.clamp_min(0) + DOWN * up.clamp_max(0) + WIDE * wide - BROW_DOWN * brow
         rise = SQUINT * squint + CHEEK_UP * cheek
         return open_, lift.clamp(-NARROWEST, WIDEST), rise.clamp(-WIDEST, NARROWEST)
+
+
+@constant
+def _lid_units(device: torch.device) -> Tensor:
+    return torch.tensor(LID_UNITS, device=device)
 
 
 def eye_turn(motion: Tensor, own: Tensor, middles: Tensor) -> Tensor:
@@ -213,9 +218,8 @@ def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]
     """Of an eye's outline (B, 16, 2) in pixels and the cut at `corner`: height of its pixels, of the upper and of the
     lower lid (B, h, w), along the last, the direction (B, 2) across the line between the eye's corners."""
     height, width = shape
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     start = outline.new_tensor([[left, top] for top, left in corner])[:, None, None]
-    pixels = torch.stack([x, y], dim=-1).to(outline) + start  # (B, h, w, 2)
+    pixels = pixel_centres(height, width, outline.device) + start  # (B, h, w, 2)
     begin, end = outline[:, 0], outline[:, 8]
     length = (end - begin).norm(dim=1, keepdim=True).clamp_min(1.0)
     along = (end - begin) / length  # the person's right eye and left eye both begin at an outer or inner corner

@@ -23,7 +23,7 @@ from eartalking.autoencoder.decoder import Decoded, FrameDecoder, Geometry
 from eartalking.autoencoder.eyes import Eyes, with_still_lids
 from eartalking.autoencoder.inner_mouth import InnerMouth
 from eartalking.autoencoder.lids import fit_lids, held, narrowness, released
-from eartalking.autoencoder.lips import Lips, fit_lips, with_teeth
+from eartalking.autoencoder.lips import LipPlaces, Lips, fit_lips, with_teeth
 from eartalking.autoencoder.matte import find_matte, with_matte
 from eartalking.autoencoder.motion_fit import fit_motion
 from eartalking.autoencoder.part_refiner import PartRefiner
@@ -169,12 +169,13 @@ class FrameAutoencoder(nn.Module):
         """The part of `decode` that makes the pixels; with a canvas, its image is the canvas's."""
         geometry = geometry if canvas is None else canvas.hold(geometry)
         motion, own = self.code.latents_to_motion(latents), reference.motion
-        decoded = self._painted(geometry, motion, reference)
+        lips = None if reference.lips is None else reference.lips.places(self.surface, motion, own)
+        decoded = self._painted(geometry, motion, lips, reference)
         image = self._with_parts(decoded.image, latents, reference)
-        if reference.lips is not None and reference.mouth is not None:
-            image = reference.mouth.drawn(image, reference.image, self.surface, reference.lips, motion, geometry.warp)
+        if reference.lips is not None and reference.mouth is not None and lips is not None:
+            image = reference.mouth.drawn(image, reference.image, reference.lips, lips, geometry.warp)
         if canvas is not None:
-            image = canvas.draw(self.surface, geometry, decoded, image, motion, own)
+            image = canvas.draw(self.surface, geometry, decoded, image, motion, own, lips)
         return decoded._replace(image=image)
 
     def _with_parts(self, image: Tensor, latents: Tensor, reference: Reference) -> Tensor:
@@ -187,12 +188,14 @@ class FrameAutoencoder(nn.Module):
 
     def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The same before eyes and mouth are refined."""
-        return self._painted(geometry, self.code.latents_to_motion(latents), reference)
+        motion = self.code.latents_to_motion(latents)
+        lips = None if reference.lips is None else reference.lips.places(self.surface, motion, reference.motion)
+        return self._painted(geometry, motion, lips, reference)
 
-    def _painted(self, geometry: Geometry, motion: Tensor, reference: Reference) -> Decoded:
+    def _painted(self, geometry: Geometry, motion: Tensor, lips: LipPlaces | None, reference: Reference) -> Decoded:
         person = reference.person
-        if reference.lips is not None:
-            person = reference.lips.closing_over(self.surface, person, motion)
+        if reference.lips is not None and lips is not None:
+            person = reference.lips.closing_over(person, lips)
         if reference.eyes is not None:
             person = reference.eyes.drawn(person, motion, reference.motion)
         if reference.shading is not None:
@@ -204,7 +207,6 @@ class FrameAutoencoder(nn.Module):
         motion, own = self.code.latents_to_motion(latents), reference.motion
         if reference.eyes is not None:
             motion = reference.eyes.held(motion, own)
-        sizes = (reference.pyramid[0].shape[-1], reference.surface.cover.shape[-1])
-        base, finer = self.surface.bases(reference.moved, motion, *sizes)
+        base, finer = self.surface.bases(reference.moved, motion)
         motion, own = self.code.motion_to_coordinates(motion), self.code.motion_to_coordinates(own)
         return self.decoder.geometry(motion, own, reference.pyramid, base, finer)

@@ -23,24 +23,17 @@ from eartalking.autoencoder.lips import (
     LOWER_INNER,
     LOWER_OUTER,
     UPPER_INNER,
+    LipPlaces,
     Lips,
     lip_places,
-    shut,
 )
 from eartalking.autoencoder.mark_maps import eye_openings
 from eartalking.autoencoder.part_refiner import corners, cut_size
 from eartalking.autoencoder.surface import SurfaceEncoder
 from eartalking.modules.curves import piecewise_linear, smoothstep
-from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
-from eartalking.motion.vector import with_columns
+from eartalking.modules.warp import pixel_centres
 
 CUT = (0.34375, 0.3125)  # width and height of what is drawn on, in fractions of the frame: a mouth that is wide open
-# Units that move the jaw and the lower lip.
-LOWER_UNITS = [
-    index
-    for name, index in UNIT_INDEX.items()
-    if name.startswith(("jaw", "mouthLowerDown", "mouthRollLower", "mouthShrugLower"))
-]
 STEPS = 4  # of a warp's inversion at the lips
 CORNERS = (78, 308)  # the mesh's points of the mouth's corners, the person's right one first
 SPAN = 30.0  # mm between the outermost pairs of lip points, of people's 50 from corner to corner
@@ -64,8 +57,7 @@ class InnerMouth(NamedTuple):
 
     upper, lower (B, 2, P) and ends (B, 2, 2): the edges of the lips and the corners between them, of shut lips where
     they meet; red (B, 2, P): the middle of the lower lip's red; parted (B,): whether they are not shut;
-    motion (B, L) of the portrait, and own (B, 2, 2 P), where that puts the surface of the lips (`lip_places`); bright
-    (B, 3): colour of the teeth.
+    own (B, 2, 2 P): where the portrait's own motion puts the surface of the lips; bright (B, 3): colour of the teeth.
     """
 
     upper: Tensor
@@ -73,7 +65,6 @@ class InnerMouth(NamedTuple):
     ends: Tensor
     red: Tensor
     parted: Tensor
-    motion: Tensor
     own: Tensor
     bright: Tensor
 
@@ -87,20 +78,18 @@ class InnerMouth(NamedTuple):
         upper, lower = (torch.where(parted[:, None, None], lip, meeting) for lip in (upper, lower))
         at = lip_places(surface, lips.red, own[None])[0]
         red = (places[:, :, LOWER_INNER] + places[:, :, LOWER_OUTER]) / 2
-        return cls(upper, lower, places[:, :, CORNERS], red, parted, own, at, _light(portraits, marks))
+        return cls(upper, lower, places[:, :, CORNERS], red, parted, at, _light(portraits, marks))
 
-    def drawn(
-        self, images: Tensor, portraits: Tensor, surface: SurfaceEncoder, lips: Lips, motion: Tensor, warp: Tensor
-    ) -> Tensor:
-        """Frames (B, 3, S, S) under motion vectors (B, L), to which `warp` (B, 2, h, w) has brought `portraits`
+    def drawn(self, images: Tensor, portraits: Tensor, lips: Lips, places: LipPlaces, warp: Tensor) -> Tensor:
+        """Frames (B, 3, S, S) whose lips are at `places`, to which `warp` (B, 2, h, w) has brought `portraits`
         (B, 3, S, S), with what shows between their lips."""
         # The surface is as coarse as a lip is high, and a jaw that falls draws the upper lip down with it a little. It
         # does not, so where that lip ends is asked of the surface with the portrait's own jaw.
-        states = [with_columns(motion, self.motion, LOWER_UNITS), motion, shut(motion)]
+        moved = LipPlaces(*(torch.stack(places) - self.own))
+        over, at_rest = (at[:, :, : at.shape[2] // 2] for at in (moved.own_jaw, moved.shut))
+        under = moved.now[:, :, moved.now.shape[2] // 2 :]
         # Of parted lips: the edges of what the portrait shows between them, which belongs to the skull.
-        states.append(with_columns(motion, self.motion, slice(NUM_FACE_UNITS)))
-        moved = lip_places(surface, lips.red, torch.stack(states)) - self.own
-        (over, _), (_, under), (at_rest, _), (roof, floor) = (part.chunk(2, dim=2) for part in moved)
+        roof, floor = moved.own_face.chunk(2, dim=2)
         under = _brought(self.red, under, warp)
         upper, lower = self.upper + over, self.lower + under
         ends = self.ends + torch.stack([(over + under)[:, :, end] / 2 for end in (0, -1)], dim=2)
@@ -132,7 +121,7 @@ class InnerMouth(NamedTuple):
             place = (index, slice(None), slice(top, top + shape[0]), slice(left, left + shape[1]))
             region = images[place]
             if self.parted[index]:
-                back = _Back.of(torch.cat([self.upper, self.lower], dim=2)[pick], moved[3][pick])
+                back = _Back.of(torch.cat([self.upper, self.lower], dim=2)[pick], moved.own_face[pick])
                 # Where the upper lip uncovers more than in the portrait, the edge of what that shows goes on.
                 first_row = torch.minimum(ceiling + mm, above - mm / 2 + 2 * (ceiling - above).clamp_min(0))
                 places = back.places(axes.places(x, torch.maximum(y, first_row)))
@@ -161,9 +150,8 @@ class _Axes(NamedTuple):
 
     def grid(self, top: int, left: int, shape: tuple[int, int], size: int) -> tuple[Tensor, Tensor, float]:
         """Of the pixels of a cut: mm to the right and down (h, w), and how many mm an edge takes."""
-        y, x = torch.meshgrid(torch.arange(shape[0]), torch.arange(shape[1]), indexing="ij")
-        places = torch.stack([x + left, y + top]).to(self.origin) + 0.5
-        right, down = self.local((places * (2 / size) - 1).flatten(1)[None])
+        places = (pixel_centres(*shape, self.origin.device) + self.origin.new_tensor([left, top])) * (2 / size) - 1
+        right, down = self.local(places.flatten(0, 1).T[None])
         return right.view(shape), down.view(shape), float(2 * SOFT / self.mm.detach())
 
     def places(self, right: Tensor, down: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from eartalking.autoencoder.mark_maps import between_lips, mark_maps
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields, background_plate
 from eartalking.modules.res_block import upsample
 from eartalking.motion.code import MotionCode
-from eartalking.motion.face_units import UNIT_INDEX
-from eartalking.motion.vector import MOTION_SCALES
+from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.motion.vector import MOTION_SCALES, with_columns
 from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 
 # The mesh's points of the lips between the corners, from the person's right to the left.
@@ -33,6 +33,12 @@ MOUTH = slice(UNIT_INDEX["jawForward"], UNIT_INDEX["mouthUpperUpRight"] + 1)
 OPENING = [
     UNIT_INDEX[name]
     for name in ("jawOpen", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight")
+]
+# Units that move the jaw and the lower lip.
+LOWER_UNITS = [
+    index
+    for name, index in UNIT_INDEX.items()
+    if name.startswith(("jaw", "mouthLowerDown", "mouthRollLower", "mouthShrugLower"))
 ]
 SHUT_GAP = 0.013  # of the distance of the outer eye corners: how far apart the mesh sees lips that are shut
 # Times the gap that a mouth is read as open: what is drawn on a grid of pixels closes a little less. Of 10 rendered
@@ -62,6 +68,17 @@ def with_teeth(fields: SurfaceFields, between: Tensor) -> SurfaceFields:
     return fields._replace(components=fields.components * (1 - between), behind=BEHIND * between)
 
 
+class LipPlaces(NamedTuple):
+    """Where the surface of the lips is, (B, 2, 2 P) each, upper ones first: in a frame; were its mouth shut; had its
+    jaw and lower lip not moved from where they are in the portrait; and had no face unit, so that only the skull did.
+    """
+
+    now: Tensor
+    shut: Tensor
+    own_jaw: Tensor
+    own_face: Tensor
+
+
 class Lips(NamedTuple):
     """The lips of portraits: the surface at the middle of their red, upper ones first, (B, C, 1, 2 P) each; how far
     they are apart (B,), in [-1, 1]; where something shows between them (B, 1, S, S), of 0 and 1; and the portraits
@@ -88,15 +105,19 @@ class Lips(NamedTuple):
         """The same for the portraits at another size (B, 3, H, W)."""
         return self._replace(covered=_covered(portraits, self.between))
 
-    def closing_over(self, surface: SurfaceEncoder, portraits: Tensor, motion: Tensor) -> Tensor:
-        """What the portraits (B, C, H, W) show when their lips come together under motion vectors (B, L): less and less
-        of what lies between them.
+    def places(self, surface: SurfaceEncoder, motion: Tensor, own: Tensor) -> LipPlaces:
+        """Under motion vectors (B, L) of frames, and of the portraits."""
+        own_jaw, own_face = (with_columns(motion, own, units) for units in (LOWER_UNITS, range(NUM_FACE_UNITS)))
+        return LipPlaces(*lip_places(surface, self.red, torch.stack([motion, shut(motion), own_jaw, own_face])))
+
+    def closing_over(self, portraits: Tensor, places: LipPlaces) -> Tensor:
+        """What the portraits (B, C, H, W) show when their lips come together: less and less of what lies between them.
 
         A warp has no edges: between two lips that meet it would still show a narrow strip of teeth.
         """
         if not self.between.any():
             return portraits
-        colours = torch.lerp(self.covered, portraits[:, :3], self._seen(surface, motion))
+        colours = torch.lerp(self.covered, portraits[:, :3], self._seen(places))
         return torch.cat([colours, portraits[:, 3:]], dim=1)
 
     @property
@@ -104,11 +125,10 @@ class Lips(NamedTuple):
         """Whether something shows between the portraits' lips: (B,)."""
         return self.between.flatten(1).any(1)
 
-    def _seen(self, surface: SurfaceEncoder, motion: Tensor) -> Tensor:
+    def _seen(self, places: LipPlaces) -> Tensor:
         """How much of what lies between the lips is seen, in 0..1: (B, 1, 1, 1)."""
-        upper, lower = lip_places(surface, self.red, torch.stack([motion, shut(motion)])).chunk(2, dim=3)
-        now = torch.sub(*(lower - upper))
-        share = now.norm(dim=1).mean(1) / self.apart.clamp_min(1e-6)
+        now, from_shut = (torch.sub(*at.chunk(2, dim=2)) for at in (places.now, places.shut))
+        share = (now - from_shut).norm(dim=1).mean(1) / self.apart.clamp_min(1e-6)
         return ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)[:, None, None, None]
 
 

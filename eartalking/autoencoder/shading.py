@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from eartalking.autoencoder.surface import SurfaceEncoder, SurfaceFields
 from eartalking.modules.res_block import upsample
+from eartalking.modules.vectors import lengths
 from eartalking.modules.warp import identity_grid
 
 COARSER = 2  # pixels of the surface in a side of the light's cells
@@ -50,12 +51,13 @@ class Shading(NamedTuple):
         """Portraits (B, C, H, W), the first three channels their colours, in the light that falls on them under motion
         vectors (B, L); nothing has moved yet."""
         change = harmonics(facing(surface, self.fields, motion)) - self.own
-        brighter = torch.einsum("bk,bkhw->bhw", self.light, change)[:, None] * self.fields.cover
+        brighter = (self.light[:, None] @ change.flatten(2)).view_as(self.fields.cover) * self.fields.cover
         if brighter.abs().amax() < LEAST:
             return portraits
         brighter = F.avg_pool2d(brighter, 3, 1, 1).clamp(-MOST, MOST)
         gain = upsample(brighter.exp(), portraits.shape[-1] // brighter.shape[-1])
-        lit = (portraits[:, :3] + (1 + 2 * DARK)) * gain - (1 + 2 * DARK)
+        black = -1 - 2 * DARK
+        lit = torch.lerp(portraits.new_tensor(black), portraits[:, :3], gain)
         return torch.cat([lit, portraits[:, 3:]], dim=1)
 
 
@@ -95,7 +97,8 @@ def facing(surface: SurfaceEncoder, fields: SurfaceFields, motion: Tensor) -> Te
     points = F.pad(points, (1, 1, 1, 1), mode="replicate")
     across = points[:, :, 1:-1, 2:] - points[:, :, 1:-1, :-2]
     down = points[:, :, 2:, 1:-1] - points[:, :, :-2, 1:-1]
-    return F.normalize(torch.linalg.cross(down, across, dim=1), dim=1, eps=1e-9)
+    normals = torch.linalg.cross(down, across, dim=1)
+    return normals / lengths(normals).clamp_min(1e-9)
 
 
 def harmonics(directions: Tensor) -> Tensor:

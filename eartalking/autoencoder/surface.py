@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from eartalking.autoencoder.mark_maps import NUM_MARK_MAPS, NUM_MESH_MAPS, mark_maps, mesh_maps
 from eartalking.config import AutoencoderConfig
+from eartalking.modules.around import sums_around
 from eartalking.modules.constant import constant
 from eartalking.modules.res_block import ResBlock, for_convolution, norm_groups, upsample
 from eartalking.modules.warp import identity_grid
@@ -100,23 +101,22 @@ class SurfaceFields(NamedTuple):
 class PersonPixels(NamedTuple):
     """What of portraits is moved: the surface at those M of their S² pixels that show a person, as maps (B, C, 1, M);
     `home` (B, 2, 1, M), where that is before it moves; `start` (1, 2, 1, M), where the pixels lie in the picture; and
-    the cover of all pixels (B, 1, S, S)."""
+    `covered` (B, 1, S/2, S/2), the cover of all pixels on the grid of `Base`."""
 
     fields: SurfaceFields
     home: Tensor
     start: Tensor
-    cover: Tensor
+    covered: Tensor
 
 
 class Base(NamedTuple):
-    """What geometry alone says of a frame, (B, 1 or 2, h, w): `warp` of the person as in `autoencoder.Decoded`, going
-    on somewhat beyond the person's edge; `occupied` in 0..1, whether the person is there; `covered` in 0..1, whether
-    the person was there in the portrait, so that the background is not known; `reach` 1 where `warp` says anything."""
+    """What geometry alone says of a frame, (B, 1 or 2, h, w), half as fine as the surface: `warp` of the person as in
+    `autoencoder.Decoded`, going on somewhat beyond the person's edge; `occupied` in 0..1, whether the person is there;
+    `covered` in 0..1, whether the person was there in the portrait, so that the background is not known."""
 
     warp: Tensor
     occupied: Tensor
     covered: Tensor
-    reach: Tensor
 
     def at(self, size: int) -> Base:
         """The same on a coarser grid."""
@@ -125,6 +125,15 @@ class Base(NamedTuple):
     def channels(self) -> Tensor:
         """(B, BASE_CHANNELS, h, w), of about unit size."""
         return torch.cat([5 * self.warp, self.occupied, self.covered], dim=1)
+
+
+class FineBase(NamedTuple):
+    """The same on the surface's own grid, (B, 1 or 2, S, S): `warp`, zero where the person is not, `occupied`, and
+    `reach`, 1 where the person is or may be: as far beyond the edge as the warp of `Base` goes on."""
+
+    warp: Tensor
+    occupied: Tensor
+    reach: Tensor
 
 
 class SurfaceEncoder(nn.Module):
@@ -201,7 +210,7 @@ class SurfaceEncoder(nn.Module):
 
     def moved(self, fields: SurfaceFields, motion: Tensor) -> Tensor:
         """The surface, as face units and gaze shape it, at rest: (B, 3, M), M = S²."""
-        moves = torch.einsum("bm,kmc->bck", movers(motion), self.basis)  # (B, 3, K)
+        moves = (movers(motion) @ self.basis.permute(1, 2, 0).flatten(1)).unflatten(1, (3, -1))  # (B, 3, K)
         return fields.point.flatten(2) + moves @ fields.components.flatten(2)
 
     def posed(self, fields: SurfaceFields, rest: Tensor, motion: Tensor) -> Tensor:
@@ -234,7 +243,7 @@ class SurfaceEncoder(nn.Module):
             return maps.flatten(2)[:, :, None, shown]
 
         person = fields.at(look)
-        return PersonPixels(person, self.home(person, own_motion), look(start), fields.cover)
+        return PersonPixels(person, self.home(person, own_motion), look(start), F.avg_pool2d(fields.cover, 2))
 
     def displace(self, fields: SurfaceFields, motion: Tensor, home: Tensor) -> tuple[Tensor, Tensor]:
         """How far each of the portrait's pixels moves, (B, 2, S, S), and how near it is then, (B, 1, S, S); from the
@@ -242,27 +251,19 @@ class SurfaceEncoder(nn.Module):
         there, near = self.project(fields, motion)
         return there - home, near - fields.behind
 
-    def bases(self, pixels: PersonPixels, motion: Tensor, *sizes: int) -> list[Base]:
-        """The warp that follows from motion vectors (B, L), at so many pixels a side each."""
+    def bases(self, pixels: PersonPixels, motion: Tensor) -> tuple[Base, FineBase]:
+        """The warp that follows from motion vectors (B, L), half as fine as the surface and as fine as it."""
         moved, near = self.displace(pixels.fields, motion, pixels.home)
-        return [self._base(pixels, moved, near, size) for size in sizes]
-
-    @staticmethod
-    def _base(pixels: PersonPixels, moved: Tensor, near: Tensor, size: int) -> Base:
-        per_cell = (pixels.cover.shape[-1] / size) ** 2
-        warp, occupied = splat(pixels.start, moved, near, pixels.fields.cover, size, per_cell)
+        size = pixels.covered.shape[-1]
+        warp, occupied = splat(pixels.start, moved, near, pixels.fields.cover, size, 4)
         # The edge itself is drawn by the portrait's own matte, which is moved along: so the movement goes on beyond it.
         there = (occupied > 0.5).float()
-        sums, around = _blurred(torch.cat([warp, there], dim=1), max(1, round(BEYOND * size))).split([2, 1], dim=1)
+        sums, around = sums_around(torch.cat([warp, there], dim=1), max(1, round(BEYOND * size))).split([2, 1], dim=1)
         warp = torch.where(there > 0, warp, sums / around.clamp_min(1e-6))
-        return Base(warp, occupied, F.adaptive_avg_pool2d(pixels.cover, size), (around > 0).float())
-
-
-def _blurred(maps: Tensor, reach: int) -> Tensor:
-    """Means of maps (B, C, S, S) over squares of 2 `reach` + 1 cells: columns first, then rows, which is cheaper."""
-    for side, edge in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
-        maps = F.avg_pool2d(maps, side, 1, edge)
-    return maps
+        base = Base(warp, occupied, pixels.covered)
+        warp, occupied = splat(pixels.start, moved, near, pixels.fields.cover, 2 * size, 1)
+        reach = sums_around((occupied > 0.5).float(), max(1, round(BEYOND * 2 * size))) > 0
+        return base, FineBase(warp, occupied, reach.float())
 
 
 def splat(

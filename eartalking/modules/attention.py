@@ -76,9 +76,9 @@ class CausalSelfAttention(nn.Module):
         cache: x is then exactly the frame `frame_index`; it is appended and the whole cache attended to.
         """
         batch, length, dim = x.shape
-        qkv = self.to_qkv(x).view(batch, length, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, S, Dh)
-        q, k = rms_norm(q, self.query_scale), rms_norm(k)
+        qkv = self.to_qkv(x).view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        (q, k), v = rms_norm(qkv[:2]), qkv[2]  # each (B, H, S, Dh)
+        q = q * self.query_scale.to(q.dtype)
         if cache is not None:
             if frame_index is None:
                 raise ValueError("attention with a cache needs the frame_index of x")

@@ -203,5 +203,5 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """x (M, D), modulation (M, 3 D) -> (M, D)."""
         shift, scale, gate = modulation.chunk(3, dim=-1)
-        hidden = F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
-        return x + (1 + gate) * self.mlp(hidden)
+        hidden = torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
+        return torch.addcmul(x, 1 + gate, self.mlp(hidden))

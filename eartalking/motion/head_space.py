@@ -6,18 +6,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eartalking.modules.constant import constant
+
 FACE_PLANE = 0.3  # z of the face: the camera's scale is measured there
 
 
 def rotation(degrees: Tensor) -> Tensor:
     """Yaw, pitch and roll (..., 3) in degrees -> rotation matrices (..., 3, 3): yaw to +x, pitch upwards, roll
     clockwise as seen, applied roll first."""
-    (sy, sp, sr), (cy, cp, cr) = (f(torch.deg2rad(degrees)).unbind(-1) for f in (torch.sin, torch.cos))
-    zero, one = torch.zeros_like(sy), torch.ones_like(sy)
-    turns = (
-        (cy, zero, sy, zero, one, zero, -sy, zero, cy),
-        (one, zero, zero, zero, cp, sp, zero, -sp, cp),
-        (cr, sr, zero, -sr, cr, zero, zero, zero, one),
-    )
-    about_y, about_x, about_z = (torch.stack(turn, dim=-1).unflatten(-1, (3, 3)) for turn in turns)
+    angles = torch.deg2rad(degrees)[..., None, None]
+    along, across, back = _axes(degrees.dtype, degrees.device)
+    about_y, about_x, about_z = (along + angles.sin() * across - angles.cos() * back).unbind(-3)
     return about_y @ about_x @ about_z
+
+
+@constant
+def _axes(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Of Rodrigues' formula, for the axes of yaw, pitch and roll: what stays, what the sine turns by, and what the
+    cosine takes back: (3, 3, 3, 3)."""
+    across = torch.zeros(3, 3, 3, dtype=dtype, device=device)
+    for axis, (row, column) in enumerate(((0, 2), (1, 2), (0, 1))):
+        across[axis, row, column], across[axis, column, row] = 1, -1
+    back = across @ across
+    return torch.stack([torch.eye(3, dtype=dtype, device=device) + back, across, back])

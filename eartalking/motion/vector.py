@@ -5,8 +5,12 @@ Columns: 52 face units in ARKit's order, head pose (yaw, pitch, roll), gaze (yaw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from eartalking.modules.constant import constant
 
 # Label -> its scale; the order is that of the columns.
 MOTION_SCALES = {"face_units": 4.0, "head_pose": 1 / 12, "gaze": 1 / 10, "translation": 20.0}
@@ -44,8 +48,14 @@ def clip_motion(clip: dict[str, Tensor], prefix: str = "labels") -> Tensor:
     return motion_vector({name: clip[f"{prefix}.{name}"] for name in MOTION_SCALES})
 
 
-def with_columns(motion: Tensor, other: Tensor, columns: list[int] | slice) -> Tensor:
+def with_columns(motion: Tensor, other: Tensor, columns: Sequence[int]) -> Tensor:
     """Motion vectors (B, L) with some columns of others (B, L)."""
-    motion = motion.clone()
-    motion[:, columns] = other[:, columns]
-    return motion
+    return torch.where(_chosen(tuple(columns), motion.shape[1], motion.device), other, motion)
+
+
+@constant
+def _chosen(columns: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    """Of so many columns, whether they are among these: (size,) bool."""
+    chosen = torch.zeros(size, dtype=torch.bool, device=device)
+    chosen[list(columns)] = True
+    return chosen
