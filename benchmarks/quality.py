@@ -5,7 +5,7 @@ Prints one line per gate, passed or missed, beside its floor; writes all numbers
 and date, to a JSON, and strips of pictures of what was measured beside it. The last stdout line is JSON.
 
     --suite quick   a few clips, drift over 60 s: about eight minutes on two cores
-    --suite full    more clips, drift over 300 s, motion over an hour
+    --suite full    more clips, drift and motion over an hour
 """
 
 from __future__ import annotations

@@ -3,14 +3,13 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import quality, stream_latency
-from benchmarks.gates import photograph_finding, streams
+from benchmarks.gates import photograph_finding, stream, streams
 from benchmarks.gates.control import (
     Followed,
     _unless_blind,
@@ -22,12 +21,12 @@ from benchmarks.gates.control import (
     schedule_of,
 )
 from benchmarks.gates.material import SUITES, Material
-from benchmarks.gates.streams import Context, StreamRecord, drive
+from benchmarks.gates.streams import Context, drive
 from benchmarks.gates.table import ALL_GATES, GATES, GateRow, Unavailable, judge, table, unavailable
 from benchmarks.gates.voice import best_within, lag_reason, shuffled_floor
 from eartalking import StreamSession, TalkingHeadModel
 from eartalking.checkpoint import save_model
-from eartalking.config import TINY
+from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME, TINY
 from eartalking.controls import CONTROL_RANGES, CONTROL_TRACKS, EMOTIONS, ControlFrame
 from eartalking.perception.face_reader import READINGS, FaceReading
 from eartalking.perception.identity import summarise
@@ -276,29 +275,25 @@ def test_a_schedule_reaches_its_own_frames(model: TalkingHeadModel) -> None:
     assert len(images) == 8 and applied == [float(i) for i in range(8)]
 
 
-def test_a_branch_leaves_the_stream_as_it_is_and_goes_on_from_there(model: TalkingHeadModel, monkeypatch) -> None:
+def test_half_minutes_are_the_streams_own_and_at_equal_pose_of_equal_words(
+    model: TalkingHeadModel, monkeypatch
+) -> None:
     context = Context(model, SUITES["quick"], Material(SUITES["quick"], 64))
     monkeypatch.setattr(context, "face_box", lambda portrait: (0, 0, 64, 64))
     monkeypatch.setattr(streams, "SAMPLE_EVERY", 1)
-    asked = [{"yaw": 20.0}]
-    waveform = voice(12 / 25)
-
-    def watched(**branches: Any) -> StreamRecord:
-        session = StreamSession(model, portrait(), crop="center")
-        return context.watch(session, waveform, read=False, **branches)
-
-    plain, branched = watched(), watched(branches={0: (3, asked), 5: (4, asked)})
-    np.testing.assert_array_equal(plain.sampled, branched.sampled)
-    assert {start: len(record) for start, record in branched.branches.items()} == {0: 3, 5: 6}, (
-        "two were waiting for what follows them"
-    )
+    monkeypatch.setattr(stream, "BIN_SECONDS", 1)
+    waveform = voice(3)
+    found = stream._half_minutes(context, StreamSession(model, portrait(), crop="center"), waveform, [1, 3])
+    assert list(found) == [1, 3]
+    whole = StreamSession(model, portrait(), crop="center")
+    frames = [frame.image for frame in whole.push(waveform)]
+    np.testing.assert_array_equal(found[1][0].sampled[:23], frames[:23])
+    np.testing.assert_array_equal(found[3][0].sampled[:23], frames[50:73])
     session = StreamSession(model, portrait(), crop="center")
-    heard = 5 * 640
-    begun = list(session.push(waveform[:heard]))
-    session.set(yaw=20.0)
-    rest = [frame.image for frame in [*session.push(waveform[heard : heard + 4 * 640]), *session.flush()]]
-    assert len(begun) == 3
-    np.testing.assert_array_equal(branched.branches[5].sampled, np.stack(rest))
+    list(session.push(waveform[: 52 * SAMPLES_PER_FRAME]))
+    session.set(yaw=0.0, pitch=0.0, roll=0.0)
+    posed = [frame.image for frame in session.push(waveform[:SAMPLE_RATE])]
+    np.testing.assert_array_equal(found[3][1].sampled[: len(posed)], posed)
 
 
 # ---- speed ------------------------------------------------------------------

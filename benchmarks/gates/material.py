@@ -41,7 +41,7 @@ class Suite:
 
 SUITES = {
     "quick": Suite(12, 6, 8, 100, 2, 3, 8, 15, 60, 4, 0),
-    "full": Suite(40, 12, 24, 150, 6, 12, 16, 20, 300, 8, 3600),
+    "full": Suite(40, 12, 24, 150, 6, 12, 16, 20, 3600, 8, 3600),
 }
 
 Clip = dict[str, np.ndarray]

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from benchmarks.gates.material import EXAMPLE_PHOTO
 from benchmarks.gates.streams import Context, Schedule, StreamRecord, spread, strip
 from benchmarks.gates.table import DRIFT_SECONDS, GATES, GateRow, Unavailable, judge, unavailable
 from benchmarks.stream_latency import LIVE_STARTS
 from benchmarks.stream_latency import measure as measure_stream_latency
-from eartalking.config import FPS
+from eartalking import StreamSession
+from eartalking.config import FPS, SAMPLE_RATE
 from eartalking.perception.identity import summarise
 from eval.metrics.signals import relative_change
 
 IDENTITY_SECONDS = 10
-BIN_FRAMES = 10 * FPS  # the first and the last ten seconds
+BIN_SECONDS = 30
 SPEED_SECONDS = 60.0
 LOWEST_COVERAGE = 0.9
 LOOKING_AHEAD: Schedule = [{"yaw": 0.0, "pitch": 0.0, "roll": 0.0}]
@@ -90,11 +92,11 @@ def _coverage_reason(coverage: float) -> str:
 
 
 def measure_drift(context: Context) -> list[GateRow]:
-    """One long stream per portrait: identity, sharpness and colour of its last ten seconds against its first ten.
+    """One long stream per portrait: identity, sharpness and colour of its last half minute against its first.
 
     The change counts in both directions; of several portraits the worst one is the value. A head that happens to be
-    turned is less like its portrait, and softer. So the same is measured once more at equal pose: on copies of the
-    stream that leave it before these ten seconds, and look ahead.
+    turned is less like its portrait, and softer, and so is one that says something else. So the same is measured once
+    more at equal pose and of equal words: on copies of the stream that look ahead, and hear its first half minute.
     """
     measured = [seconds for seconds in DRIFT_SECONDS if seconds <= context.suite.drift_seconds]
     rows = [
@@ -103,39 +105,54 @@ def measure_drift(context: Context) -> list[GateRow]:
         if not any(name.startswith(f"drift_{seconds}s_") for seconds in measured)
     ]
     try:
-        records = _long_streams(context, max(measured))
+        streams = _long_streams(context, measured)
     except Unavailable as error:
         return [unavailable(name, str(error)) for name in GATES["drift"]]
     for seconds in reversed(measured):
-        rows = [*_drift_rows(context, records, seconds), *rows]
-    context.pictures["drift"] = strip([[record.portrait, *spread(record.sampled, 12)] for record in records])
+        parts = [[stream[end] for end in (BIN_SECONDS, seconds)] for stream in streams]
+        for suffix, posed in (("_posed", 1), ("", 0)):
+            bins = [[_bin(context, part[posed]) for part in stream] for stream in parts]
+            rows = [*_changes(f"drift_{seconds}s{suffix}", bins), *rows]
+    context.pictures["drift"] = strip(
+        [[stream[BIN_SECONDS][0].portrait, *(image for part in stream.values() for image in spread(part[0].sampled, 4))]
+         for stream in streams]
+    )  # fmt: skip
     return rows
 
 
-def _long_streams(context: Context, seconds: int) -> list[StreamRecord]:
+def _long_streams(context: Context, measured: list[int]) -> list[dict[int, tuple[StreamRecord, StreamRecord]]]:
+    """Of each portrait's stream, by their end in seconds, half minutes as they are, and at equal pose."""
     material = context.material
     starts = [context.start(material.photographs()[0], "auto")]
     if context.suite.drift_seconds > min(DRIFT_SECONDS):
         starts.append(context.start(material.portraits()[0]))
-    voice = material.voice(seconds)
-    ends = [end for end in DRIFT_SECONDS if end <= seconds]
-    branches = {max(0, end * FPS - BIN_FRAMES): (BIN_FRAMES, LOOKING_AHEAD) for end in (0, *ends)}
-    title = f"drift, {seconds} s"
-    return [context.watch(session, voice, read=False, title=title, branches=branches) for session in starts]
+    voice = material.voice(max(measured))
+    return [_half_minutes(context, session, voice, [BIN_SECONDS, *measured]) for session in starts]
 
 
-def _drift_rows(context: Context, records: list[StreamRecord], seconds: int) -> list[GateRow]:
-    first, last = 0, seconds * FPS - BIN_FRAMES
-    as_it_stands = [[_bin(context, record, start) for start in (first, last)] for record in records]
-    posed = [
-        [_bin(context, record.branches[start], 0) for start in (first, last)] for record in records if record.branches
-    ]
-    return [*_changes(f"drift_{seconds}s", as_it_stands), *_changes(f"drift_{seconds}s_posed", posed)]
+def _half_minutes(
+    context: Context, session: StreamSession, voice: np.ndarray, ends: list[int]
+) -> dict[int, tuple[StreamRecord, StreamRecord]]:
+    """What lies between them is heard, and moves the head, but is not made into frames."""
+    length = BIN_SECONDS * SAMPLE_RATE
+    session.push(voice)
+    found = {}
+    for end in ends:
+        start = (end - BIN_SECONDS) * FPS
+        for frame in tqdm(range(session.next_index, start, FPS), unit="s", desc=f"to {end} s", leave=False):
+            session.pass_over(min(frame + FPS, start))
+        records = []
+        for words, schedule in ((voice[session.samples_heard :][:length], None), (voice[:length], LOOKING_AHEAD)):
+            copy = session.clone()
+            copy.interrupt()  # it hears these words next
+            records.append(context.watch(copy, words, schedule, read=False, title=f"drift, {end} s"))
+        found[end] = (records[0], records[1])
+    return found
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Ten seconds of a stream: mean sharpness and colour (3,); distance to the portrait, None without a face, of so
+    """Half a minute of a stream: mean sharpness and colour (3,); distance to the portrait, None without a face, of so
     many of its frames."""
 
     sharpness: float
@@ -144,12 +161,10 @@ class Bin:
     coverage: float
 
 
-def _bin(context: Context, record: StreamRecord, first: int) -> Bin:
-    frames = slice(first, first + BIN_FRAMES)
-    sharp, colour = float(record.sharpness[frames].mean()), record.colour[frames].mean(0)
+def _bin(context: Context, record: StreamRecord) -> Bin:
+    sharp, colour = float(record.sharpness.mean()), record.colour.mean(0)
     try:
-        sampled = record.sampled_between(frames.start, frames.stop)
-        found = summarise(context.distances(record.portrait, sampled))
+        found = summarise(context.distances(record.portrait, record.sampled))
     except Unavailable:
         return Bin(sharp, colour, None, 0.0)
     return Bin(sharp, colour, found.distance, found.coverage)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,13 @@ PICTURE_QUALITY = 88  # of JPEG: result pictures are kept in git
 @dataclass
 class StreamRecord:
     """A watched stream of F frames. reading: all frames, None without a reader; sampled (S, H, W, 3) uint8, every
-    `SAMPLE_EVERY`-th frame; sharpness (F,) in the portrait's face box; colour (F, 3) mean of the frame, 0..255;
-    branches, by the frame at which they leave the stream."""
+    `SAMPLE_EVERY`-th frame; sharpness (F,) in the portrait's face box; colour (F, 3) mean of the frame, 0..255."""
 
     portrait: np.ndarray
     reading: FaceReading | None
     sampled: np.ndarray
     sharpness: np.ndarray
     colour: np.ndarray
-    branches: dict[int, StreamRecord] = field(default_factory=dict)
 
     @property
     def read(self) -> FaceReading:
@@ -52,10 +50,6 @@ class StreamRecord:
 
     def __len__(self) -> int:
         return len(self.colour)
-
-    def sampled_between(self, first: int, last: int) -> np.ndarray:
-        """The kept frames with first <= index < last."""
-        return self.sampled[-(-first // SAMPLE_EVERY) : -(-last // SAMPLE_EVERY)]
 
 
 @dataclass
@@ -102,12 +96,8 @@ class Context:
         schedule: Schedule | None = None,
         read: bool = True,
         title: str = "",
-        branches: Mapping[int, tuple[int, Schedule]] | None = None,
     ) -> StreamRecord:
-        """Run the stream over the waveform to its end, with the controls of the schedule from frame to frame.
-
-        branches: frame -> frames and schedule of a copy of the stream that leaves it there and hears on.
-        """
+        """Run the stream over the waveform to its end, with the controls of the schedule from frame to frame."""
         reader = self.reader if read else None
         box = self.face_box(session.portrait)
         pending: list[np.ndarray] = []
@@ -115,37 +105,26 @@ class Context:
         sampled: list[np.ndarray] = []
         sharp: list[float] = []
         colour: list[np.ndarray] = []
-
-        def look(image: np.ndarray) -> None:
-            if len(colour) % SAMPLE_EVERY == 0:
-                sampled.append(image)
-            sharp.append(sharpness(image, box))
-            colour.append(image.mean((0, 1)))
-            if reader is not None:
-                pending.append(image)
-                if len(pending) == READ_BATCH:
-                    readings.append(reader.read(np.stack(pending)))
-                    pending.clear()
-
         total = -(-len(waveform) // SAMPLES_PER_FRAME)
         with tqdm(total=total, unit="frame", desc=title, mininterval=2, leave=False) as bar:
 
-            def see(image: np.ndarray) -> None:
-                look(image)
+            def look(image: np.ndarray) -> None:
+                if len(colour) % SAMPLE_EVERY == 0:
+                    sampled.append(image)
+                sharp.append(sharpness(image, box))
+                colour.append(image.mean((0, 1)))
+                if reader is not None:
+                    pending.append(image)
+                    if len(pending) == READ_BATCH:
+                        readings.append(reader.read(np.stack(pending)))
+                        pending.clear()
                 bar.update()
 
-            found: dict[int, StreamRecord] = {}
-
-            def leave(frame: int, frames: int, other: Schedule) -> None:
-                heard = waveform[frame * SAMPLES_PER_FRAME : (frame + frames) * SAMPLES_PER_FRAME]
-                found[frame] = self.watch(session.clone(), heard, other, read, title)
-
-            pauses = {frame: partial(leave, frame, *branch) for frame, branch in (branches or {}).items()}
-            drive(session, waveform, schedule, see, pauses)
+            drive(session, waveform, schedule, look)
         if pending and reader is not None:
             readings.append(reader.read(np.stack(pending)))
         reading = FaceReading.concat(readings) if reader is not None else None
-        return StreamRecord(session.portrait, reading, np.stack(sampled), np.array(sharp), np.stack(colour), found)
+        return StreamRecord(session.portrait, reading, np.stack(sampled), np.array(sharp), np.stack(colour))
 
     def distances(self, reference: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Identity distances (T,), nan without a face; Unavailable when the reference shows none."""
@@ -156,22 +135,11 @@ class Context:
 
 
 def drive(
-    session: StreamSession,
-    waveform: np.ndarray,
-    schedule: Schedule | None,
-    look: Callable[[np.ndarray], object],
-    pauses: Mapping[int, Callable[[], None]] | None = None,
+    session: StreamSession, waveform: np.ndarray, schedule: Schedule | None, look: Callable[[np.ndarray], object]
 ) -> None:
-    """Run the stream to its end, each frame under the controls that the schedule has for it. `pauses`: what to do once
-    the sound of so many frames has been heard."""
+    """Run the stream to its end, each frame under the controls that the schedule has for it."""
     controls = None if schedule is None else ScheduledControls(schedule)
-    heard = 0
-    for frame, pause in sorted((pauses or {}).items()):
-        for made in session.push(waveform[heard : frame * SAMPLES_PER_FRAME], controls):
-            look(made.image)
-        heard = frame * SAMPLES_PER_FRAME
-        pause()
-    for frames in (session.push(waveform[heard:], controls), session.flush(controls)):
+    for frames in (session.push(waveform, controls), session.flush(controls)):
         for made in frames:
             look(made.image)
 

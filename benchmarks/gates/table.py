@@ -52,7 +52,7 @@ _PORTRAIT = "the untouched portrait as the prediction"
 _RELEASED = "the track released"
 POSE_TRACKS, GAZE_TRACKS, FOLLOWED_TRACKS = ("yaw", "pitch", "roll"), ("gaze_yaw", "gaze_pitch"), ("blink", "smile")
 LATENCY_TRACKS = (*POSE_TRACKS, *GAZE_TRACKS, *FOLLOWED_TRACKS, "emotion")
-DRIFT_SECONDS = (60, 300)
+DRIFT_SECONDS = (60, 300, 3600)
 
 # Group (the names that --gates takes) -> gate -> limits.
 GATES: dict[str, dict[str, Gate]] = {
