@@ -140,9 +140,8 @@ class StreamSession:
         """All that is computed of a portrait, once per stream."""
         pixels = to_float(torch.from_numpy(portrait.copy()).to(self._device))[None]
         reference = self.model.autoencoder.reference(pixels)
-        features = reference.pyramid[-1].flatten(2).transpose(1, 2)  # (1, N, D_r)
         canvas = self._output.canvas(reference, len(portrait), self._device)
-        return reference, canvas, self.model.prefill(self.model.autoencoder.resting(reference), features)
+        return reference, canvas, self.model.prefill(self.model.autoencoder.resting(reference), reference.look)
 
     @property
     def frame_shape(self) -> tuple[int, int]:

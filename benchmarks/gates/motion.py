@@ -15,14 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.signal import welch
+from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.gates.photograph_material import Renders
 from benchmarks.gates.streams import Context
 from benchmarks.gates.table import GATES, POSE_TRACKS, GateRow, Unavailable, judge, unavailable
 from eartalking import TalkingHeadModel
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
 from eartalking.modules.frame_noise import frame_noise
+from eartalking.modules.pixels import to_float
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS
 from eartalking.synth.head import SHUT_GAP, load_bundle
@@ -58,16 +61,41 @@ def portraits(count: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def emitted(model: TalkingHeadModel, waveforms: list[np.ndarray], seeds: range, frames: int, title: str) -> Moved:
-    """What streams of these voices (samples,), each with each of the seeds, emit."""
+def looks(model: TalkingHeadModel, count: int) -> Tensor:
+    """What a stream sees of `count` rendered people who stand as `portraits` do: their features (V, N, D).
+
+    Raises:
+        Unavailable: nothing can be rendered here.
+    """
+    renders, motion = Renders(model.config.autoencoder.image_size), portraits(count)
+    pictures = renders.standing(motion)
+    renders.release()
+    known = model.autoencoder.code.motion_to_latents(torch.from_numpy(motion))
+    return torch.cat([
+        model.autoencoder.reference(to_float(torch.from_numpy(picture))[None], known=own[None]).look
+        for picture, own in zip(pictures, known, strict=True)
+    ])  # fmt: skip
+
+
+@torch.inference_mode()
+def emitted(
+    model: TalkingHeadModel,
+    waveforms: list[np.ndarray],
+    seeds: range,
+    frames: int,
+    title: str,
+    look: Tensor | None = None,
+) -> Moved:
+    """What streams of these voices (samples,), each with each of the seeds, emit. `look`: the features (V, N, D) of
+    their portraits; without it, these are faces of which nothing is seen."""
     code, size = model.autoencoder.code, model.config.autoencoder
     count = len(waveforms)
     heard = [torch.from_numpy(waveform[: frames * SAMPLES_PER_FRAME])[None] for waveform in waveforms]
     audio = torch.cat([model.audio_encoder(one) for one in heard]).repeat_interleave(len(seeds), dim=0)
     latents = code.motion_to_latents(torch.from_numpy(portraits(count)))
-    # Of a portrait's look motion hardly depends.
-    look = torch.zeros(len(audio), size.num_latent_tokens, size.reference_widths[-1])
-    state = model.prefill(latents.repeat_interleave(len(seeds), dim=0), look)
+    if look is None:
+        look = torch.zeros(count, size.num_latent_tokens, size.reference_widths[-1])
+    state = model.prefill(*(of_each.repeat_interleave(len(seeds), dim=0) for of_each in (latents, look)))
     released = ControlBatch.released(len(audio), 1)
     lip_gap = load_bundle().lip_gap
     found = np.empty((len(audio), frames, 5), np.float32)
@@ -123,16 +151,18 @@ def measure_motion(context: Context) -> list[GateRow]:
         return [unavailable(name, "the checkpoint draws no departures: every seed moves alike") for name in names]
     try:
         voices, true = spoken(context.material.speech_folder(), context.suite.motion_voices)
+        look = looks(context.model, len(voices))
     except (Unavailable, ImportError) as error:
         return [unavailable(name, str(error)) for name in names]
     waveforms = [voice.waveform for voice in voices]
     seeds = range(context.seed, context.seed + LIPS_DRAWS)
-    made = emitted(context.model, waveforms, seeds[:POSE_DRAWS], round(SECONDS * FPS), "motion")
+    made = emitted(context.model, waveforms, seeds[:POSE_DRAWS], round(SECONDS * FPS), "motion", look)
     frames = round(LIPS_SECONDS * FPS)
-    more = emitted(context.model, waveforms, seeds[POSE_DRAWS:], frames, "lips")
+    more = emitted(context.model, waveforms, seeds[POSE_DRAWS:], frames, "lips", look)
     jaws = np.concatenate([made.jaw[:, :, :frames], more.jaw], axis=1)
     lips = lip_rows(jaws, true.jaw[:, 0, :frames])
-    return [*pose_rows(made, true), *lips, closures_row(made, true, voices), _hour_row(context, waveforms, true)]
+    hour = _hour_row(context, waveforms, look, true)
+    return [*pose_rows(made, true), *lips, closures_row(made, true, voices), hour]
 
 
 def pose_rows(made: Moved, true: Moved) -> list[GateRow]:
@@ -200,7 +230,7 @@ def closures_row(made: Moved, true: Moved, voices: list[Utterance]) -> GateRow:
                  true=round(people[0], 3), true_elsewhere=round(people[1], 3))  # fmt: skip
 
 
-def _hour_row(context: Context, waveforms: list[np.ndarray], true: Moved) -> GateRow:
+def _hour_row(context: Context, waveforms: list[np.ndarray], look: Tensor, true: Moved) -> GateRow:
     """The farthest that any of `HOUR_DRAWS` heads turns from where its portrait stands, over the farthest of people."""
     name, seconds = "motion_hour", context.suite.motion_hour_seconds
     if not seconds:
@@ -208,7 +238,7 @@ def _hour_row(context: Context, waveforms: list[np.ndarray], true: Moved) -> Gat
     joined = np.concatenate(waveforms)
     voice = np.tile(joined, -(-seconds * SAMPLE_RATE // len(joined)))[: seconds * SAMPLE_RATE]
     seeds = range(context.seed, context.seed + HOUR_DRAWS)
-    pose = emitted(context.model, [voice], seeds, seconds * FPS, "hour").pose[0]
+    pose = emitted(context.model, [voice], seeds, seconds * FPS, "hour", look[:1]).pose[0]
     far, people = np.abs(pose).max((0, 1)), np.abs(true.pose).max((0, 1, 2))
     return judge(name, float((far / people).max()), HOUR_DRAWS, "streams", farthest=_by_axis(far),
                  people=_by_axis(people), seconds=seconds)  # fmt: skip

@@ -113,7 +113,7 @@ def _foretell_clip(context: Context, clip: dict[str, np.ndarray], totals: dict[s
     labels = clip_motion({name: torch.from_numpy(value) for name, value in clip.items()})
     exact = autoencoder.code.motion_to_latents(labels)
     audio = model.audio_encoder(torch.from_numpy(clip["waveform"])[None])[0]
-    portrait = reference.latents, reference.pyramid[-1].flatten(2).transpose(1, 2)
+    portrait = reference.latents, reference.look
     count = min(len(read), len(audio))
     released, given = [ControlBatch.released(1, 1)] * count, _true_controls(clip)
     generator = torch.Generator().manual_seed(context.seed)

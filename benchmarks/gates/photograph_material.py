@@ -29,6 +29,7 @@ from eartalking.synth.speech import Utterance, corpus_files
 from eval.photographs import faces
 
 FIRST_IDENTITY = 1_500_000  # of the test split, beyond those of the clips
+FIRST_STANDING = 1_600_000
 SPEECH_SECONDS, SILENCE_SECONDS = 3.0, 1.0
 VOICES = 3
 FEWEST_CLOSURES = 3
@@ -130,6 +131,14 @@ class Renders:
             frame = self._renderer.render(dataclasses.replace(state, face_units=units))[0]
             found.append(Subject(name, frame, False, True))
         return found
+
+    def standing(self, motion: np.ndarray) -> np.ndarray:
+        """Portraits (V, S, S, 3) of as many people, other ones than above, under motion vectors (V, 60)."""
+        found = []
+        for number, vector in enumerate(motion):
+            self._renderer.set_identity(sample_identity(FIRST_STANDING + number, SPLIT, self._bundle))
+            found.append(self._renderer.render(performance_of(vector[None]))[0])
+        return np.stack(found)
 
     def true_frames(self, person: int, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Motion vectors (T, 60) as neutral head `person` (0 or 1) shows them: frames (T, S, S, 3), opening (T,)."""

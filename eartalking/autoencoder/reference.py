@@ -41,6 +41,11 @@ class Reference(NamedTuple):
     eyes: Eyes | None = None
     shading: Shading | None = None
 
+    @property
+    def look(self) -> Tensor:
+        """The coarsest features (B, N, D), which the model is shown of a portrait."""
+        return self.pyramid[-1].flatten(2).transpose(1, 2)
+
     def expand(self, count: int) -> Reference:
         """One portrait (B = 1) for a batch of `count` frames."""
 
