@@ -93,6 +93,8 @@ METHODS: dict[str, str] = {
     "trained_no_sink": "retrained without the sink",
     "trained_clean_history": "retrained on clean history",
     "trained_masked_ar": "retrained, masked tokens",
+    **{f"ours_s{seed}": f"ours, trained as long as the rivals, seed {seed}" for seed in range(3)},
+    **{f"motion_ar_s{seed}": f"face units, autoregressive, seed {seed}" for seed in (1, 2)},
 }
 KINDS: dict[str, str] = {
     "ours": "this project",
