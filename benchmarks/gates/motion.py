@@ -26,8 +26,8 @@ from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
 from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.pixels import to_float
-from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
-from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS
+from eartalking.motion.face_units import UNIT_INDEX
+from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, NUM_MOTION_LABELS, units_of
 from eartalking.synth.head import SHUT_GAP, load_bundle
 from eartalking.synth.speech import Utterance
 from eval.metrics.head_motion import shake
@@ -102,9 +102,9 @@ def emitted(
     for index in tqdm(range(frames), desc=title, unit="frame", mininterval=2, leave=False):
         noise = torch.stack([frame_noise(seed, index, latents.shape[1:]) for seed in seeds]).repeat(count, 1, 1)
         shown = model.step(audio[:, index], released, noise, state)
-        motion = code.latents_to_motion(shown).numpy()
-        units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
-        found[:, index, :3] = motion[:, HEAD_POSE] / MOTION_SCALES["head_pose"]
+        motion = code.latents_to_motion(shown)
+        units = units_of(motion).numpy()
+        found[:, index, :3] = motion[:, HEAD_POSE].numpy() / MOTION_SCALES["head_pose"]
         found[:, index, 3], found[:, index, 4] = units[:, JAW], lip_gap(units)
     each = found.reshape(count, len(seeds), frames, 5)
     return Moved(each[..., :3], each[..., 3], each[..., 4])

@@ -30,9 +30,9 @@ from eartalking.controls import MOUTH_SCALE, ControlBatch
 from eartalking.errors import InputError
 from eartalking.modules.pixels import to_float
 from eartalking.motion.code import MotionCode
-from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.steering import expression, units_to_latents
-from eartalking.motion.vector import MOTION_SCALES
+from eartalking.motion.vector import units_of
 from eartalking.training.data import Sequence
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -96,7 +96,7 @@ def expressed(latents: Tensor, asked: ControlBatch, code: MotionCode) -> Tensor:
     and emotion add. Pose, gaze and blink are set before (`motion.steering.impose`), because the next frame goes on from
     these and not from an expression.
     """
-    units = code.latents_to_motion(latents)[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+    units = units_of(code.latents_to_motion(latents))
     factor = torch.where(asked.given[..., MOUTH_SCALE], asked.values[..., MOUTH_SCALE], 1.0)
     change = torch.zeros_like(units)
     change[..., _MOUTH] = (units[..., _MOUTH] * factor[..., None]).clamp(0, 1) - units[..., _MOUTH].clamp(0, 1)

@@ -37,6 +37,7 @@ from eartalking.motion.vector import (
     LID_FOLLOW_DEGREES,
     MOTION_SCALES,
     TRANSLATION,
+    units_of,
 )
 from eartalking.perception.face_mesh import NUM_POINTS
 
@@ -58,7 +59,7 @@ def movers(motion: Tensor) -> Tensor:
     """Motion vectors (B, L) -> what moves the surface (B, NUM_MOVERS): face units, with the lids following the gaze,
     and gaze.
     """
-    units = motion[:, :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+    units = units_of(motion)
     gaze = motion[:, GAZE] / MOTION_SCALES["gaze"]
     columns, axes, signs, blinks = _lid_columns(motion.device)
     follow = (signs * (gaze / LID_FOLLOW_DEGREES)[:, axes]).clamp(0, 1)

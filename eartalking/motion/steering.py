@@ -19,7 +19,7 @@ from eartalking.controls import BROW, MOUTH_SCALE, SCALAR_TRACKS, SMILE, Control
 from eartalking.modules.constant import constant
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX, expression_units
-from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, GAZE, MOTION_SCALES
+from eartalking.motion.vector import BLINK_COLUMNS, EXACT_CONTROLS, GAZE, MOTION_SCALES, units_of
 
 
 @constant
@@ -77,7 +77,7 @@ def articulate(latents: Tensor, controls: ControlBatch, code: MotionCode, factor
     unit that follows the voice is stretched to the spread that it has in the truth (global variance, Toda and Tokuda
     2007), by factors (2, U), with mouth_scale released and given, that `training.teacher_forcing` measures.
     """
-    units = code.latents_to_motion(latents)[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+    units = units_of(code.latents_to_motion(latents))
     chosen = factors[controls.given[..., MOUTH_SCALE].long()]  # (..., U)
     return latents + units_to_latents((units * chosen).clamp(0, 1) - units.clamp(0, 1), code)
 
@@ -92,7 +92,7 @@ def expression(motion: Tensor, controls: ControlBatch, code: MotionCode) -> Tens
         return torch.zeros((), device=motion.device)
     with torch.autocast(motion.device.type, enabled=False):  # training subtracts what streaming adds: to the last bit
         given = controls.given.to(motion)
-        units = motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+        units = units_of(motion)
         brow, smile = (controls.values[..., track] * given[..., track] for track in (BROW, SMILE))
         added = expression_units(
             units,

@@ -48,6 +48,11 @@ def clip_motion(clip: dict[str, Tensor], prefix: str = "labels") -> Tensor:
     return motion_vector({name: clip[f"{prefix}.{name}"] for name in MOTION_SCALES})
 
 
+def units_of(motion: Tensor) -> Tensor:
+    """Face units (..., 52) of motion vectors (..., L), 0..1 where nothing is exaggerated."""
+    return motion[..., : HEAD_POSE.start] / MOTION_SCALES["face_units"]
+
+
 def with_columns(motion: Tensor, other: Tensor, columns: Sequence[int]) -> Tensor:
     """Motion vectors (B, L) with some columns of others (B, L)."""
     return torch.where(_chosen(tuple(columns), motion.shape[1], motion.device), other, motion)

@@ -27,9 +27,9 @@ from eartalking.checkpoint import load_model, save_model
 from eartalking.config import from_json
 from eartalking.controls import BROW, EMOTIONS, SMILE, ControlBatch
 from eartalking.model import TalkingHeadModel
-from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
+from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.steering import expression
-from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES
+from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, units_of
 from eartalking.training.data import LatentClips, Sequence
 from eartalking.training.loop import Losses, RunOptions, train
 from eartalking.training.rollout import JAW, audio_tokens, correlation, evaluation_batch, measure_articulation, rollout
@@ -221,9 +221,7 @@ def evaluate(trainer: TeacherForcingTrainer, sequence: Sequence) -> dict[str, fl
     read, read_shuffled, read_given = (
         model.autoencoder.code.latents_to_motion(latents) for latents in (free, free_shuffled, free_given)
     )
-    given_units, asked_units = (
-        motion[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"] for motion in (read_given, sequence.labels)
-    )
+    given_units, asked_units = (units_of(motion) for motion in (read_given, sequence.labels))
     pose, asked = (
         read_given[..., HEAD_POSE] / MOTION_SCALES["head_pose"],
         sequence.labels[..., HEAD_POSE] / MOTION_SCALES["head_pose"],

@@ -23,8 +23,7 @@ from tqdm import tqdm
 from eartalking.checkpoint import load_model, save_model
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.code import MotionCode
-from eartalking.motion.face_units import NUM_FACE_UNITS
-from eartalking.motion.vector import MOTION_SCALES
+from eartalking.motion.vector import units_of
 from eartalking.synth.head import SHUT_GAP, load_bundle
 from eartalking.training.data import LatentClips
 from eartalking.training.departure import groups
@@ -60,7 +59,7 @@ def own_means(model: TalkingHeadModel, spans: SpokenSpans) -> tuple[Tensor, Tens
 
 def shut_lips(code: MotionCode, coordinates: Tensor) -> Tensor:
     """Which of the frames with these coordinates (..., L) have shut lips."""
-    units = code.coordinates_to_motion(coordinates)[..., :NUM_FACE_UNITS] / MOTION_SCALES["face_units"]
+    units = units_of(code.coordinates_to_motion(coordinates))
     return torch.from_numpy(load_bundle().lip_gap(units.numpy()) < SHUT_GAP)
 
 
