@@ -161,6 +161,39 @@ def test_skin_around_an_eye_goes_along_with_its_lid() -> None:
     torch.testing.assert_close(wide[0, :, row - 12], portrait[0, :, row - 12], msg="and nothing is farther away")
 
 
+def test_a_lid_that_comes_down_a_little_brings_its_lashes() -> None:
+    portrait, marks = face()
+    row, column = round(0.4 * 256), round(0.4 * 256)
+    portrait[0, :, row - 6 : row - 4, column - 3 : column + 4] = -0.9  # lashes, two pixels of them
+    half = Eyes.of(portrait, marks).drawn(portrait, motion(blink=0.3), motion())
+    light = half[0].mean(0)[row - 10 : row, column]
+    lashes = light[:9].argmin()
+    assert light[lashes] < -0.5, "as dark as they are"
+    assert 10 - int(lashes) <= 4, "and further down"
+
+
+@pytest.mark.parametrize("larger", [1.0, 1.4])
+def test_irises_are_as_large_as_they_are(larger: float) -> None:
+    portrait, marks = face(512)
+    for eye in (0, 1):  # the iris network sees them smaller
+        points = marks[0, eye_marks(eye)][OPENING:, :2]
+        points[1:] = points[0] + (points[1:] - points[0]) / larger
+    aside = Eyes.of(portrait, marks).drawn(portrait, motion(yaw=25), motion())
+    begin = round(0.4 * 512) - 12  # left of the iris as it is now, where its edge was
+    left_over = (aside[0].mean(0)[round(0.4 * 512), begin : begin + 4] < 0.3).float().mean()
+    assert left_over < 0.3, "no edge of the iris stays where it was"
+
+
+def test_what_lids_hide_of_an_iris_is_like_the_rest_of_it() -> None:
+    portrait, marks = face()
+    row, column = round(0.4 * 256), round(0.4 * 256)
+    portrait[0, :, row - 1 : row + 1, column - 1 : column + 1] = -1.0  # a pupil
+    below = Eyes.of(portrait, marks).ball[0, 0].mean(0)
+    height, width = below.shape
+    hidden = below[height // 2 + 2, width // 2]
+    assert float(hidden) == pytest.approx(float(IRIS.mean()), abs=0.15)
+
+
 def test_shut_lids_meet_however_wide_or_narrowed() -> None:
     portrait, marks = face()
     eyes = Eyes.of(portrait, marks)

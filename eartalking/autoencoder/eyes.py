@@ -39,10 +39,10 @@ LID_UNITS = [
 EYE_COLUMNS = [*LID_UNITS[:6], *range(GAZE.start, GAZE.stop)]
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
 # Of an opening's height in its middle, about as on the head model: how far the upper lid comes down with an eye that
-# looks down, and goes up with one that looks up, per degree, and goes up when the eye is wide (0.41 there; by the iris
-# network, eyes drawn so are wider than true ones); how far the lower lid comes up in a narrowed eye. There it comes up
-# with the gaze as well; drawn so, eyes that look up were read as looking half as far.
-DOWN, UP, WIDE, SQUINT = 1 / 100, 1 / 231, 0.33, 0.36
+# looks down, and goes up with one that looks up, per degree (1/69 and 1/173 there), and goes up when the eye is wide
+# (0.41 there; by the iris network, eyes drawn so are wider than true ones); how far the lower lid comes up in a
+# narrowed eye. There it comes up with the gaze as well; drawn so, eyes that look up are read as looking less far.
+DOWN, UP, WIDE, SQUINT = 1 / 80, 1 / 173, 0.33, 0.36
 BROW_DOWN, CHEEK_UP = 0.17, 0.15  # how far a lowered brow takes the upper lid down, and a raised cheek the lower one up
 # Of an opening's height: from where on a lid moves as far as in the middle, which most of it does.
 BOW = 0.5
@@ -53,9 +53,14 @@ HIDDEN = 0.5  # of the other eye's width: one that is narrower lies behind the n
 LASHES = 4 / 256  # of the frame: how far around an opening lashes reach
 WIDEST, NARROWEST = 0.6, 0.7  # of an opening's height: how far lids go beyond their places, and towards each other
 LASH_WIDTH = 1.6 / 256  # of the frame
-IRIS = 1.15  # its radius, of what the iris network says
+RINGS = 8  # of an iris, from its middle to its edge
+# An iris's radius, of what the iris network says: usually, and what is looked for (from, to, how many); how far from
+# the usual one is likely; half as wide as the rings that are compared; and how much lighter, of 2, white is at least.
+IRIS, IRIS_SCALES, LIKELY, RING, CLEAR = 1.15, (1.0, 1.8, 17), 0.7, 0.12, 0.05
 WHITER = 0.6  # how far an eye's white is like its lightest parts
-SHUTTING = 0.3  # of an opening's height: from there on what is above it is skin alone
+# Of an opening's height, by how much a lid is down: up to here it is the portrait's own, and slides down with its
+# lashes; from there on it is drawn, for so far no skin stretches.
+SLIDES, SHUTTING = 0.35, 0.6
 TURNING = 0.5 / 256  # of the frame: an iris that has moved so far is redrawn
 
 
@@ -130,8 +135,8 @@ class Eyes(NamedTuple):
         open_, lift, rise = (value[..., None, None] for value in self._lids_of(motion, own))  # (B, 2, 1, 1)
         turn = eye_turn(motion, own, self.middles)
         wider = open_ * (1 + lift) - 1
-        closing = smoothstep(-wider / SHUTTING)[:, :, None]  # (B, 2, 1, 1, 1)
-        moving = torch.maximum(closing, smoothstep(torch.maximum(wider, rise.abs()) / LIFTED)[:, :, None])
+        closing = smoothstep((-wider - SLIDES) / (SHUTTING - SLIDES))[:, :, None]  # (B, 2, 1, 1, 1)
+        moving = smoothstep(torch.maximum(wider.abs(), rise.abs()) / LIFTED)[:, :, None]
         turning = smoothstep(turn.norm(dim=1) / TURNING)[:, None, None, None, None]
         if not (moving.any() or turning.any()):
             return portraits
@@ -146,7 +151,7 @@ class Eyes(NamedTuple):
         edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * closing
         ball = _moved(self.ball, turn * size)
         active = self.zone * torch.maximum(moving, turning)
-        eyes = self._carried(portraits, upper, lower, CARRIED * tall)
+        eyes = self._carried(portraits, upper, lower, CARRIED * tall, smoothstep((1 + wider) / (1 - SHUTTING)))
         drawn = torch.lerp(eyes, self.skin, lid)
         drawn = torch.lerp(drawn, ball, shown)
         drawn = torch.lerp(drawn, self.lash.expand_as(drawn), edge)
@@ -163,13 +168,14 @@ class Eyes(NamedTuple):
             for eye, (left, top) in enumerate(eyes):
                 yield index, eye, slice(top, top + height), slice(left, left + width)
 
-    def _carried(self, portraits: Tensor, upper: Tensor, lower: Tensor, reach: Tensor) -> Tensor:
+    def _carried(self, portraits: Tensor, upper: Tensor, lower: Tensor, reach: Tensor, slides: Tensor) -> Tensor:
         """The cuts of portraits (B, C, S, S) with the skin around the eyes, and lashes and creases with it, carried
-        along by lids that go up to `upper` and `lower` (B, 2, h, w), less and less up to `reach` (B, 2, 1, 1) away:
-        (B, 2, 3, h, w). A lid that comes down slides over the eye instead, and is drawn."""
+        along by lids that go to `upper` and `lower` (B, 2, h, w), less and less up to `reach` (B, 2, 1, 1) away:
+        (B, 2, 3, h, w). `slides` (B, 2, 1, 1) in 0..1: how far one that comes down takes its skin along."""
         eyes = torch.stack([portraits[index, :3, rows, columns] for index, _, rows, columns in self._places()])
         over, under = (smoothstep(1 - away / reach) for away in (self.height - upper, lower - self.height))
-        lift, rise = (upper - self.upper).clamp_min(0), lower - self.lower
+        lift, rise = upper - self.upper, lower - self.lower
+        lift = torch.where(lift < 0, slides * lift, lift)
         move = torch.where(2 * self.height > upper + lower, lift * over, rise * under)  # (B, 2, h, w)
         if not move.any():
             return eyes.view_as(self.skin)
@@ -242,21 +248,54 @@ def _lids(outline: Tensor, corner: list[tuple[int, int]], shape: tuple[int, int]
 
 def _eyeballs(portraits: Tensor, seen: Tensor, marks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What eyeballs, `seen` (B, 1, S, S) in 0..1, are like behind their lids: their white (B, 3, S, S), their irises
-    (B, 3, S, S), whose hidden parts are as those that lie opposite, and where these are (B, 1, S, S) in 0..1."""
+    (B, 3, S, S), whose hidden parts are as those that are as far from the middle, and where these are (B, 1, S, S) in
+    0..1."""
     size = portraits.shape[-1]
-    whole, sure, disc = portraits, seen, torch.zeros_like(seen)
-    grid = identity_grid(size, portraits.device)
-    for eye in (0, 1):
-        points = 2 * marks[:, eye_marks(eye)][:, OPENING:, :2] - 1
-        middle, radius = points[:, 0], (points[:, 1:] - points[:, :1]).norm(dim=2).mean(1)
-        away = grid - middle[:, None, None]  # (B, S, S, 2)
-        here = ((IRIS * radius[:, None, None] - away.norm(dim=-1)) * (size / 2) + 0.5).clamp(0, 1)[:, None]
-        mirrored = F.grid_sample(torch.cat([portraits, seen], dim=1), middle[:, None, None] - away, align_corners=False)
-        share = mirrored[:, 3:] * here * (1 - sure)
-        whole = (whole * sure + mirrored[:, :3] * share) / (sure + share).clamp_min(1e-4)
-        sure, disc = sure + share, torch.maximum(disc, here)
+    points = 2 * torch.stack([marks[:, eye_marks(eye)][:, OPENING:, :2] for eye in (0, 1)], dim=1) - 1  # (B, 2, 5, 2)
+    offset = identity_grid(size, portraits.device)[:, None] - points[:, :, 0, None, None]  # (B, 2, S, S, 2)
+    far = offset.norm(dim=-1)
+    radius = (points[:, :, 1:] - points[:, :, :1]).norm(dim=3).mean(2)[..., None, None].clamp_min(1e-6)
+    radius = radius * _iris_scale(portraits, seen, far / radius)[:, None, None, None]
+    discs = ((radius - far) * (size / 2) + 0.5).clamp(0, 1)  # (B, 2, S, S)
+    own = _round(portraits, seen, far / radius)
+    nearer = (far[:, 0] < far[:, 1])[:, None]
+    irises = torch.lerp(torch.where(nearer, own[:, 0], own[:, 1]), portraits, seen)
+    disc = discs.amax(1, keepdim=True)
     beside = 1 - F.max_pool2d(disc, 3, 1, 1)  # the edge of an iris is half white
-    return continued(portraits, seen * beside), continued(whole, sure * disc), disc
+    return continued(portraits, seen * beside), irises, disc
+
+
+def _round(portraits: Tensor, seen: Tensor, far: Tensor) -> Tensor:
+    """Irises (B, 2, 3, S, S) that are alike all around: at each distance `far` (B, 2, S, S) from their middle, in
+    their radii, as the portraits (B, 3, S, S) are on average where they are `seen` (B, 1, S, S) there."""
+    rings = torch.linspace(0, 1, RINGS, device=far.device)
+    away = far.flatten(2)[:, :, None] - rings[:, None]  # (B, 2, K, S²)
+    # Rings of which nothing is seen are like those beside them.
+    weight = torch.exp(-((away * (RINGS - 1)) ** 2)) + 1e-3 * torch.exp(-((away * 3) ** 2))
+    weight = weight * (seen.flatten(1)[:, None] * (far.flatten(2) < 1))[:, :, None]
+    colours = (weight @ portraits.flatten(2).transpose(1, 2)[:, None]) / weight.sum(3, keepdim=True).clamp_min(1e-6)
+    at = (far.flatten(2) * (RINGS - 1)).clamp(0, RINGS - 1)  # (B, 2, S²)
+    ring = at.long().clamp(max=RINGS - 2)
+    low, high = (colours.gather(2, index[..., None].expand(-1, -1, -1, 3)) for index in (ring, ring + 1))
+    return torch.lerp(low, high, (at - ring)[..., None]).transpose(2, 3).unflatten(3, far.shape[2:])
+
+
+def _iris_scale(portraits: Tensor, seen: Tensor, far: Tensor) -> Tensor:
+    """By how much irises are larger than the iris network says, (B,): where, from their middles outwards (B, 2, S, S)
+    in its radii, what is `seen` (B, 1, S, S) of portraits (B, 3, S, S) becomes lighter most. The network knows real
+    eyes; rendered and painted ones have larger irises, and their edges counted as white."""
+    scales = torch.linspace(*IRIS_SCALES, device=far.device)
+    seen, light = seen.flatten(1)[:, None, None], portraits.mean(1).flatten(1)[:, None, None]
+
+    def ring(where: Tensor) -> tuple[Tensor, Tensor]:  # (B, 2, K): how light it is, and of how many pixels that is
+        weight = seen * torch.exp(-(((far.flatten(2)[:, :, None] - where[:, None]) / RING) ** 2))
+        total = weight.sum(3)
+        return (weight * light).sum(3) / total.clamp_min(1e-6), total
+
+    (inside, _), (outside, known) = ring(scales - RING), ring(scales + RING)
+    gain = ((outside - inside) * (known > 1)).mean(1) * torch.exp(-(((scales - IRIS) / LIKELY) ** 2))
+    best, index = gain.max(1)
+    return torch.where(best > CLEAR, scales[index], IRIS)
 
 
 def _extreme(cuts: Tensor, where: Tensor, lightest: bool) -> Tensor:
