@@ -11,6 +11,7 @@ from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
+from eartalking.training.data import LatentClips
 from eartalking.training.motion_spans import SpokenSpans
 from eartalking.training.ridge import ridge_regression
 from eartalking.training.voice import hear, left_over, mouth_columns, own_means, report, shut_lips
@@ -65,6 +66,28 @@ def _spans(model: TalkingHeadModel) -> SpokenSpans:
     coordinates[..., UNIT_INDEX["browInnerUp"]] = loudness  # no mouth: not to be learnt
     portraits = code.coordinates_to_latents(torch.zeros(4, len(code.mean)))
     return SpokenSpans(coordinates, waveforms, portraits)
+
+
+def test_portraits_of_clips_are_seen() -> None:
+    model = _silent_model()
+    spans = _spans(model)
+    size = model.config.autoencoder
+    clips = LatentClips.__new__(LatentClips)
+    clips.frame_offsets = [0, 1, 2, 3]
+    shape = (3, size.num_latent_tokens)
+    clips.tensors = {
+        "reference_latents": torch.randn(*shape, size.latent_channels).half(),
+        "reference_features": torch.randn(*shape, size.reference_widths[-1]).half(),
+    }
+    seen = spans.seen(clips, 0)
+    assert seen.looks is not None and len(seen.looks) == len(seen.portraits) == len(spans.waveforms)
+    for portrait, look in zip(seen.portraits, seen.looks, strict=True):
+        clip = (clips.tensors["reference_latents"] == portrait).flatten(1).all(1).nonzero().item()
+        assert torch.equal(clips.tensors["reference_features"][clip].float(), look), "of the same portrait"
+    unseen = dataclasses.replace(seen, looks=None)
+    torch.nn.init.normal_(model.from_reference.weight)
+    torch.nn.init.normal_(model.emission_head.to_mean.weight)
+    assert not torch.equal(own_means(model, seen)[1], own_means(model, unseen)[1])
 
 
 def test_what_the_voice_explains_is_heard_and_nothing_else_moves() -> None:

@@ -22,6 +22,7 @@ from eartalking.motion.vector import motion_vector
 from eartalking.synth.clips import cut
 from eartalking.synth.performance import Performance, make_performance, neutral_portrait
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files, in_a_row, silent_utterance
+from eartalking.training.data import LatentClips
 
 AUGMENTED_SHARE = 0.75
 SILENCE_SHARE, LONGEST_SILENCE = 0.12, 7.0  # of the joints between utterances; seconds
@@ -56,12 +57,23 @@ class MotionSpans(KeptTensors):
 
 @dataclasses.dataclass(frozen=True)
 class SpokenSpans:
-    """S spans of T frames as they are performed: true coordinates (S, T, L), waveforms (T * 640,) each, and the latents
-    (S, N, C) of the portraits that speak them."""
+    """S spans of T frames as they are performed: true coordinates (S, T, L), waveforms (T * 640,) each, and of the
+    portraits that speak them the latents (S, N, C) and the looks (S, N, D), zero of faces of which nothing is seen."""
 
     coordinates: Tensor
     waveforms: list[Tensor]
     portraits: Tensor
+    looks: Tensor | None = None
+
+    def seen(self, clips: LatentClips, seed: int) -> Self:
+        """The same, spoken by portraits of encoded clips (`training.encode`), drawn at random."""
+        chosen = np.random.default_rng(seed).integers(len(clips), size=len(self.waveforms))
+        portraits, looks = (clips.tensors[f"reference_{name}"][chosen].float() for name in ("latents", "features"))
+        return dataclasses.replace(self, portraits=portraits, looks=looks)
+
+    def looks_of(self, rows: slice) -> Tensor | None:
+        """Of some of the spans."""
+        return None if self.looks is None else self.looks[rows]
 
 
 def speak(code: MotionCode, folder: Path, seconds: float, count: int, seed: int) -> SpokenSpans:
@@ -101,8 +113,8 @@ def stream_means(
     model: TalkingHeadModel, audio: Tensor, portraits: Tensor, looks: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Free-running streams side by side, all controls released: audio tokens (S, T, A, D), portraits (S, N, C), their
-    coarsest features (S, N, D_r), on which motion hardly depends (None: zero) -> frame by frame the mean as the history
-    remembers it (S, N, C) and the backbone's features (S, P, D)."""
+    looks (S, N, D) (None: zero) -> frame by frame the mean as the history remembers it (S, N, C) and the backbone's
+    features (S, P, D)."""
     size = model.config.autoencoder
     if looks is None:
         looks = torch.zeros(len(portraits), size.num_latent_tokens, size.reference_widths[-1])
@@ -123,7 +135,7 @@ def listen(model: TalkingHeadModel, spoken: SpokenSpans) -> tuple[Tensor, Tensor
         asked = ControlBatch.released(len(audio))
         rows = [
             (code.latents_to_coordinates(articulate(latents, asked, code, model.articulation)), cond.flatten(1).half())
-            for latents, cond in stream_means(model, audio, spoken.portraits[here])
+            for latents, cond in stream_means(model, audio, spoken.portraits[here], spoken.looks_of(here))
         ]
         means.append(torch.stack([mean for mean, _ in rows], dim=1))
         features.append(torch.stack([cond for _, cond in rows], dim=1))

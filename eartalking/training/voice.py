@@ -1,9 +1,10 @@
 """Stage 9, what a voice says of a mouth by itself: `python -m eartalking.training.voice --checkpoint DIR --speech DIR
 --val DIR --data DIR --out RUN`.
 
-The model streams long spans of speech by itself, and what the means of its mouths leave over of the true ones is
-regressed on the frames' audio tokens, linearly (ridge regression): `TalkingHeadModel.voice_to_latents`. Backbone and
-audio encoder stay as they are, so a departure head that was trained for them still knows them.
+The model streams long spans of speech by itself, with portraits that it sees, and what the means of its mouths leave
+over of the true ones is regressed on the frames' audio tokens, linearly (ridge regression):
+`TalkingHeadModel.voice_to_latents`. Backbone and audio encoder stay as they are, so a departure head that was trained
+for them still knows them.
 
 What is added enters the history, and the backbone goes on from there: added whole, a quarter of the jaw's spread became
 five quarters, and the next round overshot back. So each round adds a share of what it found, and the next one listens
@@ -51,7 +52,8 @@ def own_means(model: TalkingHeadModel, spans: SpokenSpans) -> tuple[Tensor, Tens
     for first in tqdm(range(0, len(spans.waveforms), BATCH), desc="streams", unit="batch"):
         here = slice(first, first + BATCH)
         audio = encode_audio(model, spans.waveforms[here])[:, : spans.coordinates.shape[1]]
-        latents = torch.stack([mean for mean, _ in stream_means(model, audio, spans.portraits[here])], dim=1)
+        streams = stream_means(model, audio, spans.portraits[here], spans.looks_of(here))
+        latents = torch.stack([mean for mean, _ in streams], dim=1)
         tokens.append(audio.flatten(-2))
         means.append(model.autoencoder.code.latents_to_coordinates(latents))
     return torch.cat(tokens), torch.cat(means)
@@ -106,7 +108,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="the model that shall hear")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
     parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
-    parser.add_argument("--data", type=Path, required=True, help="latents (training.encode), to measure articulation")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="latents (training.encode): portraits, and clips to measure articulation",
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
     parser.add_argument("--spans", type=int, default=48, help="spans that each round listens to, new ones every time")
@@ -117,15 +124,18 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(args.checkpoint).requires_grad_(False)
     code = model.autoencoder.code
     try:
-        clips = evaluation_batch(LatentClips(args.data / "val.safetensors"), args.eval_length, count=96)
-        held_out = speak(code, args.val, args.seconds, 24, args.seed)
+        train, val = (LatentClips(args.data / f"{split}.safetensors") for split in ("train", "val"))
+        clips = evaluation_batch(val, args.eval_length, count=96)
+        held_out = speak(code, args.val, args.seconds, 24, args.seed).seen(val, args.seed)
         for number in range(args.rounds):
-            spans = speak(code, args.speech, args.seconds, args.spans, args.seed + number)
+            seed = args.seed + number
+            spans = speak(code, args.speech, args.seconds, args.spans, seed).seen(train, seed)
             tokens, means = own_means(model, spans)
             print(json.dumps({"round": number, **report(means, spans, code)}), flush=True)
             weight, bias = left_over(tokens, means, spans, shut_lips(code, spans.coordinates))
             hear(model, SHARE * weight, SHARE * bias)
-        spans = speak(code, args.speech, args.seconds, args.spans, args.seed + args.rounds)
+        seed = args.seed + args.rounds
+        spans = speak(code, args.speech, args.seconds, args.spans, seed).seen(train, seed)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(json.dumps({"held_out": report(own_means(model, held_out)[1], held_out, code)}), flush=True)
