@@ -194,6 +194,16 @@ def test_what_lids_hide_of_an_iris_is_like_the_rest_of_it() -> None:
     assert float(hidden) == pytest.approx(float(IRIS.mean()), abs=0.15)
 
 
+def test_an_eye_of_which_little_white_is_seen_gets_that_of_the_other() -> None:
+    portrait, marks = face()
+    left = (torch.arange(256) > 128)[None, None] & (portrait == WHITE).all(1, keepdim=True)
+    mixed = SKIN * 0.5 + WHITE * 0.5  # skin mixes into it
+    portrait = torch.where(left, mixed, portrait)
+    whites = [Eyes.of(portrait, marks).ball[0, eye, :, 12, 4] for eye in (0, 1)]
+    assert (whites[0] - WHITE[:, 0, 0]).abs().max() < 0.2
+    assert whites[1].max() - whites[1].min() < 0.5 * (mixed.max() - mixed.min()), "nearly without its colour"
+
+
 def test_shut_lids_meet_however_wide_or_narrowed() -> None:
     portrait, marks = face()
     eyes = Eyes.of(portrait, marks)

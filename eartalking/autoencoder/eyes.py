@@ -57,7 +57,12 @@ RINGS = 8  # of an iris, from its middle to its edge
 # An iris's radius, of what the iris network says: usually, and what is looked for (from, to, how many); how far from
 # the usual one is likely; half as wide as the rings that are compared; and how much lighter, of 2, white is at least.
 IRIS, IRIS_SCALES, LIKELY, RING, CLEAR = 1.15, (1.0, 1.8, 17), 0.7, 0.12, 0.05
-WHITER = 0.6  # how far an eye's white is like its lightest parts
+WHITER = 0.8  # how far an eye's white is like its lightest parts
+ALIKE, GREYER = 0.7, 0.35  # how far like those of the eye whose are lighter, and without colour: skin mixes into them
+SHADE, SHADED = (
+    0.25,
+    0.25,
+)  # how dark an upper lid's shadow is on an eye, and how far it reaches, of an opening's height
 # Of an opening's height, by how much a lid is down: up to here it is the portrait's own, and slides down with its
 # lashes; from there on it is drawn, for so far no skin stretches.
 SLIDES, SHUTTING = 0.35, 0.6
@@ -124,7 +129,7 @@ class Eyes(NamedTuple):
         place = torch.tensor([[[left, top] for top, left in at] for at in places], device=portraits.device)
         lash = _extreme(own, outer - inner, lightest=False)
         # What is seen of an eye's white is mostly its shaded edges.
-        white = torch.lerp(white, _extreme(own, ((inner > 0.8) & (disc == 0)).to(own.dtype), lightest=True), WHITER)
+        white = torch.lerp(white, _white(own, ((inner > 0.8) & (disc == 0)).to(own.dtype)), WHITER)
         ball = torch.lerp(white, iris, disc)
         return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, up, zone, middles, marks, known)
 
@@ -146,10 +151,11 @@ class Eyes(NamedTuple):
         upper = self.lower + open_ * (apart + bow * lift).clamp_min(0)  # shut, it meets the lower one, which stays
         lower = torch.minimum(self.lower + bow * rise, upper)
         above = (self.height - lower + 0.5).clamp(0, 1)[:, :, None]  # below it lies the lower lid, with its lashes
-        shown = (upper - self.height + 0.5).clamp(0, 1)[:, :, None] * above
+        shown = (upper - self.height + 0.5).clamp(0, 1)[:, :, None] * above * (upper - lower).clamp(0, 1)[:, :, None]
         lid = closing * above
         edge = torch.exp(-(((self.height - upper) / (LASH_WIDTH * size)) ** 2))[:, :, None] * closing
-        ball = _moved(self.ball, turn * size)
+        shade = 1 - SHADE * torch.exp(-(upper - self.height).clamp_min(0) / (SHADED * tall))[:, :, None]
+        ball = (_moved(self.ball, turn * size) + 1) * shade - 1
         active = self.zone * torch.maximum(moving, turning)
         eyes = self._carried(portraits, upper, lower, CARRIED * tall, smoothstep((1 + wider) / (1 - SHUTTING)))
         drawn = torch.lerp(eyes, self.skin, lid)
@@ -306,6 +312,14 @@ def _extreme(cuts: Tensor, where: Tensor, lightest: bool) -> Tensor:
     count = max(1, round(float(where.sum(dim=(2, 3, 4)).mean()) / 5))
     chosen = light.topk(min(count, light.shape[2]), largest=lightest).indices
     return cuts.flatten(3).gather(3, chosen[:, :, None].expand(-1, -1, 3, -1)).mean(3)[..., None, None]
+
+
+def _white(cuts: Tensor, where: Tensor) -> Tensor:
+    """The colour of the whites in cuts (B, 2, 3, h, w) that show them where (B, 2, 1, h, w) is 1: (B, 2, 3, 1, 1)."""
+    light = _extreme(cuts, where, lightest=True)
+    lighter = light.gather(1, light.mean(2, keepdim=True).argmax(1, keepdim=True).expand_as(light[:, :1]))
+    light = torch.lerp(light, lighter, ALIKE)
+    return torch.lerp(light, light.mean(2, keepdim=True), GREYER)
 
 
 def _moved(images: Tensor, move: Tensor) -> Tensor:
