@@ -29,7 +29,7 @@ from benchmarks.gates.photographs import measure_photographs
 from benchmarks.gates.picture import measure_autoencoder
 from benchmarks.gates.stream import measure_drift, measure_identity, measure_speed
 from benchmarks.gates.streams import Context, save_pictures
-from benchmarks.gates.table import GATES, GateRow, Unavailable, table
+from benchmarks.gates.table import ALL_GATES, GATES, GateRow, Unavailable, table
 from benchmarks.gates.tokens import measure_tokens
 from benchmarks.gates.voice import measure_lip_sync, measure_real_speech, measure_silence
 from benchmarks.record import ROOT, provenance, write_result
@@ -67,13 +67,31 @@ def run(context: Context, groups: list[str]) -> tuple[list[GateRow], dict[str, f
 
 def report(context: Context, rows: list[GateRow], about: dict[str, Any]) -> dict[str, Any]:
     """The result file's content."""
-    states = {"passed": True, "missed": False, "not_measured": None}
-    counts = {word: sum(row.passed is state for row in rows) for word, state in states.items()}
     try:
         accuracy = context.reader.accuracy
     except Unavailable:
         accuracy = None  # every row that needs the reader has said so
-    return {**about, **counts, "face_reader_accuracy": accuracy, "gates": [dataclasses.asdict(row) for row in rows]}
+    return counted({**about, "face_reader_accuracy": accuracy, "gates": [dataclasses.asdict(row) for row in rows]})
+
+
+def counted(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with how many of its gates passed, were missed, and could not be measured."""
+    states = {"passed": True, "missed": False, "not_measured": None}
+    return result | {word: sum(row["passed"] is state for row in result["gates"]) for word, state in states.items()}
+
+
+def with_kept(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """A result with the gates that only an earlier one has, if that is of the same weights, suite and seed; of each
+    group of these, `kept_from` says when it was measured and by which commit."""
+    if any(earlier.get(name) != result[name] for name in ("checkpoint_sha256", "suite", "seed")):
+        return result
+    rows = {row["name"]: row for source in (earlier, result) for row in source["gates"]}
+    seconds = earlier["seconds_by_group"] | result["seconds_by_group"]
+    old = {group: {"date": earlier["date"], "commit": earlier["commit"]} for group in earlier["seconds_by_group"]}
+    old |= earlier.get("kept_from", {})
+    kept = {group: when for group, when in old.items() if group not in result["seconds_by_group"]}
+    gates = [rows[name] for name in ALL_GATES if name in rows]
+    return counted(result | {"seconds_by_group": seconds, "kept_from": kept, "gates": gates})
 
 
 def _groups(text: str) -> list[str]:
@@ -97,6 +115,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/quality_<checkpoint>_<suite>.json")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the file's other gates, if of the same weights, suite and seed"
+    )
     parser.add_argument("--pictures", type=Path, help="folder for the strips; default: beside the JSON, same name")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -110,6 +131,8 @@ def main(argv: list[str] | None = None) -> int:
     about |= {"seconds": round(time.monotonic() - started, 1), "seconds_by_group": seconds}
     result = report(context, rows, about)
     out = args.out or ROOT / "benchmarks" / "results" / f"quality_{Path(args.checkpoint).name}_{args.suite}.json"
+    if args.keep and out.is_file():
+        result = with_kept(result, json.loads(out.read_text(encoding="utf-8")))
     write_result(out, result)
     save_pictures(context.pictures, args.pictures or out.with_suffix(""))
     print(table(rows))

@@ -296,6 +296,27 @@ def test_half_minutes_are_the_streams_own_and_at_equal_pose_of_equal_words(
     np.testing.assert_array_equal(found[3][1].sampled[: len(posed)], posed)
 
 
+def test_gates_that_are_measured_later_join_those_of_the_same_weights() -> None:
+    about = {"checkpoint_sha256": "a", "suite": "quick", "seed": 0}
+    fast, shut = ({"name": name, "passed": True, "value": 1.0} for name in ("speed_fps", "silence"))
+    earlier = about | {
+        "date": "1",
+        "commit": "x",
+        "seconds_by_group": {"speed": 9, "silence": 1},
+        "gates": [shut, fast],
+    }
+    later = about | {"date": "2", "commit": "y", "seconds_by_group": {"speed": 8}, "gates": [fast | {"passed": False}]}
+    both = quality.with_kept(later, earlier)
+    assert [row["name"] for row in both["gates"]] == ["silence", "speed_fps"]
+    assert (both["passed"], both["missed"], both["date"]) == (1, 1, "2")
+    assert both["kept_from"] == {"silence": {"date": "1", "commit": "x"}}
+    assert both["seconds_by_group"] == {"speed": 8, "silence": 1}
+    again = quality.with_kept(about | {"date": "3", "commit": "z", "seconds_by_group": {}, "gates": []}, both)
+    assert again["kept_from"] == {"silence": {"date": "1", "commit": "x"}, "speed": {"date": "2", "commit": "y"}}
+    other = later | {"checkpoint_sha256": "b"}
+    assert quality.with_kept(other, earlier) is other
+
+
 # ---- speed ------------------------------------------------------------------
 
 
