@@ -114,7 +114,7 @@ def measure_drift(context: Context) -> list[GateRow]:
             bins = [[_bin(context, part[posed]) for part in stream] for stream in parts]
             rows = [*_changes(f"drift_{seconds}s{suffix}", bins), *rows]
     context.pictures["drift"] = strip(
-        [[stream[BIN_SECONDS][0].portrait, *(image for part in stream.values() for image in spread(part[0].sampled, 4))]
+        [[stream[BIN_SECONDS][0].portrait, *(image for part in stream.values() for image in spread(part[0].sampled, 2))]
          for stream in streams]
     )  # fmt: skip
     return rows

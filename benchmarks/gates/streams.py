@@ -28,7 +28,7 @@ READ_BATCH = 32
 SAMPLE_EVERY = 12  # frames between those that are kept, for identity and for pictures
 Schedule = list[dict[str, Any]]  # per frame: the control tracks in force
 PICTURE_SIDE = 128
-PICTURE_QUALITY = 88  # of JPEG: result pictures are kept in git
+PICTURE_QUALITY = 80  # of JPEG: result pictures are kept in git
 
 
 @dataclass
