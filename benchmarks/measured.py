@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
+from benchmarks.gates.table import ALL_GATES
 from benchmarks.leaderboard.headline import method_name
 from benchmarks.record import ROOT, provenance
 
@@ -151,7 +152,7 @@ def summary() -> str:
     lines = ["| | measured | wanted | |", "|---|---|---|---|"]
     for what, files, names in SUMMARY:
         known = {row["name"]: row for file in files.split("+") for row in _result(file)["gates"]}
-        rows = [known[name] for name in names]
+        rows = [known.get(name, {"value": None, "gate": ALL_GATES[name].text, "passed": False}) for name in names]
         missed = "" if all(row["passed"] for row in rows) else "missed"
         values, wanted = _joined([_number(row["value"]) for row in rows]), _joined([row["gate"] for row in rows])
         lines.append(f"| {what} | {values} | {wanted} | {missed} |")
