@@ -92,7 +92,7 @@ FACES = (
     FULL[0],
     ("mouth_corr_mesh", "lips as another's ↑", 2, True),
     FULL[2],
-    ("identity_dlib", "identity to the portrait (dlib) ↑", 3, False),
+    ("csim_dlib", "identity to the portrait (dlib) ↑", 3, False),
     ("sharpness_gap", "sharpness gap to it ↓", 2, False),
     ("blink_f1_mesh", "blinks on request, F1 ↑", 2, False),
     ("pose_err_mesh", "pose error, degrees ↓", 1, False),
