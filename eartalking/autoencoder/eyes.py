@@ -59,10 +59,8 @@ RINGS = 8  # of an iris, from its middle to its edge
 IRIS, IRIS_SCALES, LIKELY, RING, CLEAR = 1.15, (1.0, 1.8, 17), 0.7, 0.12, 0.05
 WHITER = 0.8  # how far an eye's white is like its lightest parts
 ALIKE, GREYER = 0.7, 0.35  # how far like those of the eye whose are lighter, and without colour: skin mixes into them
-SHADE, SHADED = (
-    0.25,
-    0.25,
-)  # how dark an upper lid's shadow is on an eye, and how far it reaches, of an opening's height
+# How dark an upper lid's shadow is on an eye, and how far it reaches, of an opening's height.
+SHADE, SHADED = 0.25, 0.25
 # Of an opening's height, by how much a lid is down: up to here it is the portrait's own, and slides down with its
 # lashes; from there on it is drawn, for so far no skin stretches.
 SLIDES, SHUTTING = 0.35, 0.6
