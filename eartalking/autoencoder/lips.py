@@ -69,9 +69,8 @@ def with_teeth(fields: SurfaceFields, between: Tensor) -> SurfaceFields:
 
 
 class LipPlaces(NamedTuple):
-    """Where the surface of the lips is, (B, 2, 2 P) each, upper ones first: in a frame; were its mouth shut; had its
-    jaw and lower lip not moved from where they are in the portrait; and had no face unit, so that only the skull did.
-    """
+    """Where the surface of the lips is, (B, 2, 2 P) each, upper ones first: in a frame; were its mouth shut; did its
+    jaw and lower lip as in the portrait; and did its whole face, so that only the head moved."""
 
     now: Tensor
     shut: Tensor
