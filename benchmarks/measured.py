@@ -98,24 +98,24 @@ FACES = (
     ("pose_err_mesh", "pose error, degrees ↓", 1, False),
     ("head_spread_gap", "head: spread, gap ↓", 2, False),
 )
-# Of README's table: what it is, the result file, the gates.
-SUMMARY: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("frames a second over 60 s at 256 pixels, H.264 included", "quick", ("speed_fps",)),
-    ("first frame of a live voice, ms", "quick", ("speed_ttff_ms",)),
-    ("a control acts after, frames", "quick", ("control_latency_yaw_frames", "control_latency_emotion_frames")),
-    ("yaw, pitch and roll beside what was asked, degrees", "quick",
+# Of README's table: what it is, and the gates that say it.
+SUMMARY: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("frames a second over 60 s at 256 pixels, H.264 included", ("speed_fps",)),
+    ("first frame of a live voice, ms", ("speed_ttff_ms",)),
+    ("a control acts after, frames", ("control_latency_yaw_frames", "control_latency_emotion_frames")),
+    ("yaw, pitch and roll beside what was asked, degrees",
      ("control_yaw_deg", "control_pitch_deg", "control_roll_deg")),
-    ("lips with the true ones: jaw, and in pictures, correlation", "motion+quick", ("motion_lips_draw", "lip_sync")),
-    ("b, m and p with shut lips", "motion", ("motion_lips_closed",)),
-    ("heads: how far, how fast, how shakily they move, of people's", "motion",
+    ("lips with the true ones: jaw, and in pictures, correlation", ("motion_lips_draw", "lip_sync")),
+    ("b, m and p with shut lips", ("motion_lips_closed",)),
+    ("heads: how far, how fast, how shakily they move, of people's",
      ("motion_spread", "motion_speed", "motion_shake")),
-    ("farthest that a head turns away in an hour, of people's", "motion", ("motion_hour",)),
-    ("distance to the portrait, renders and photographs (0.6 is another person)", "quick",
+    ("farthest that a head turns away in an hour, of people's", ("motion_hour",)),
+    ("distance to the portrait, renders and photographs (0.6 is another person)",
      ("identity_rendered", "identity_photo")),
-    ("emotions that our reader names (of true renders 0.86)", "quick", ("control_emotion_recognised",)),
-    ("faces and mouths of renders drawn from true motion, dB", "quick",
+    ("emotions that our reader names (of true renders 0.86)", ("control_emotion_recognised",)),
+    ("faces and mouths of renders drawn from true motion, dB",
      ("autoencoder_face_psnr_db", "autoencoder_mouth_psnr_db")),
-    ("photographs: blinks that shut the eye; identity, worst", "photographs",
+    ("photographs: blinks that shut the eye; identity, worst",
      ("photographs_blink", "photographs_identity")),
 )  # fmt: skip
 
@@ -129,15 +129,14 @@ def filled(text: str) -> str:
     return MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
 
 
-def gates(name: str, prefix: str = "") -> str:
-    """A table of the gates in a result file whose names begin so, and of which weights they are."""
+def gates(name: str) -> str:
+    """A table of the gates in a result file, and of which weights they are."""
     result = _result(name)
     lines = ["| gate | what | value | wanted | floor | n | |", "|---|---|---|---|---|---|---|"]
     for row in result["gates"]:
-        if row["name"].startswith(prefix):
-            cells = (f"`{row['name']}`", about(row["name"]), _number(row["value"]), row["gate"])
-            state = {True: "passed", False: "**missed**", None: "not measured"}[row["passed"]]
-            lines.append(f"| {' | '.join(cells)} | {_number(row['floor'])} | {row['n']} {row['of']} | {state} |")
+        cells = (f"`{row['name']}`", about(row["name"]), _number(row["value"]), row["gate"])
+        state = {True: "passed", False: "**missed**", None: "not measured"}[row["passed"]]
+        lines.append(f"| {' | '.join(cells)} | {_number(row['floor'])} | {row['n']} {row['of']} | {state} |")
     return "\n".join([*lines, "", _of(result), ""])
 
 
@@ -150,8 +149,8 @@ def about(gate: str) -> str:
 def summary() -> str:
     """README's table: what a user would ask first."""
     lines = ["| | measured | wanted | |", "|---|---|---|---|"]
-    for what, files, names in SUMMARY:
-        known = {row["name"]: row for file in files.split("+") for row in _result(file)["gates"]}
+    known = {row["name"]: row for name in ("quick", "motion", "photographs") for row in _result(name)["gates"]}
+    for what, names in SUMMARY:
         rows = [known.get(name, {"value": None, "gate": ALL_GATES[name].text, "passed": False}) for name in names]
         missed = "" if all(row["passed"] for row in rows) else "missed"
         values, wanted = _joined([_number(row["value"]) for row in rows]), _joined([row["gate"] for row in rows])

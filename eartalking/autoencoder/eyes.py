@@ -36,7 +36,7 @@ LID_UNITS = [
     for unit in ("eyeBlink", "eyeWide", "eyeSquint", "browDown", "cheekSquint")
     for side in ("Right", "Left")
 ]
-EYE_COLUMNS = [*LID_UNITS[:6], *range(GAZE.start, GAZE.stop)]
+EYE_COLUMNS = [*LID_UNITS[:6], *range(GAZE.start, GAZE.stop)]  # brows and cheeks move the face around them, too
 UPPER, LOWER = (0, 15, 14, 13, 12, 11, 10, 9, 8), (0, 1, 2, 3, 4, 5, 6, 7, 8)  # of an opening's outline
 # Of an opening's height in its middle, about as on the head model: how far the upper lid comes down with an eye that
 # looks down, and goes up with one that looks up, per degree (1/69 and 1/173 there), and goes up when the eye is wide

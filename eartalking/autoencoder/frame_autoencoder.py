@@ -169,7 +169,7 @@ class FrameAutoencoder(nn.Module):
         """The part of `decode` that makes the pixels; with a canvas, its image is the canvas's."""
         geometry = geometry if canvas is None else canvas.hold(geometry)
         motion, own = self.code.latents_to_motion(latents), reference.motion
-        lips = None if reference.lips is None else reference.lips.places(self.surface, motion, own)
+        lips = self._lip_places(motion, reference)
         decoded = self._painted(geometry, motion, lips, reference)
         image = self._with_parts(decoded.image, latents, reference)
         if reference.lips is not None and reference.mouth is not None and lips is not None:
@@ -189,8 +189,11 @@ class FrameAutoencoder(nn.Module):
     def paint(self, geometry: Geometry, latents: Tensor, reference: Reference) -> Decoded:
         """The same before eyes and mouth are refined."""
         motion = self.code.latents_to_motion(latents)
-        lips = None if reference.lips is None else reference.lips.places(self.surface, motion, reference.motion)
-        return self._painted(geometry, motion, lips, reference)
+        return self._painted(geometry, motion, self._lip_places(motion, reference), reference)
+
+    def _lip_places(self, motion: Tensor, reference: Reference) -> LipPlaces | None:
+        """Under motion vectors (B, L); none of portraits without marks."""
+        return None if reference.lips is None else reference.lips.places(self.surface, motion, reference.motion)
 
     def _painted(self, geometry: Geometry, motion: Tensor, lips: LipPlaces | None, reference: Reference) -> Decoded:
         person = reference.person

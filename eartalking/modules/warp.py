@@ -16,7 +16,7 @@ def warp_image(image: Tensor, warp: Tensor, mode: str = "bilinear") -> Tensor:
 
 
 @constant
-def pixel_centres(height: int, width: int, device: torch.device) -> Tensor:
+def pixel_centres(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Of a picture's pixels, in pixels from its upper left corner: (H, W, 2), x right and y down."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([x, y], dim=-1) + 0.5
@@ -25,6 +25,4 @@ def pixel_centres(height: int, width: int, device: torch.device) -> Tensor:
 @constant
 def identity_grid(size: int, device: torch.device | None = None) -> Tensor:
     """Pixel centres in [-1, 1]: (1, size, size, 2), x right and y down."""
-    axis = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 / size) - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y], dim=-1)[None]
+    return (pixel_centres(size, size, device) * (2 / size) - 1)[None]

@@ -127,15 +127,18 @@ def main(argv: list[str] | None = None) -> int:
         train, val = (LatentClips(args.data / f"{split}.safetensors") for split in ("train", "val"))
         clips = evaluation_batch(val, args.eval_length, count=96)
         held_out = speak(code, args.val, args.seconds, 24, args.seed).seen(val, args.seed)
-        for number in range(args.rounds):
+
+        def heard(number: int) -> SpokenSpans:
             seed = args.seed + number
-            spans = speak(code, args.speech, args.seconds, args.spans, seed).seen(train, seed)
+            return speak(code, args.speech, args.seconds, args.spans, seed).seen(train, seed)
+
+        for number in range(args.rounds):
+            spans = heard(number)
             tokens, means = own_means(model, spans)
             print(json.dumps({"round": number, **report(means, spans, code)}), flush=True)
             weight, bias = left_over(tokens, means, spans, shut_lips(code, spans.coordinates))
             hear(model, SHARE * weight, SHARE * bias)
-        seed = args.seed + args.rounds
-        spans = speak(code, args.speech, args.seconds, args.spans, seed).seen(train, seed)
+        spans = heard(args.rounds)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(json.dumps({"held_out": report(own_means(model, held_out)[1], held_out, code)}), flush=True)
