@@ -41,15 +41,21 @@ LOG_MEL_STD = 4.0
 
 
 @constant
-def mel_filterbank(device: torch.device) -> Tensor:
-    """Triangles of peak 1, evenly spaced on Slaney's mel scale from 0 to 8 kHz: (N_FFT // 2 + 1, MEL_BINS).
+def mel_edges(device: torch.device) -> Tensor:
+    """Where the triangles of `mel_filterbank` begin, peak and end: (MEL_BINS + 2,) in Hz; number k peaks at row k + 1.
 
     Slaney's scale is linear below 1 kHz, so that even the lowest triangles are wider than an FFT bin.
     """
     log_step = math.log(6.4) / 27  # above 1 kHz, which is mel 15
     highest = 15 + math.log(SAMPLE_RATE / 2 / 1000) / log_step
-    mels = torch.linspace(0, highest, MEL_BINS + 2, dtype=torch.float64)
-    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * log_step))  # Hz
+    mels = torch.linspace(0, highest, MEL_BINS + 2, dtype=torch.float64, device=device)
+    return torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * log_step))
+
+
+@constant
+def mel_filterbank(device: torch.device) -> Tensor:
+    """Triangles of peak 1, evenly spaced on Slaney's mel scale from 0 to 8 kHz: (N_FFT // 2 + 1, MEL_BINS)."""
+    edges = mel_edges(torch.device("cpu"))
     bins = torch.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1, dtype=torch.float64)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])

@@ -100,7 +100,7 @@ def test_sentences_belong_to_one_split_and_are_varied() -> None:
     assert not texts["train"] & texts["test"]
 
 
-@pytest.mark.parametrize("engine", ["espeak", "flite", "hibari"])
+@pytest.mark.parametrize("engine", ["espeak", "flite", "hibari", "kokoro"])
 def test_voices_of_the_splits_are_disjoint(engine: str) -> None:
     # The speaker of an espeak-ng voice is its variant: the same variant in another accent is no new voice.
     speakers = [{voice.name.split("+")[-1] for voice in voices(engine, split)} for split in SPLITS]

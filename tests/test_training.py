@@ -136,8 +136,10 @@ def test_stages_in_order_end_in_a_stream(
     _compare_latents(root, stills, talking)
     _encode_the_latents(root, stills, talking, speech)
     training = _train_the_model(root, speech)
-    _train_the_departure(root, speech)
-    _train_from_voice_to_pixels(root, talking, speech)
+    spoken = ["--speech", str(speech), "--val", str(speech), "--seconds", "1.6"]
+    spoken += ["--portraits", str(stills), "--val-portraits", str(stills)]
+    _train_the_departure(root, spoken)
+    _train_from_voice_to_pixels(root, talking, spoken)
     _train_another_emission(root, training, capsys)
 
     loaded = load_model(root / "drawn" / "checkpoint")
@@ -221,9 +223,8 @@ def _train_the_model(root: Path, speech: Path) -> list[str]:
     return training
 
 
-def _train_the_departure(root: Path, speech: Path) -> None:
-    spans = ["--speech", str(speech), "--val", str(speech), "--seconds", "1.6", "--out", str(root / "drawn")]
-    training = ["--checkpoint", str(root / "final" / "checkpoint"), *spans, *COMMON]
+def _train_the_departure(root: Path, spoken: list[str]) -> None:
+    training = ["--checkpoint", str(root / "final" / "checkpoint"), *spoken, "--out", str(root / "drawn"), *COMMON]
     departure.main([*training, "--steps", "2"])
     departure.main([*training, "--steps", "4"])  # goes on where it stopped
     assert [row["step"] for row in _log(root / "drawn")] == [2, 4]
@@ -234,11 +235,11 @@ def _train_the_departure(root: Path, speech: Path) -> None:
     assert head.persistence.any() and head.at_home.sum() == 6 and head.neutral.any()
 
 
-def _train_from_voice_to_pixels(root: Path, talking: Path, speech: Path) -> None:
+def _train_from_voice_to_pixels(root: Path, talking: Path, spoken: list[str]) -> None:
     """The mouth that is heard, the joint stage, and a departure head that is handed over: from whole models to whole
     models; and heads that are measured anew."""
-    drawn, spans = root / "drawn" / "checkpoint", ["--speech", str(speech), "--val", str(speech), "--seconds", "1.6"]
-    listening = ["--checkpoint", str(drawn), *spans, "--data", str(root / "latents"), "--rounds", "2"]
+    drawn = root / "drawn" / "checkpoint"
+    listening = ["--checkpoint", str(drawn), *spoken, "--data", str(root / "latents"), "--rounds", "2"]
     listening += ["--eval-length", "20"]
     voice.main([*listening, "--out", str(root / "heard")])
     heard = load_model(root / "heard" / "checkpoint")
@@ -251,10 +252,11 @@ def _train_from_voice_to_pixels(root: Path, talking: Path, speech: Path) -> None
     trained = load_model(root / "joint-1" / "checkpoint")
     assert not torch.equal(trained.voice_to_latents.weight, heard.voice_to_latents.weight)
     assert torch.equal(trained.departure_head.to_velocity.weight, heard.departure_head.to_velocity.weight)
-    pair = ["--checkpoint", str(root / "joint-1" / "checkpoint"), "--teacher", str(drawn), *spans, *COMMON]
+    pair = ["--checkpoint", str(root / "joint-1" / "checkpoint"), "--teacher", str(drawn), *spoken, *COMMON]
     departure_handover.main([*pair, "--steps", "2", "--out", str(root / "handed")])
     assert {"eval_pose_spread", "eval_pose_speed"} <= _log(root / "handed")[-1].keys()
-    corpus = ["--speech", str(speech), "--seconds", "1.6"]
+    people = [flag for flag in zip(spoken[::2], spoken[1::2], strict=True) if "val" not in flag[0]]
+    corpus = [word for flag in people for word in flag]
     heads.main(["--checkpoint", str(root / "handed" / "checkpoint"), *corpus, "--out", str(root / "heads")])
     assert load_model(root / "heads" / "checkpoint").departure_head.sway.sways.sum() == 2
 

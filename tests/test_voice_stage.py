@@ -11,8 +11,7 @@ from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
-from eartalking.training.data import LatentClips
-from eartalking.training.motion_spans import SpokenSpans
+from eartalking.training.motion_spans import Portraits, SpokenSpans
 from eartalking.training.ridge import ridge_regression
 from eartalking.training.voice import hear, left_over, mouth_columns, own_means, report, shut_lips
 
@@ -68,22 +67,19 @@ def _spans(model: TalkingHeadModel) -> SpokenSpans:
     return SpokenSpans(coordinates, waveforms, portraits)
 
 
-def test_portraits_of_clips_are_seen() -> None:
+def test_portraits_are_seen() -> None:
     model = _silent_model()
     spans = _spans(model)
     size = model.config.autoencoder
-    clips = LatentClips.__new__(LatentClips)
-    clips.frame_offsets = [0, 1, 2, 3]
     shape = (3, size.num_latent_tokens)
-    clips.tensors = {
-        "reference_latents": torch.randn(*shape, size.latent_channels).half(),
-        "reference_features": torch.randn(*shape, size.reference_widths[-1]).half(),
-    }
-    seen = spans.seen(clips, 0)
+    people = Portraits(torch.randn(*shape, size.latent_channels), torch.randn(*shape, size.reference_widths[-1]))
+    seen, alike = spans.seen(people, 0), spans.looking_like(people, 0)
     assert seen.looks is not None and len(seen.looks) == len(seen.portraits) == len(spans.waveforms)
     for portrait, look in zip(seen.portraits, seen.looks, strict=True):
-        clip = (clips.tensors["reference_latents"] == portrait).flatten(1).all(1).nonzero().item()
-        assert torch.equal(clips.tensors["reference_features"][clip].float(), look), "of the same portrait"
+        person = (people.latents == portrait).flatten(1).all(1).nonzero().item()
+        assert torch.equal(people.looks[person], look), "of the same portrait"
+    assert alike.looks is not None and torch.equal(alike.looks, seen.looks)
+    assert torch.equal(alike.portraits, spans.portraits), "who sit as they did"
     unseen = dataclasses.replace(seen, looks=None)
     torch.nn.init.normal_(model.from_reference.weight)
     torch.nn.init.normal_(model.emission_head.to_mean.weight)

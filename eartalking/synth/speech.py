@@ -19,8 +19,9 @@ from eartalking.synth.texts import SPLITS, random_sentence, split_of_text
 from eartalking.synth.visemes import BILABIALS, VOWELS
 from eartalking.synth.voices import ENGINE_LICENCES, Phones, Voice, lexicon, prompt_texts, speak, voices, warp_voice
 
-# Share of the hours per engine; what an engine cannot give in a split goes to the others.
-ENGINE_SHARES = {"espeak": 0.26, "flite": 0.24, "hibari": 0.30, "prompts": 0.20}
+# How much of the hours each engine gets of the others'; what it cannot give in a split goes to them. A new one is added
+# at the end, or other splits than its own change.
+ENGINE_SHARES = {"espeak": 0.26, "flite": 0.24, "hibari": 0.30, "prompts": 0.20, "kokoro": 0.15}
 
 
 @dataclass

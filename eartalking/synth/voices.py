@@ -1,7 +1,7 @@
-"""The voices that read sentences: espeak-ng, flite and hibari, and recorded prompts with their transcripts.
+"""The voices that read sentences: espeak-ng, flite, hibari and kokoro, and recorded prompts with their transcripts.
 
 Every engine returns 16 kHz mono speech with ARPABET phone times, from the synthesiser itself where it tells
-them (espeak-ng, flite), by forced alignment where it does not (hibari, recordings).
+them (espeak-ng, flite), by forced alignment where it does not (hibari, kokoro, recordings).
 """
 
 import ctypes
@@ -22,6 +22,7 @@ from scipy.signal import resample_poly
 
 from eartalking.config import SAMPLE_RATE
 from eartalking.io.sound import read_audio
+from eartalking.synth import kokoro
 from eartalking.synth.visemes import PHONE_INDEX
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ ENGINE_LICENCES = {
     "espeak": "output of GPL-3.0 software, itself unrestricted",
     "flite": "CMU flite voices (BSD-like)",
     "hibari": "Apache-2.0 (hibari, distilled from Kokoro-82M)",
+    "kokoro": "Apache-2.0 (Kokoro-82M and its voices, by hexgrad)",
     "prompts": "CC-BY-SA-3.0 (Allison Smith; Digium, Inc.)",
 }
 
@@ -78,6 +80,8 @@ def voices(engine: str, split: str) -> tuple[Voice, ...]:
         )
     if engine == "prompts":
         return (Voice("prompts", "allison"),)
+    if engine == "kokoro":
+        return tuple(Voice("kokoro", name) for name in kokoro.speakers(split))
     return tuple(Voice(engine, name) for name in {"flite": _FLITE, "hibari": _HIBARI}[engine][split])
 
 
@@ -385,6 +389,9 @@ def speak(voice: Voice, text: str, rng: np.random.Generator) -> tuple[np.ndarray
         return _flite(voice.name, text, pace, float(rng.uniform(80, 180)))
     if voice.engine == "hibari":
         waveform = to_sample_rate(_hibari()(text, speed=pace, seed=int(rng.integers(2**31))), 24000)
+    elif voice.engine == "kokoro":
+        phonemes = " ".join(_hibari().phonemize(text))
+        waveform = to_sample_rate(kokoro.say(voice.name, phonemes, pace), kokoro.SAMPLE_RATE)
     elif voice.engine == "prompts":
         waveform, text = read_prompt(text), prompt_texts()[text]
     else:

@@ -24,6 +24,7 @@ from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files
 from eartalking.synth.visemes import PHONES, frame_phones, speech_mouth
 from eartalking.training.loop import Losses, RunOptions, train
+from eartalking.training.speakers import as_other_speakers
 
 UNIT_SCALE = 4.0  # brings face units to a spread of about one
 
@@ -64,9 +65,11 @@ class VoiceBatch:
         num_frames: int,
         lookahead: int,
         rng: np.random.Generator,
-        augment: bool,
+        speakers: torch.Generator | None = None,
     ) -> VoiceBatch:
-        """Random windows of `num_frames` frames; what follows a window is heard only as far as the lookahead."""
+        """Random windows of `num_frames` frames; what follows a window is heard only as far as the lookahead.
+        speakers: draws the vocal tracts that say them, in rooms and through microphones of `rng`; None for those that
+        did, as they were recorded."""
         weights = np.array([len(track.phones) for track in tracks], float)
         waves, units, phones = [], [], []
         total = (num_frames + lookahead) * SAMPLES_PER_FRAME
@@ -74,13 +77,15 @@ class VoiceBatch:
             track = tracks[index]
             start = int(rng.integers(max(1, len(track.phones) - num_frames + 1)))
             wave = track.waveform[start * SAMPLES_PER_FRAME :][:total]
-            wave = augment_waveform(wave, rng) if augment else wave
+            wave = wave if speakers is None else augment_waveform(wave, rng)
             waves.append(np.pad(wave, (0, total - len(wave))))
             rows = track.units[start : start + num_frames], track.phones[start : start + num_frames]
             missing = num_frames - len(rows[0])
             units.append(np.pad(rows[0], ((0, missing), (0, 0))))
             phones.append(np.pad(rows[1], (0, missing)))
         mel = log_mel(torch.from_numpy(np.stack(waves)).float())
+        if speakers is not None:
+            mel = as_other_speakers(mel, speakers)
         return cls(mel, torch.from_numpy(np.stack(units)), torch.from_numpy(np.stack(phones)).long())
 
     def to(self, device: torch.device) -> VoiceBatch:
@@ -148,12 +153,12 @@ def main(argv: list[str] | None = None) -> int:
     trainer = AudioTrainer(model.audio_encoder).requires_grad_(True)
     trainer.encoder.to_tokens.requires_grad_(False)  # has no part in this stage
     tracks, held_out = (load_tracks(folder) for folder in (args.speech, args.val))
-    rng = np.random.default_rng(options.seed)
+    rng, speakers = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     lookahead = model.audio_encoder.lookahead
-    fixed = VoiceBatch.draw(held_out, 64, args.frames, lookahead, np.random.default_rng(0), augment=False)
+    fixed = VoiceBatch.draw(held_out, 64, args.frames, lookahead, np.random.default_rng(0))
     average = train(
         trainer,
-        lambda: VoiceBatch.draw(tracks, options.batch_size, args.frames, lookahead, rng, augment=True).to(
+        lambda: VoiceBatch.draw(tracks, options.batch_size, args.frames, lookahead, rng, speakers).to(
             accelerator.device
         ),
         compute_losses,

@@ -29,7 +29,7 @@ from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, TRANSLATION
 from eartalking.training.head_sway import fit_sway
 from eartalking.training.loop import Losses, RunOptions, train
-from eartalking.training.motion_spans import MotionSpans, make_spans
+from eartalking.training.motion_spans import MotionSpans, Portraits, make_spans
 from eartalking.training.rollout import correlation
 
 DRAWS = 2  # noises per backbone pass
@@ -249,7 +249,8 @@ def _spans(model: TalkingHeadModel, args: argparse.Namespace, folder: Path, name
     path = args.out / f"spans_{name}.safetensors"
     if not path.is_file():
         args.out.mkdir(parents=True, exist_ok=True)
-        make_spans(model, folder, args.seconds, count, args.seed + (name == "val")).save(path)
+        portraits = Portraits.of_stills(model, args.portraits if name == "train" else args.val_portraits)
+        make_spans(model, folder, portraits, args.seconds, count, args.seed + (name == "val")).save(path)
     return MotionSpans.load(path)
 
 
@@ -259,6 +260,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, help="the model whose mean the head departs from")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
     parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
+    parser.add_argument("--portraits", type=Path, required=True, help="folder of stills, whose portraits speak")
+    parser.add_argument("--val-portraits", type=Path, required=True, help="the same of held-out people")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
     parser.add_argument("--spans", type=int, default=320, help="spans to train on; one takes 84 kB a second")
     parser.add_argument("--init", help="checkpoint whose departure head to start from")
@@ -282,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         spans = _spans(model, args, args.speech, "train", args.spans)
         held_out = _spans(model, args, args.val, "val", 24)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     small = measure(head, spans)
     part = groups(len(small))

@@ -26,7 +26,7 @@ from eartalking.modules.departure_head import DepartureHead
 from eartalking.motion.vector import HEAD_POSE
 from eartalking.training.departure import evaluate, run, with_head
 from eartalking.training.loop import Losses, RunOptions, train
-from eartalking.training.motion_spans import KeptTensors, MotionSpans, listen, speak
+from eartalking.training.motion_spans import KeptTensors, MotionSpans, Portraits, listen, speak
 from eartalking.training.ridge import ridge_regression
 
 REFRESH_EVERY = 1500  # steps after which the pasts are the new head's own again
@@ -58,15 +58,21 @@ class HeardTwice(KeptTensors):
 
 
 def hear_twice(
-    model: TalkingHeadModel, teacher: TalkingHeadModel, folder: Path, seconds: float, count: int, seed: int
+    model: TalkingHeadModel,
+    teacher: TalkingHeadModel,
+    folder: Path,
+    portraits: Portraits,
+    seconds: float,
+    count: int,
+    seed: int,
 ) -> HeardTwice:
-    """Up to `count` spans from a speech corpus.
+    """Up to `count` spans from a speech corpus, spoken by some of the portraits.
 
     Raises:
         ValueError: the corpus is shorter than one span.
     """
     code = model.autoencoder.code
-    spoken = speak(code, folder, seconds, count, seed)
+    spoken = speak(code, folder, seconds, count, seed).seen(portraits, seed)
     teacher_features = listen(teacher, spoken)[1]
     home = code.latents_to_coordinates(spoken.portraits)
     return HeardTwice(spoken.coordinates, *listen(model, spoken), teacher_features, home)
@@ -140,6 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--teacher", required=True, help="the model whose head it is")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
     parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
+    parser.add_argument("--portraits", type=Path, required=True, help="folder of stills, whose portraits speak")
+    parser.add_argument("--val-portraits", type=Path, required=True, help="the same of held-out people")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
     parser.add_argument("--spans", type=int, default=192, help="spans to train on; one takes 130 kB a second")
     parser.add_argument(
@@ -158,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         spans = _heard(model, teacher, args, args.speech, "train", args.spans)
         held_out = _heard(model, teacher, args, args.val, "val", 24)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     look_alike(head, teacher.departure_head, spans)
     handover = Handover(teacher.departure_head, spans, num_steps, options.batch_size, options.seed)
@@ -184,7 +192,8 @@ def _heard(
     path = args.out / f"heard_{name}.safetensors"
     if not path.is_file():
         args.out.mkdir(parents=True, exist_ok=True)
-        hear_twice(model, teacher, folder, args.seconds, count, args.seed + (name == "val")).save(path)
+        portraits = Portraits.of_stills(model, args.portraits if name == "train" else args.val_portraits)
+        hear_twice(model, teacher, folder, portraits, args.seconds, count, args.seed + (name == "val")).save(path)
     return HeardTwice.load(path)
 
 

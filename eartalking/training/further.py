@@ -34,20 +34,32 @@ class Stage:
 
     module: str  # of eartalking.training
     share: float
-    data: str  # of DATA
+    data: dict[str, str]  # of DATA, by the flags that name the training and the validation split
     arguments: tuple[str, ...] = ()
     gpu: tuple[str, ...] = ()
 
 
 # Only stages that go from a whole checkpoint to a whole checkpoint.
 STAGES = {
-    "encoder": Stage("encoder", 0.15, "stills", ("--learning-rate", "3e-4"), ("--batch-size", "256")),
-    "surface": Stage("surface", 0.25, "portraits", ("--learning-rate", "5e-4"), ("--batch-size", "128")),
-    "decoder": Stage(
-        "decoder", 0.25, "stills", ("--learning-rate", "4e-4", "--keep-reference"), ("--batch-size", "128")
+    "encoder": Stage("encoder", 0.15, {"--data --val": "stills"}, ("--learning-rate", "3e-4"), ("--batch-size", "256")),
+    "surface": Stage(
+        "surface", 0.25, {"--data --val": "portraits"}, ("--learning-rate", "5e-4"), ("--batch-size", "128")
     ),
-    "refiner": Stage("refiner", 0.15, "stills", ("--learning-rate", "6e-4"), ("--batch-size", "256")),
-    "departure": Stage("departure", 0.20, "speech", ("--learning-rate", "5e-4"), ("--batch-size", "1024")),
+    "decoder": Stage(
+        "decoder",
+        0.25,
+        {"--data --val": "stills"},
+        ("--learning-rate", "4e-4", "--keep-reference"),
+        ("--batch-size", "128"),
+    ),
+    "refiner": Stage("refiner", 0.15, {"--data --val": "stills"}, ("--learning-rate", "6e-4"), ("--batch-size", "256")),
+    "departure": Stage(
+        "departure",
+        0.20,
+        {"--speech --val": "speech", "--portraits --val-portraits": "stills"},
+        ("--learning-rate", "5e-4"),
+        ("--batch-size", "1024"),
+    ),
 }
 # What makes each kind of data: the arguments for the training split, and for the validation split.
 STILLS, PORTRAITS = ("--kind", "stills", "--frames", "6"), ("--kind", "portraits", "--frames", "4")
@@ -118,19 +130,10 @@ class Round:
 
 
 def _command(stage: Stage, checkpoint: str, data: Path) -> list[str]:
-    train, val = (str(data / stage.data / split) for split in ("train", "val"))
-    named = "--speech" if stage.data == "speech" else "--data"
-    command = [
-        sys.executable,
-        "-m",
-        f"eartalking.training.{stage.module}",
-        "--checkpoint",
-        checkpoint,
-        named,
-        train,
-        "--val",
-        val,
-    ]
+    command = [sys.executable, "-m", f"eartalking.training.{stage.module}", "--checkpoint", checkpoint]
+    for flags, kind in stage.data.items():
+        for flag, split in zip(flags.split(), ("train", "val"), strict=True):
+            command += [flag, str(data / kind / split)]
     if stage.module == "departure":
         command += ["--init", checkpoint]
     return [*command, *stage.arguments, *(stage.gpu if torch.cuda.is_available() else ())]
@@ -176,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--minutes {args.minutes:g}: no time")
     deadline = time.monotonic() + 60 * args.minutes
     try:
-        kinds = {STAGES[name].data for name in args.stages}
+        kinds = {kind for name in args.stages for kind in STAGES[name].data.values()}
         if args.make:
             make_data(args.data, kinds)
         missing = [str(folder) for kind in sorted(kinds) if not (folder := args.data / kind / "train").is_dir()]

@@ -22,7 +22,7 @@ from eartalking.motion.vector import motion_vector
 from eartalking.synth.clips import cut
 from eartalking.synth.performance import Performance, make_performance, neutral_portrait
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files, in_a_row, silent_utterance
-from eartalking.training.data import LatentClips
+from eartalking.training.encode import portrait_rows
 
 AUGMENTED_SHARE = 0.75
 SILENCE_SHARE, LONGEST_SILENCE = 0.12, 7.0  # of the joints between utterances; seconds
@@ -56,6 +56,20 @@ class MotionSpans(KeptTensors):
 
 
 @dataclasses.dataclass(frozen=True)
+class Portraits:
+    """P portraits: their latents (P, N, C) and their looks (P, N, D)."""
+
+    latents: Tensor
+    looks: Tensor
+
+    @classmethod
+    def of_stills(cls, model: TalkingHeadModel, folder: Path) -> Self:
+        """Of a folder of clips (`synth.clips --kind stills`). Raises FileNotFoundError: it holds none."""
+        rows = portrait_rows(model.autoencoder, folder, torch.device("cpu"), with_features=True)
+        return cls(*(torch.cat([row[f"reference_{name}"] for row in rows]) for name in ("latents", "features")))
+
+
+@dataclasses.dataclass(frozen=True)
 class SpokenSpans:
     """S spans of T frames as they are performed: true coordinates (S, T, L), waveforms (T * 640,) each, and of the
     portraits that speak them the latents (S, N, C) and the looks (S, N, D), zero of faces of which nothing is seen."""
@@ -65,11 +79,17 @@ class SpokenSpans:
     portraits: Tensor
     looks: Tensor | None = None
 
-    def seen(self, clips: LatentClips, seed: int) -> Self:
-        """The same, spoken by portraits of encoded clips (`training.encode`), drawn at random."""
-        chosen = np.random.default_rng(seed).integers(len(clips), size=len(self.waveforms))
-        portraits, looks = (clips.tensors[f"reference_{name}"][chosen].float() for name in ("latents", "features"))
-        return dataclasses.replace(self, portraits=portraits, looks=looks)
+    def seen(self, portraits: Portraits, seed: int) -> Self:
+        """The same, spoken by portraits that are drawn at random."""
+        chosen = self._drawn(portraits, seed)
+        return dataclasses.replace(self, portraits=portraits.latents[chosen], looks=portraits.looks[chosen])
+
+    def looking_like(self, portraits: Portraits, seed: int) -> Self:
+        """The same, spoken by people who look like portraits that are drawn at random, and sit as these did."""
+        return dataclasses.replace(self, looks=portraits.looks[self._drawn(portraits, seed)])
+
+    def _drawn(self, portraits: Portraits, seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(len(portraits.latents), size=len(self.waveforms))
 
     def looks_of(self, rows: slice) -> Tensor | None:
         """Of some of the spans."""
@@ -142,13 +162,15 @@ def listen(model: TalkingHeadModel, spoken: SpokenSpans) -> tuple[Tensor, Tensor
     return torch.cat(means), torch.cat(features)
 
 
-def make_spans(model: TalkingHeadModel, folder: Path, seconds: float, count: int, seed: int) -> MotionSpans:
-    """Spans (`speak`), and what the model makes of them by itself.
+def make_spans(
+    model: TalkingHeadModel, folder: Path, portraits: Portraits, seconds: float, count: int, seed: int
+) -> MotionSpans:
+    """Spans (`speak`) of people who look like some of the portraits, and what the model makes of them by itself.
 
     Raises:
         ValueError: the corpus is shorter than one span.
     """
-    spoken = speak(model.autoencoder.code, folder, seconds, count, seed)
+    spoken = speak(model.autoencoder.code, folder, seconds, count, seed).looking_like(portraits, seed)
     return MotionSpans(spoken.coordinates, *listen(model, spoken))
 
 

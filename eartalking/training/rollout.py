@@ -5,21 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eartalking.audio import AudioEncoder, log_mel, pad_to_frames
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.controls import MOUTH_SCALE, ControlBatch
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import MOTION_SCALES
 from eartalking.training.data import LatentClips, Sequence
+from eartalking.training.speakers import as_other_speakers
 
 JAW = UNIT_INDEX["jawOpen"]
 FOLLOWS, MOST_ARTICULATED = 0.4, 2.0  # correlation from which on a face unit is stretched, and how far at most
 
 
-def audio_tokens(model: TalkingHeadModel, sequence: Sequence) -> Tensor:
-    """The window's audio tokens (B, T, A, D), encoded from the clip's start as a stream would."""
-    length = sequence.latents.shape[1]
-    tokens = model.audio_encoder(sequence.waveform)
+def audio_tokens(model: TalkingHeadModel, sequence: Sequence, speakers: torch.Generator | None = None) -> Tensor:
+    """The window's audio tokens (B, T, A, D), encoded from the clip's start as a stream would.
+
+    speakers: draws other vocal tracts to say it, which wav2vec 2.0, who has heard people, does without.
+    """
+    length, encoder = sequence.latents.shape[1], model.audio_encoder
+    if speakers is None or not isinstance(encoder, AudioEncoder):
+        tokens = encoder(sequence.waveform)
+    else:
+        mel = log_mel(pad_to_frames(sequence.waveform, encoder.lookahead))
+        tokens = encoder.forward_mel(as_other_speakers(mel, speakers))
     index = sequence.start[:, None] + torch.arange(length, device=tokens.device)  # (B, T)
     return torch.take_along_dim(tokens, index[:, :, None, None], dim=1)
 

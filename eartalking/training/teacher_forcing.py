@@ -53,10 +53,15 @@ class TeacherForcingTrainer(nn.Module):
         return controls.without_expressions() if self.learns_expressions else controls
 
     def forward(
-        self, sequence: Sequence, controls: ControlBatch, history: Tensor, noise_level: Tensor
+        self,
+        sequence: Sequence,
+        controls: ControlBatch,
+        history: Tensor,
+        noise_level: Tensor,
+        speakers: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> cond (B, T, P, D), sink (B, D), what the voice adds (B, T, N, C)."""
-        audio = audio_tokens(self.model, sequence)
+        """-> cond (B, T, P, D), sink (B, D), what the voice adds (B, T, N, C). speakers: as of `audio_tokens`."""
+        audio = audio_tokens(self.model, sequence, speakers)
         cond, sink = self.model(
             audio, controls, history, noise_level, sequence.reference_latents, sequence.reference_features
         )
@@ -161,7 +166,7 @@ def compute_losses(
         level = history.new_zeros(history.shape[:2])
     else:
         history, level = noised(with_other_expressions(model, history, sequence.labels, added, generator), generator)
-    cond, sink, heard = trainer(sequence, controls, history, level)
+    cond, sink, heard = trainer(sequence, controls, history, level, generator)
     losses = model.emission_head.loss(
         model.to_tokens(goal - heard).flatten(0, 1), cond.flatten(0, 1), sink.repeat_interleave(level.shape[1], 0)
     )
@@ -185,7 +190,7 @@ def resampled(
     """In a share of the clips, the model's own samples, made from a noised history, in place of the true one."""
     model = trainer_inside(trainer).model
     start, level = noised(history, generator)
-    cond, sink, heard = trainer(sequence, controls, start, level)
+    cond, sink, heard = trainer(sequence, controls, start, level, generator)
     batch, length = level.shape
     own = model.emission_head.sample(
         cond.flatten(0, 1), sink.repeat_interleave(length, 0), num_steps=2, temperature=model.config.temperature

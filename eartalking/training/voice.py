@@ -28,7 +28,7 @@ from eartalking.motion.vector import units_of
 from eartalking.synth.head import SHUT_GAP, load_bundle
 from eartalking.training.data import LatentClips
 from eartalking.training.departure import groups
-from eartalking.training.motion_spans import BATCH, SpokenSpans, encode_audio, speak, stream_means
+from eartalking.training.motion_spans import BATCH, Portraits, SpokenSpans, encode_audio, speak, stream_means
 from eartalking.training.ridge import ridge_regression
 from eartalking.training.rollout import JAW, correlation, evaluation_batch, falls_short, measure_articulation
 
@@ -108,12 +108,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="the model that shall hear")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
     parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="latents (training.encode): portraits, and clips to measure articulation",
-    )
+    parser.add_argument("--data", type=Path, required=True, help="latents (training.encode), to measure articulation")
+    parser.add_argument("--portraits", type=Path, required=True, help="folder of stills, whose portraits speak")
+    parser.add_argument("--val-portraits", type=Path, required=True, help="the same of held-out people")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
     parser.add_argument("--spans", type=int, default=48, help="spans that each round listens to, new ones every time")
@@ -124,13 +121,13 @@ def main(argv: list[str] | None = None) -> int:
     model = load_model(args.checkpoint).requires_grad_(False)
     code = model.autoencoder.code
     try:
-        train, val = (LatentClips(args.data / f"{split}.safetensors") for split in ("train", "val"))
-        clips = evaluation_batch(val, args.eval_length, count=96)
-        held_out = speak(code, args.val, args.seconds, 24, args.seed).seen(val, args.seed)
+        clips = evaluation_batch(LatentClips(args.data / "val.safetensors"), args.eval_length, count=96)
+        people, others = (Portraits.of_stills(model, folder) for folder in (args.portraits, args.val_portraits))
+        held_out = speak(code, args.val, args.seconds, 24, args.seed).seen(others, args.seed)
 
         def heard(number: int) -> SpokenSpans:
             seed = args.seed + number
-            return speak(code, args.speech, args.seconds, args.spans, seed).seen(train, seed)
+            return speak(code, args.speech, args.seconds, args.spans, seed).seen(people, seed)
 
         for number in range(args.rounds):
             spans = heard(number)
