@@ -23,7 +23,7 @@ from benchmarks.methods.latent import (
     stream_audio_features,
 )
 from benchmarks.methods.motion_ar import MotionAr, MotionModel, MotionSizes
-from benchmarks.methods.ours import Ours, ShuffledAudio, ablations
+from benchmarks.methods.ours import Ours, ShuffledAudio, TrueMotion, ablations
 from benchmarks.methods.references import CopyPrevious, GroundTruth, StaticPortrait
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import save_model
@@ -33,6 +33,7 @@ from eartalking.errors import InputError
 from eartalking.io.video_writer import VideoWriter
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, NUM_MOTION_LABELS
+from eartalking.synth.performance import neutral_portrait
 
 FRAMES = 30
 
@@ -118,6 +119,22 @@ def test_each_ablation_changes_the_video_and_not_the_weights(
             assert torch.equal(value, method.model.state_dict()[name]), (method.name, name)
         assert "at inference only" in method.about
     assert len({method.version() for method in [ours, *methods]}) == len(methods) + 1
+
+
+def test_true_motion_draws_what_it_is_told_and_hears_nothing(
+    checkpoint: str, request_: Request, voice: np.ndarray, tmp_path: Path
+) -> None:
+    method, labels = TrueMotion(checkpoint), tmp_path / "clip.labels.npz"
+    with pytest.raises(NotReady, match="clip: nothing says"):
+        video(method, request_, voice)
+    performance = neutral_portrait(np.random.default_rng(0))[np.zeros(FRAMES, int)]
+    performance.head_pose[20:, 0] += 20
+    np.savez(labels, **vars(performance))
+    told = dataclasses.replace(request_, labels=labels)
+    shown, deaf = video(method, told, voice), video(method, told, 0 * voice)
+    assert shown.shape == (FRAMES, *request_.portrait.shape)
+    np.testing.assert_array_equal(shown, deaf)
+    assert (shown[:20] == shown[0]).all() and (shown[20] != shown[0]).any()
 
 
 def test_shuffled_audio_hears_the_other_voice(checkpoint: str, request_: Request, voice: np.ndarray) -> None:

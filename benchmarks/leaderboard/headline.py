@@ -77,6 +77,7 @@ TITLES: dict[str, Title] = {
 METHODS: dict[str, str] = {
     "ground_truth": "the truth, re-encoded",
     "static_portrait": "the portrait, still",
+    "true_motion": "our decoder, with the true motion",
     "shuffled_audio": "ours, with another voice",
     "copy_previous": "the true frame before",
     "clip_diffusion": "clip diffusion, 16-frame windows",

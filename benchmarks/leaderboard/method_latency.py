@@ -9,6 +9,7 @@ inside the clock, from the portrait to H.264 on disk. The last line printed is J
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import sys
@@ -91,8 +92,7 @@ def live_first(method: Method, request: Request, voice: np.ndarray) -> tuple[flo
 
 def sized(request: Request, voice: np.ndarray) -> Request:
     """The same portrait with another voice."""
-    return Request(request.name, request.portrait, num_frames(voice), None, request.seed, request.truth, voice,
-                   request.portrait_path, request.audio_path)  # fmt: skip
+    return dataclasses.replace(request, num_frames=num_frames(voice), controls=None, other_voice=voice)
 
 
 def peak_memory_mb() -> float:

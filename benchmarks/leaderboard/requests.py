@@ -32,10 +32,11 @@ def load_requests(testset: Path, seed: int = 0) -> tuple[list[Request], list[np.
             num_frames(voice),
             None if clip.controls is None else Controls.load(clip.controls),
             SEEDS * seed + index,
-            clip.ref,
-            other,
-            clip.portrait,
-            clip.audio,
+            truth=clip.ref,
+            labels=clip.labels,
+            other_voice=other,
+            portrait_path=clip.portrait,
+            audio_path=clip.audio,
         )  # fmt: skip
         for index, (clip, voice, other) in enumerate(zip(clips, voices, others, strict=True))
     ]

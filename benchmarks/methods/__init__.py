@@ -11,7 +11,7 @@ from benchmarks.methods.clip_diffusion import ClipDiffusion, FewStepClipDiffusio
 from benchmarks.methods.external import External
 from benchmarks.methods.latent import LatentBaseline
 from benchmarks.methods.motion_ar import MotionAr
-from benchmarks.methods.ours import Ours, ShuffledAudio, ablations
+from benchmarks.methods.ours import Ours, ShuffledAudio, TrueMotion, ablations
 from benchmarks.methods.references import CopyPrevious, GroundTruth, StaticPortrait
 from eartalking.checkpoint import DEFAULT_CHECKPOINT
 
@@ -29,6 +29,7 @@ def built_in(checkpoint: str = DEFAULT_CHECKPOINT) -> dict[str, Method]:
         Ours(checkpoint=checkpoint),
         *(make(checkpoint) for make in BASELINES.values()),
         *ablations(checkpoint),
+        TrueMotion(checkpoint),
         ShuffledAudio(checkpoint),
         CopyPrevious(),
         StaticPortrait(),

@@ -28,8 +28,8 @@ class NotReady(Exception):
 @dataclass(frozen=True)
 class Request:
     """One video to make. portrait (S, S, 3) uint8, framed; truth: the true video, for methods that are made of it;
-    other_voice: the sound of another clip of the set; source: where portrait and sound lie as files, for programs that
-    read files."""
+    labels: what its face does, exactly, for methods that are told; other_voice: the sound of another clip of the set;
+    portrait_path, audio_path: where they lie as files, for programs that read files."""
 
     name: str
     portrait: np.ndarray
@@ -37,6 +37,7 @@ class Request:
     controls: Controls | None = None
     seed: int = 0
     truth: Path | None = None
+    labels: Path | None = None
     other_voice: np.ndarray | None = None
     portrait_path: Path | None = None
     audio_path: Path | None = None

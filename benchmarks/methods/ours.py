@@ -19,6 +19,8 @@ from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.checkpoint import CONFIG_NAME, DEFAULT_CHECKPOINT, resolve, weight_files
 from eartalking.config import SAMPLES_PER_FRAME, DepartureConfig, from_json
 from eartalking.errors import InputError
+from eartalking.modules.pixels import to_float
+from eartalking.motion.vector import MOTION_SCALES, motion_vector
 
 INFERENCE_ONLY = "at inference only, with weights that were trained otherwise"
 
@@ -83,6 +85,28 @@ class ShuffledAudio(Ours):
         # The other voice is repeated where it is shorter.
         other = np.resize(request.other_voice, request.num_frames * SAMPLES_PER_FRAME)
         yield from super().generate(request, Sound(other, live=sound.live))
+
+
+class TrueMotion(Ours):
+    """The decoder alone, told exactly what the true face does, where the set knows it: what is lost between motion and
+    pixels, whoever makes the motion."""
+
+    measurable = False  # nothing is heard
+
+    def __init__(self, checkpoint: str = DEFAULT_CHECKPOINT) -> None:
+        about = "our decoder, told what the true face does: what no better ear could change"
+        super().__init__("true_motion", about, checkpoint, kind="reference")
+
+    @torch.inference_mode()
+    def generate(self, request: Request, sound: Sound) -> Iterator[np.ndarray]:
+        if request.labels is None:
+            raise NotReady(f"{request.name}: nothing says what the true face does")
+        with np.load(request.labels) as labels:
+            motion = motion_vector({name: torch.from_numpy(labels[name]) for name in MOTION_SCALES})
+        autoencoder = self.model.autoencoder
+        reference = autoencoder.reference(to_float(torch.from_numpy(request.portrait))[None])
+        for latents in autoencoder.code.motion_to_latents(motion).split(1)[: request.num_frames]:
+            yield autoencoder.decode(autoencoder.possible(latents, reference), reference).pixels()[0].numpy()
 
 
 def ablations(checkpoint: str = DEFAULT_CHECKPOINT) -> list[Ours]:
