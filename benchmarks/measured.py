@@ -147,14 +147,21 @@ def about(gate: str) -> str:
 
 
 def summary() -> str:
-    """README's table: what a user would ask first."""
+    """README's table: what a user would ask first, of the weights that ship where these were measured."""
     lines = ["| | measured | wanted | |", "|---|---|---|---|"]
-    known = {row["name"]: row for name in ("quick", "motion", "photographs") for row in _result(name)["gates"]}
+    results = sorted((_result(name) for name in ("quick", "motion", "photographs")), key=_ships)
+    known: dict[str, dict[str, Any]] = {}
+    earlier: set[str] = set()
+    for result in results:
+        measured = {row["name"]: row for row in result["gates"] if row["value"] is not None}
+        known |= measured
+        earlier = earlier - measured.keys() if _ships(result) else earlier | measured.keys()
     for what, names in SUMMARY:
         rows = [known.get(name, {"value": None, "gate": ALL_GATES[name].text, "passed": False}) for name in names]
-        missed = "" if all(row["passed"] for row in rows) else "missed"
+        notes = [] if all(row["passed"] for row in rows) else ["missed"]
+        notes += ["earlier weights"] if earlier & set(names) else []
         values, wanted = _joined([_number(row["value"]) for row in rows]), _joined([row["gate"] for row in rows])
-        lines.append(f"| {what} | {values} | {wanted} | {missed} |")
+        lines.append(f"| {what} | {values} | {wanted} | {', '.join(notes)} |")
     return "\n".join([*lines, "", _of(_result("quick")), ""])
 
 
@@ -220,8 +227,13 @@ def _of(result: dict[str, Any]) -> str:
     return f"Measured {_when(result)}."
 
 
+def _ships(result: dict[str, Any]) -> bool:
+    """Whether it is of the weights that ship."""
+    return bool(result["checkpoint_sha256"] == _shipped())
+
+
 def _when(result: dict[str, Any]) -> str:
-    whose = "these weights" if result["checkpoint_sha256"] == _shipped() else "earlier weights"
+    whose = "these weights" if _ships(result) else "earlier weights"
     return f"{result['date'][:10]}, {whose}, {result['hardware']['cores']} cores ({result['hardware']['processor']})"
 
 

@@ -199,15 +199,21 @@ def test_smiles_and_brows_are_drawn_no_more_strongly_than_they_are() -> None:
     assert torch.equal(head.persistence[part["pose"]], torch.full_like(head.persistence[part["pose"]], 0.98))
 
 
-def test_what_is_drawn_of_a_head_rests_where_peoples_does() -> None:
-    head = make_head(0.9)
-    head.requires_grad_(False)
-    head.at_home[:2] = True
-    head.momentum[:2] = 0.5
+def test_what_is_drawn_of_heads_and_faces_rests_where_peoples_does() -> None:
+    torch.manual_seed(0)
+    size = 60
+    part = groups(size)
+    head = DepartureHead(size, memory=3, features=FEATURES, dim=32, depth=1).requires_grad_(False)
+    head.persistence.fill_(0.9)
+    head.at_home |= part["pose"]
+    head.momentum[part["pose"]] = 0.5
     head.innovation_std.fill_(0.1)
     head.to_velocity.bias.fill_(0.5)
-    level = torch.full((8, 300, SIZE), 0.3)
+    level = torch.full((8, 300, size), 0.3)
     planted = MotionSpans(level, level, torch.zeros(8, 300, FEATURES, dtype=torch.float16))
     found = rest(head, planted, num_steps=2)
-    assert found[0] > 0.15 and found[-1] < 0.05
-    assert head.to_velocity.bias[2:].tolist() == [0.5, 0.5]  # only of the head, not of the face
+    for name in ("head", "face"):
+        assert found[name][0] > 0.15 and min(found[name]) < 0.05, name
+    kept = (run(head, planted, 2, seed=0) - level)[:, 30:].mean((0, 1)).abs()
+    assert kept[part["pose"] | part["brows"] | part["corners"]].max() < 0.06, "the best round is kept"
+    assert (head.to_velocity.bias[part["eyes"] | part["mouth"]] == 0.5).all(), "and nothing else is moved"

@@ -45,7 +45,7 @@ AWAY_SHARE, AWAY_POSE, AWAY_FACE, AWAY = 0.6, 0.3, 0.6, 1.5
 # e times too strongly.
 SETTLE_ROUNDS, SETTLE_RATE, SMALLEST_SETTLED = 6, 0.01, 0.03
 # How `rest` goes about it: what it moves the network's constants by at first, and the least that they move a head by.
-REST_ROUNDS, REST_PROBE, REST_LEAST = 3, 0.1, 0.5
+REST_ROUNDS, REST_PROBE, REST_LEAST = 6, 0.1, 0.5
 JUMP = 8.0  # medians from which on a step counts as a jump
 JAW = UNIT_INDEX["jawOpen"]
 # How much of the noise each group gets at a stream's temperature 1, set by the spreads that `evaluate` measures: smiles
@@ -181,20 +181,29 @@ def settle(head: DepartureHead, spans: MotionSpans, num_steps: int, rounds: int 
 
 
 @torch.no_grad()
-def rest(head: DepartureHead, spans: MotionSpans, num_steps: int, rounds: int = REST_ROUNDS) -> list[float]:
-    """Let what is drawn of a head rest where people's does; returns its largest distance from there before each round
-    and after the last, in coordinates.
+def rest(head: DepartureHead, spans: MotionSpans, num_steps: int, rounds: int = REST_ROUNDS) -> dict[str, list[float]]:
+    """Let what is drawn of heads, and of brows and corners of the mouth, rest where people's does; returns of both the
+    largest distance from there before each round and after the last, in coordinates. The best round is kept.
 
     A head that is heavy makes much of little: a constant error of a fifth of an innovation let heads look down by five
-    degrees. So the network's constant is moved against it, by how far it moves them (secant method).
+    degrees, and brows rise by half of their spread. So the network's constant is moved against it, by how far it moves
+    them (secant method).
     """
-    chosen = head.at_home & (head.noise_scale > 0) & ~head.sway.sways
+    part = groups(len(head.persistence))
+    drawn = (head.noise_scale > 0) & ~head.sway.sways
+    chosen = {"head": head.at_home & drawn, "face": (part["brows"] | part["corners"]) & drawn}
+    return {name: _rest(head, spans, num_steps, rounds, columns) for name, columns in chosen.items()}
+
+
+def _rest(head: DepartureHead, spans: MotionSpans, num_steps: int, rounds: int, chosen: Tensor) -> list[float]:
     bias, settled = head.to_velocity.bias, slice(len(spans.mean[0]) // 10, None)
     step = torch.where(chosen, REST_PROBE, 0.0)
-    found, before = [], None
+    found, kept, before = [], bias.clone(), None
     for number in range(rounds + 1):
         beside = (run(head, spans, num_steps, seed=0) - spans.coordinates)[:, settled].mean((0, 1)) * chosen
         found.append(float(beside.abs().max()))
+        if found[-1] == min(found):
+            kept = bias.clone()
         if number == rounds:
             break
         if before is not None:
@@ -202,6 +211,7 @@ def rest(head: DepartureHead, spans: MotionSpans, num_steps: int, rounds: int = 
             step = torch.where(chosen, -beside / moves.clamp_min(REST_LEAST), 0.0)
         before = beside
         bias += step
+    bias.copy_(kept)
     return found
 
 
