@@ -213,6 +213,7 @@ def test_rivals_are_trained_for_the_same_time(
 
     monkeypatch.setattr(train_rivals.subprocess, "run", run)
     given = ["--data", "latents", "--free-data", "free", "--speech", "said", "--val-speech", "heard", "--minutes", "20"]
+    given += ["--portraits", "people", "--val-portraits", "others"]
     assert (
         train_rivals.main([*given, "--out", str(tmp_path), "--only", "ours_mean", "ours", "motion_ar", "--seed", "7"])
         == 0
@@ -232,7 +233,7 @@ def test_rivals_are_trained_for_the_same_time(
 
 
 def test_each_stage_takes_the_arguments_that_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places = {name: "no" for name in ("data", "free_data", "speech", "val_speech", "out")}
+    places = {name: "no" for name in ("data", "free_data", "speech", "val_speech", "portraits", "val_portraits", "out")}
     plan = train_rivals.Plan(tmp_path, 1.0, places, ["--precision", "no"])  # as of all trainers of this process
     for stage in train_rivals.STAGES:
         module = importlib.import_module(stage.module)

@@ -1,7 +1,8 @@
 """Train ours, its ablations and its rivals for the same time on the same data:
 
     python -m benchmarks.methods.train_rivals --data data/latents --free-data data/latents-free \\
-        --speech data/speech/train --val-speech data/speech/val --minutes 20 --out runs/rivals
+        --speech data/speech/train --val-speech data/speech/val \\
+        --portraits data/stills/train --val-portraits data/stills/val --minutes 20 --out runs/rivals
 
 `--data` is made by `eartalking.training.encode --checkpoint default --decoder default --keep-statistics`: the shipped
 autoencoder's latents, so that all decode by it. `--free-data` likewise with `--jump-share 0`, for those that are not
@@ -39,7 +40,8 @@ LATENTS, FREE = ("--data", "{data}"), ("--data", "{free_data}")
 OURS = ("--checkpoint", "{data}/checkpoint", "--audio", DEFAULT_CHECKPOINT, "--batch-size", "12")
 RIVAL = (*FREE, "--checkpoint", DEFAULT_CHECKPOINT, "--audio", DEFAULT_CHECKPOINT, "--weights")
 CLIP_WEIGHTS, MOTION_WEIGHTS = "{out}/clip_diffusion.safetensors", "{out}/motion_ar.safetensors"
-SPOKEN = ("--speech", "{speech}", "--val", "{val_speech}", "--spans", "120")
+PEOPLE = ("--portraits", "{portraits}", "--val-portraits", "{val_portraits}")
+SPOKEN = ("--speech", "{speech}", "--val", "{val_speech}", *PEOPLE, "--spans", "120")
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--free-data", type=Path, required=True, help="the same, of controls that do not jump")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus, training split")
     parser.add_argument("--val-speech", type=Path, required=True, help="speech corpus, validation split")
+    parser.add_argument("--portraits", type=Path, required=True, help="folder of stills, whose portraits speak")
+    parser.add_argument("--val-portraits", type=Path, required=True, help="the same of held-out people")
     parser.add_argument("--minutes", type=float, required=True, help="of each")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="of the stages, in their order")
@@ -164,6 +168,8 @@ def main(argv: list[str] | None = None) -> int:
         "free_data": args.free_data,
         "speech": args.speech,
         "val_speech": args.val_speech,
+        "portraits": args.portraits,
+        "val_portraits": args.val_portraits,
         "out": args.out,
     }
     try:

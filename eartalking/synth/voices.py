@@ -22,7 +22,7 @@ from scipy.signal import resample_poly
 
 from eartalking.config import SAMPLE_RATE
 from eartalking.io.sound import read_audio
-from eartalking.synth import kokoro
+from eartalking.synth.kokoro import say, speakers
 from eartalking.synth.visemes import PHONE_INDEX
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def voices(engine: str, split: str) -> tuple[Voice, ...]:
     if engine == "prompts":
         return (Voice("prompts", "allison"),)
     if engine == "kokoro":
-        return tuple(Voice("kokoro", name) for name in kokoro.speakers(split))
+        return tuple(Voice("kokoro", name) for name in speakers(split))
     return tuple(Voice(engine, name) for name in {"flite": _FLITE, "hibari": _HIBARI}[engine][split])
 
 
@@ -391,7 +391,7 @@ def speak(voice: Voice, text: str, rng: np.random.Generator) -> tuple[np.ndarray
         waveform = to_sample_rate(_hibari()(text, speed=pace, seed=int(rng.integers(2**31))), 24000)
     elif voice.engine == "kokoro":
         phonemes = " ".join(_hibari().phonemize(text))
-        waveform = to_sample_rate(kokoro.say(voice.name, phonemes, pace), kokoro.SAMPLE_RATE)
+        waveform = to_sample_rate(say(voice.name, phonemes, pace), 24000)
     elif voice.engine == "prompts":
         waveform, text = read_prompt(text), prompt_texts()[text]
     else:
