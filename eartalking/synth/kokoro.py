@@ -18,7 +18,6 @@ import numpy as np
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-SAMPLE_RATE = 24_000
 SPEAKERS = {"train": ("jf_alpha", "jf_gongitsune", "jf_tebukuro", "jm_kumo"), "val": ("jf_nezumi",), "test": ()}
 BETWEEN = (-25, 25, 50, 75, 125)  # hundredths of the way from one speaker to another
 LONGEST = 500  # phonemes at once
