@@ -150,16 +150,17 @@ def summary() -> str:
     """README's table: what a user would ask first, of the weights that ship where these were measured."""
     lines = ["| | measured | wanted | |", "|---|---|---|---|"]
     results = sorted((_result(name) for name in ("quick", "motion", "photographs")), key=_ships)
-    known: dict[str, dict[str, Any]] = {}
-    earlier: set[str] = set()
-    for result in results:
-        measured = {row["name"]: row for row in result["gates"] if row["value"] is not None}
-        known |= measured
-        earlier = earlier - measured.keys() if _ships(result) else earlier | measured.keys()
+    known = {
+        row["name"]: row | {"ships": _ships(result)}
+        for result in results
+        for row in result["gates"]
+        if row["value"] is not None
+    }
     for what, names in SUMMARY:
-        rows = [known.get(name, {"value": None, "gate": ALL_GATES[name].text, "passed": False}) for name in names]
+        unknown = {"value": None, "passed": False, "ships": True}
+        rows = [known.get(name, unknown | {"gate": ALL_GATES[name].text}) for name in names]
         notes = [] if all(row["passed"] for row in rows) else ["missed"]
-        notes += ["earlier weights"] if earlier & set(names) else []
+        notes += [] if all(row["ships"] for row in rows) else ["earlier weights"]
         values, wanted = _joined([_number(row["value"]) for row in rows]), _joined([row["gate"] for row in rows])
         lines.append(f"| {what} | {values} | {wanted} | {', '.join(notes)} |")
     return "\n".join([*lines, "", _of(_result("quick")), ""])

