@@ -124,6 +124,14 @@ def test_lids_of_skin_shut_and_leave_a_line_of_lashes() -> None:
     torch.testing.assert_close(shut[:, far], portrait[0][:, far], msg="nothing else is touched")
 
 
+def test_lashes_of_a_shut_eye_hang_over_the_lower_lid() -> None:
+    portrait, marks = face()
+    column = round(0.4 * 256)
+    portrait[0, :, column - 6 : column - 4, column - 8 : column + 8] = -0.9  # its own, above the opening
+    shut = Eyes.of(portrait, marks).drawn(portrait, motion(blink=1), motion())[0].mean(0)
+    assert shut[column + 5, column] < shut[column + 2, column] - 0.3, "the lower lid's edge is 4 pixels below"
+
+
 def test_an_eye_opens_a_little_further_than_the_portraits() -> None:
     portrait, marks = face()
     eyes = Eyes.of(portrait, marks)
