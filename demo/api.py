@@ -176,8 +176,10 @@ class Endpoints:
             `next_frame`.
         """
         running = _find(self._sessions, take)
+        if not isinstance(tracks, dict):
+            raise gr.Error("`tracks` must be an object of track names and values.")
         try:
-            change = running.set({track: tuple(v) if isinstance(v, list) else v for track, v in dict(tracks).items()})
+            change = running.set({track: tuple(v) if isinstance(v, list) else v for track, v in tracks.items()})
         except (ValueError, TypeError) as error:
             raise gr.Error(str(error)) from None
         until = time.monotonic() + _STEER_WAIT_SECONDS
@@ -306,7 +308,10 @@ def add_api(sessions: Sessions) -> None:
 
 def _seed(value: float | None) -> int:
     """Raises UploadError for what is no seed."""
-    number = float(value or 0)
+    try:
+        number = float(value or 0)
+    except (TypeError, ValueError):
+        number = -1.0
     if not (number.is_integer() and 0 <= number <= LARGEST_SEED):
         raise UploadError(f"The seed must be a whole number from 0 to {LARGEST_SEED}, not {value}.")
     return int(number)

@@ -30,11 +30,11 @@ from eartalking.io.portrait import (
     load_portrait,
 )
 from eartalking.io.sound import read_audio, seconds_of_sound, write_beginning
+from eartalking.level import is_silent
 from eartalking.output import Look
 from eartalking.perception.face_detector import FaceChoiceError, NoFaceError, chosen_face, crop_face
 
 _PEAKS_PER_SECOND = 50
-_SILENT = 1e-3  # of full scale; below it there is nothing that could move a mouth
 _PREVIEW_SAMPLES = PREVIEW_RATE // FPS
 _DETECTING = threading.Lock()  # the detector keeps its work in itself: two threads at once would get wrong boxes
 _DECODING = threading.Lock()  # reading a voice takes five times the memory that it keeps: one at a time
@@ -245,7 +245,7 @@ def open_voice(path: Path, limits: Limits) -> Voice:
             preview = np.rint(read_audio(path, PREVIEW_RATE) * 32767).astype(np.int16)
     except InputError as error:
         raise UploadError(f"This recording cannot be used: {error.cause}.") from None
-    if np.abs(waveform).max() < _SILENT:
+    if is_silent(waveform):
         raise UploadError("This recording is silent. Please check the microphone or choose another file.")
     return Voice(path, _on_disk(waveform), _on_disk(preview), _peaks(waveform), note)
 

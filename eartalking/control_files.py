@@ -66,9 +66,11 @@ def parse_csv(text: str, check: Check) -> RawTracks:
         ValueError: broken CSV, an unknown or repeated track, or a cell that does not fit; naming row and track.
     """
     try:
-        rows = list(csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), strict=True))
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise ValueError(f"broken CSV: {error}") from None
+    while rows and not rows[-1] and len(rows[0]) > 1:  # blank lines below a table; of one column they are its rows
+        rows.pop()
     columns = [name.strip() for name in rows[0]]
     for track in columns:
         check(track, None)

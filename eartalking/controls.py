@@ -22,7 +22,7 @@ from torch import Tensor
 
 from eartalking.config import FPS
 from eartalking.control_files import csv_text, json_text, parse_csv, parse_json
-from eartalking.errors import InputError, os_cause
+from eartalking.errors import InputError, check_file, os_cause
 
 EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised", "fear", "disgusted", "contempt")
 CONTROL_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -198,11 +198,12 @@ class Controls:
         suffix = Path(path).suffix.lower()
         if suffix not in _PARSERS:
             raise InputError(path, "a control file must end in .json or .csv")
+        check_file(path)
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise InputError(path, "not a UTF-8 text file") from None
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        except OSError as error:
             raise InputError(path, os_cause(error)) from None
         if not text.strip():
             raise InputError(path, "the file is empty")

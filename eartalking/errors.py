@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike, fspath
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -31,3 +32,23 @@ def os_cause(error: BaseException) -> str:
     """The short cause in an `OSError` (`No space left on device`), or the error's own first line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return text.splitlines()[0]
+
+
+def check_file(path: str | PathLike[str]) -> None:
+    """Whether a file can be read as often as it takes: a pipe, such as a shell's `<(...)`, cannot.
+
+    Raises:
+        InputError: missing, a folder, another thing that is no plain file, or empty.
+    """
+    try:
+        source = Path(path)
+        if not source.is_file():
+            cause = "is a folder" if source.is_dir() else "is not a plain file"
+            raise InputError(path, cause if source.exists() else "no such file")
+        with open(source, "rb") as file:
+            if not file.read(1):
+                raise InputError(path, "the file is empty")
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise InputError(path, os_cause(error)) from None

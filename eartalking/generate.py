@@ -105,16 +105,18 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _temperature(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= MAX_TEMPERATURE:
-        raise argparse.ArgumentTypeError(f"must be 0 to {MAX_TEMPERATURE}, not {text}")
+        raise argparse.ArgumentTypeError(f"must be 0 to {MAX_TEMPERATURE}, not {text!r}")
     return value
 
 
@@ -135,12 +137,12 @@ def _read_inputs(args: argparse.Namespace) -> _Inputs:
             raise InputError(args.output, "would overwrite an input")
     controls = None if args.controls is None else Controls.load(args.controls)
     waveform = read_audio(args.audio)
-    if is_silent(waveform):
-        print(f"{printable(str(args.audio))}: the sound is silent, so the mouth will stay closed", file=sys.stderr)
     portrait = load_picture(args.portrait, args.frame)
     load_background(args.background, MIN_SIDE)
     if args.crop == "auto":
         _check_face(args.portrait, portrait, args.face)
+    if is_silent(waveform):
+        print(f"{printable(str(args.audio))}: the sound is silent, so the mouth will stay closed", file=sys.stderr)
     return _Inputs(portrait, waveform, controls)
 
 

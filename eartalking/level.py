@@ -56,6 +56,25 @@ def frame_level(samples: np.ndarray) -> float:
     return float(10 * np.log10(power)) if power > 0 else -np.inf
 
 
+def float_mono(waveform: np.ndarray) -> np.ndarray:
+    """Sound as streams take it, (samples,) float32.
+
+    Raises:
+        ValueError: not floating-point (whole numbers are of another scale), not one-dimensional, or not finite.
+    """
+    waveform = np.asarray(waveform)
+    if waveform.size == 0 and waveform.ndim == 1:
+        return waveform.astype(np.float32)
+    if not np.issubdtype(waveform.dtype, np.floating):
+        raise ValueError(f"a stream takes floating-point sound in -1..1, not {waveform.dtype}")
+    if waveform.ndim != 1:
+        raise ValueError(f"a stream takes mono sound (samples,), not of shape {waveform.shape}")
+    samples = waveform.astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise ValueError("the sound has samples that are not finite (NaN or infinite)")
+    return samples
+
+
 def is_silent(waveform: np.ndarray) -> bool:
     """Whether no frame of a waveform (samples,) is loud enough to be a voice."""
     starts = range(0, len(waveform), SAMPLES_PER_FRAME)

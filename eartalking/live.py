@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from eartalking.config import FPS, SAMPLES_PER_FRAME
+from eartalking.level import float_mono
 from eartalking.session import Frame, StreamSession
 from eartalking.workers import UNDER_WAY
 
@@ -65,11 +66,9 @@ class LiveFace:
         """Float mono 16 kHz sound (samples,) that has just come. Of more than `BACKLOG_SECONDS`, the end counts.
 
         Raises:
-            ValueError: not one-dimensional, or not finite.
+            ValueError: not floating-point, not one-dimensional, or not finite.
         """
-        waveform = np.asarray(waveform, np.float32)
-        if waveform.ndim != 1 or not np.isfinite(waveform).all():
-            raise ValueError(f"hear takes a finite mono waveform (samples,), got shape {waveform.shape}")
+        waveform = float_mono(waveform)
         now = perf_counter()
         with self._came:
             sound = np.concatenate([self._rest, waveform])

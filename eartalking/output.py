@@ -210,20 +210,35 @@ def load_picture(source: Picturelike, frame: str) -> np.ndarray:
     return load_portrait(source, LARGEST_SIDE if frame == "portrait" else MAX_SIDE)
 
 
-def framed(source: Picturelike, image_size: int, crop: str | Box, face: str, frame: str) -> tuple[np.ndarray, FaceCrop]:
+def framed(
+    source: Picturelike, image_size: int, crop: str | Box, face: str | int, frame: str
+) -> tuple[np.ndarray, FaceCrop]:
     """The picture (H, W, 3) uint8 that `frame` needs, and the model's crop of it. Errors as for `load_portrait` and
-    `crop_face`.
+    `crop_face`; ValueError besides: a box that is no square, or that shows nothing of the picture.
     """
     picture = load_picture(source, frame)
     if not isinstance(crop, str):
+        _check_box(crop, picture)
         return picture, cut_square(picture, image_size, crop, None)
-    return picture, crop_face(picture, size=image_size, mode=crop, face=face)
+    return picture, crop_face(picture, size=image_size, mode=crop, face=str(face))
+
+
+def _check_box(box: Box, picture: np.ndarray) -> None:
+    height, width = picture.shape[:2]
+    left, top, right, bottom = box
+    side = right - left
+    if not (np.isfinite(box).all() and side >= 1 and abs(side - (bottom - top)) <= 0.01 * side):
+        raise ValueError(f"crop must be a square (left, top, right, bottom) in pixels, not {box}")
+    if not (right > 0 and left < width and bottom > 0 and top < height):
+        raise ValueError(f"crop {box} lies outside the picture, which has {width} x {height} pixels")
 
 
 def check_look(image_size: int, size: int | None = None, frame: str = "crop", background: Background = KEEP) -> None:
     """Raises ValueError: a `Look` that a model of this size cannot give."""
     if size not in (None, image_size, ENLARGED * image_size):
         raise ValueError(f"size must be {image_size} or {ENLARGED * image_size}, not {size}")
+    if background is None:
+        raise ValueError('background must be a colour, a picture, "keep" or "alpha", not None')
     if frame not in FRAMES:
         raise ValueError(f"frame must be {' or '.join(FRAMES)}, not {frame!r}")
     if frame == "portrait" and not _is(background, KEEP):

@@ -35,10 +35,10 @@ from eartalking.autoencoder.decoder import Geometry
 from eartalking.autoencoder.reference import Reference
 from eartalking.config import SAMPLES_PER_FRAME, to_json
 from eartalking.controls import ControlBatch, ControlFrame, Controls
-from eartalking.errors import InputError
+from eartalking.errors import InputError, check_file
 from eartalking.io.portrait import Box
 from eartalking.io.threads import granted_cores
-from eartalking.level import LevelState, normalise_level
+from eartalking.level import LevelState, float_mono, normalise_level
 from eartalking.model import StreamState, TalkingHeadModel
 from eartalking.modules.frame_noise import frame_noise
 from eartalking.modules.pixels import to_float
@@ -107,7 +107,7 @@ class StreamSession:
 
     Raises:
         InputError: the portrait or the background cannot be used.
-        ValueError: the temperature is out of range, or frames cannot look so.
+        ValueError: temperature, seed, threads or crop cannot be used, or frames cannot look so.
     """
 
     def __init__(
@@ -116,13 +116,15 @@ class StreamSession:
         portrait: str | os.PathLike[str] | Image.Image | np.ndarray,
         seed: int = 0,
         crop: str | Box = "auto",
-        face: str = "largest",
+        face: str | int = "largest",
         temperature: float = 1.0,
         threads: int | None = None,
         **look: Unpack[Look],
     ) -> None:
         if not 0 <= temperature <= MAX_TEMPERATURE:
             raise ValueError(f"temperature must be 0 to {MAX_TEMPERATURE}, not {temperature}")
+        if int(seed) != seed or (threads is not None and threads < 1):
+            raise ValueError(f"seed must be a whole number, threads at least 1, not {seed} and {threads}")
         self.model = model
         self.seed, self.temperature = int(seed), float(temperature)
         picture, cut = framed(portrait, model.config.autoencoder.image_size, crop, face, look.get("frame", "crop"))
@@ -199,13 +201,11 @@ class StreamSession:
         work, and they are not yielded.
 
         Raises:
-            ValueError: not one-dimensional, not finite, or the stream was flushed.
+            ValueError: not floating-point, not one-dimensional, not finite, or the stream was flushed.
         """
         if self._flushed:
             raise ValueError("this stream was flushed; reset() starts it again")
-        waveform = np.asarray(waveform, np.float32)
-        if waveform.ndim != 1 or not np.isfinite(waveform).all():
-            raise ValueError(f"push takes a finite mono waveform (samples,), got shape {waveform.shape}")
+        waveform = float_mono(waveform)
         self._samples += len(waveform)
         self._pending = np.concatenate([self._pending, waveform])
         return self._run(controls, show)
@@ -370,8 +370,9 @@ class StreamSession:
         """A stream that goes on exactly where `save` left it; `threads` as for a new one.
 
         Raises:
-            InputError: not a saved stream, or saved from a model of other sizes.
+            InputError: no such file, not a saved stream, or saved from a model of other sizes.
         """
+        check_file(path)
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["session"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -70,4 +71,5 @@ class FeatureCache:
                 np.savez(file, **arrays)
             os.replace(part, path)  # at once, because several processes may write and read the same key
         except OSError:
-            part.unlink(missing_ok=True)  # without the cache the next run takes longer; the result is the same
+            with contextlib.suppress(OSError):
+                part.unlink()  # without the cache the next run takes longer; the result is the same

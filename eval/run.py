@@ -216,20 +216,37 @@ def _parser() -> argparse.ArgumentParser:
     add("--fetch", action="store_true", help="fetch canonical weights that are missing")
     add("--cache", type=Path, metavar="DIR", default=default_folder(), help="where features are kept")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for the canonical networks")
-    add("--threads", type=int, default=torch.get_num_threads())
+    add("--threads", type=_positive, default=torch.get_num_threads())
     add("--seed", type=int, default=0, help="of the bootstrap")
     return parser
 
 
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def _check_places(out: Path, details: Path, cache: Path) -> None:
+    """Raises InputError: what is measured could not be written there, which is better known before it is measured."""
+    if out.suffix.lower() != ".csv" or not out.absolute().parent.is_dir():
+        raise InputError(out, "the output must be a .csv in a folder that exists")
+    for path in (out, details):
+        if path.is_dir():
+            raise InputError(path, "is a folder")
+    if cache.exists() and not cache.is_dir():
+        raise InputError(cache, "is not a folder")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """The command line; the exit status."""
+    """The command line; the exit status: 0, 1 where nothing could be measured, 2 after bad input, 130 after Ctrl-C."""
     parser = _parser()
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
+    details = args.out.with_suffix(".clips.json")
     protocol = Protocol(crop=args.crop, audio=args.audio, identity=args.identity, seed=args.seed)
     try:
-        if args.out.suffix.lower() != ".csv" or not args.out.absolute().parent.is_dir():
-            raise InputError(args.out, "the output must be a .csv in a folder that exists")
+        _check_places(args.out, details, args.cache)
         store, device = WeightsStore(args.weights, args.fetch), pick_device(args.device)
         truth = args.ref or args.manifest
         scores = score(args.pred, truth, protocol, args.metrics, cache=args.cache, store=store, device=device)
@@ -241,17 +258,21 @@ def main(argv: list[str] | None = None) -> int:
             "command": "python -m eval.run " + shlex.join(sys.argv[1:] if argv is None else argv),
         }
         write_rows(args.out, [row | about for row in scores.rows], COLUMNS + ABOUT_COLUMNS)
-        details = args.out.with_suffix(".clips.json")
         details.write_text(json.dumps(scores.clips, indent=0) + "\n", encoding="utf-8")
     except (InputError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")
+    except OSError as error:
+        args.out.unlink(missing_ok=True)
+        parser.exit(2, f"error: {InputError(details, os_cause(error))}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted\n")
     for line in scores.problems:
         print(printable(line), file=sys.stderr)
     print(table(scores.rows))
     measured = {row["metric"]: row["value"] for row in scores.rows if row["value"] is not None}
     result = {"out": str(args.out), "protocol": scores.rows[0]["protocol"], "problems": len(scores.problems)}
     print(json.dumps(result | {"values": measured}))
-    return 0
+    return 0 if measured else 1
 
 
 if __name__ == "__main__":

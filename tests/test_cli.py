@@ -271,5 +271,5 @@ def test_the_module_runs_as_a_program_without_a_traceback(tmp_path: Path) -> Non
         str(tmp_path / "out.mp4"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLES.parent, check=False)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr == "gone.png: No such file or directory\n"
+    assert done.returncode == 2 and done.stdout == "" and done.stderr == "gone.png: no such file\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "importing the module installs no handler"

@@ -79,6 +79,13 @@ def test_one_column_csv_keeps_its_released_rows(tmp_path: Path) -> None:
     assert [Controls.load(tmp_path / "c.csv").at(frame)["yaw"] for frame in range(4)] == [None, 3, None, None]
 
 
+def test_blank_rows_of_one_column_are_released_and_below_others_nothing(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("yaw\n5\n\n\n")
+    assert [Controls.load(tmp_path / "c.csv").at(frame)["yaw"] for frame in range(4)] == [5, None, None, None]
+    (tmp_path / "c.csv").write_text("yaw,roll\n5,1\n\n\n")
+    assert Controls.load(tmp_path / "c.csv").at(3)["yaw"] == 5, "the last value stays"
+
+
 def test_interpolation_never_leaves_the_range() -> None:
     for low, high in ((-1, 0.3), (0.7, -1), (-1, 1)):
         controls = Controls({"smile": [(0.0, low), (7.77, high)]})

@@ -146,6 +146,7 @@ def test_folders_that_cannot_be_judged_end_in_one_line(
     cases = {
         "no videos here": ["--pred", str(tmp_path / "empty"), "--ref", str(truth)],
         "no such folder": ["--pred", str(tmp_path / "nowhere"), "--ref", str(truth)],
+        "is not a folder": ["--pred", str(truth), "--ref", str(truth), "--cache", __file__],
         "No such file": ["--pred", str(truth), "--manifest", str(tmp_path / "nowhere.json")],
         "unknown metrics beauty": ["--pred", str(truth), "--ref", str(truth), "--metrics", "beauty"],
     }

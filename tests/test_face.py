@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,14 +90,26 @@ def test_bad_files_are_named_with_the_cause(tmp_path: Path, photo: Image.Image) 
         "text.png": "not a picture",
         "tiny.png": "too small",
         "bomb.png": "too large",
-        "missing.png": "No such file",
-        "line\nbreak.png": "No such file",
+        "missing.png": "no such file",
+        "line\nbreak.png": "no such file",
         "null\0.png": "null",
     }
     for name, cause in causes.items():
         with pytest.raises(InputError) as caught:
             load_portrait(tmp_path / name)
         assert cause in str(caught.value) and "\n" not in str(caught.value), name
+
+
+def test_a_pipe_is_no_picture_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="plain file"):
+        load_portrait(tmp_path / "pipe.png")
+
+
+def test_highlights_above_one_do_not_make_a_float_picture_black() -> None:
+    image = np.tile(np.linspace(0, 1.3, 64, dtype=np.float32), (64, 1))
+    light = load_portrait(Image.fromarray(image))
+    assert light[0, 32, 0] == pytest.approx(255 * image[0, 32], abs=1) and light[0, -1, 0] == 255
 
 
 @pytest.mark.parametrize("side", [64, 96, 340, 1500])

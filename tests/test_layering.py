@@ -51,7 +51,7 @@ ALLOWED = {
             "workers",
         )
     },
-    "eartalking.live": {f"eartalking.{name}" for name in ("config", "session", "workers")},
+    "eartalking.live": {f"eartalking.{name}" for name in ("config", "level", "session", "workers")},
     "eartalking.generate": {"eartalking"}
     | {
         f"eartalking.{name}"
@@ -103,7 +103,18 @@ ALLOWED = {
     "demo": {"demo", "benchmarks.leaderboard", "eartalking"}
     | {
         f"eartalking.{name}"
-        for name in ("config", "controls", "errors", "io", "live", "output", "perception", "session", "synth.voices")
+        for name in (
+            "config",
+            "controls",
+            "errors",
+            "io",
+            "level",
+            "live",
+            "output",
+            "perception",
+            "session",
+            "synth.voices",
+        )
     },
     "app": {"demo"},
 }

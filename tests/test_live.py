@@ -124,5 +124,5 @@ def test_closing_ends_the_frames_of_another_thread(model: TalkingHeadModel, pati
 
 @pytest.mark.parametrize("sound", [np.zeros((2, 5)), np.array([np.nan])])
 def test_what_is_no_sound_is_refused(model: TalkingHeadModel, sound: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="finite mono"):
+    with pytest.raises(ValueError, match="finite|mono"):
         face(model).hear(sound)

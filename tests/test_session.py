@@ -1,6 +1,7 @@
 """StreamSession on random weights: chunking, determinism, clone, save, isolation, length and controls."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,8 +140,8 @@ def test_restored_equals_uninterrupted(model: TalkingHeadModel, tmp_path) -> Non
 
 def test_not_a_saved_stream(model: TalkingHeadModel, tmp_path) -> None:
     (tmp_path / "s").write_bytes(b"nonsense")
-    for path in (tmp_path / "s", tmp_path / "missing"):
-        with pytest.raises(InputError, match="not a saved stream"):
+    for path, cause in ((tmp_path / "s", "not a saved stream"), (tmp_path / "missing", "no such file")):
+        with pytest.raises(InputError, match=cause):
             StreamSession.restore(model, path)
 
 
@@ -164,12 +165,31 @@ def test_controls_file_is_followed_by_frame_index(model: TalkingHeadModel) -> No
     assert [frame.applied["yaw"] for frame in frames][:6] == [None, None, 10.0, 10.0, None, None]
 
 
-@pytest.mark.parametrize("waveform", [np.zeros((2, 640)), np.array([np.nan]), np.array([np.inf])])
+@pytest.mark.parametrize(
+    "waveform", [np.zeros((2, 640)), np.array([np.nan]), np.array([np.inf]), np.zeros(640, np.int16)]
+)
 def test_bad_audio_is_refused_and_changes_nothing(model: TalkingHeadModel, waveform: np.ndarray) -> None:
     session = start(model)
-    with pytest.raises(ValueError, match="finite mono"):
+    with pytest.raises(ValueError, match="finite|mono|int16"):
         list(session.push(waveform))
     np.testing.assert_array_equal(whole(session, voice(0.2)), whole(start(model), voice(0.2)))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"crop": (1000.0, 1000.0, 1300.0, 1300.0)},
+        {"crop": (5.0, 5.0, 5.0, 5.0)},
+        {"crop": (0.0, 0.0, 100.0, 50.0)},
+        {"crop": (0.0, 0.0, float("nan"), 5.0)},
+        {"threads": 0},
+        {"seed": 1.7},
+        {"background": None},
+    ],
+)
+def test_what_a_session_cannot_be_is_refused_at_once(model: TalkingHeadModel, asked: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="crop|threads|seed|background"):
+        StreamSession(model, np.full((64, 64, 3), 128, np.uint8), **({"crop": "center"} | asked))
 
 
 def test_bad_controls_are_refused(model: TalkingHeadModel) -> None:

@@ -6,12 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 
 import av
 from av.video.reformatter import Interpolation
 
-from eartalking.errors import InputError, os_cause
+from eartalking.errors import InputError, check_file, os_cause
 
 FilePath = str | PathLike[str]
 # Bicubic with accurate rounding and full chroma: the scaler's fast paths darken by one level each way.
@@ -25,13 +24,8 @@ def open_media(path: FilePath) -> Iterator[av.container.InputContainer]:
     Raises:
         InputError: missing, no plain file, empty, not a media file, or (while it is read) damaged.
     """
+    check_file(path)
     try:
-        if not Path(path).is_file():
-            cause = "is a folder" if Path(path).is_dir() else "is not a plain file"
-            raise InputError(path, cause if Path(path).exists() else "no such file")
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise InputError(path, "the file is empty")
         # The whitelist keeps playlists from opening anything over a network.
         with av.open(media_url(path), options={"protocol_whitelist": "file"}) as container:
             yield container
@@ -39,7 +33,7 @@ def open_media(path: FilePath) -> Iterator[av.container.InputContainer]:
         raise
     except av.InvalidDataError:
         raise InputError(path, "not an audio or video file, or damaged") from None
-    except (OSError, av.FFmpegError, ValueError) as error:  # ValueError: a null byte in the name
+    except (OSError, av.FFmpegError) as error:
         raise InputError(path, os_cause(error)) from None
 
 

@@ -9,11 +9,12 @@ from os import PathLike
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eartalking.errors import InputError, os_cause
+from eartalking.errors import InputError, check_file, os_cause
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 MAX_PIXELS = 170_000_000  # a file with more is refused: unpacked it would take gigabytes
 MAX_SIDE = 2048  # larger pictures are reduced on load; no model here looks at more
+BRIGHTEST = 2.0  # up to here numbers are taken for a picture of 0..1
 MIN_SIDE = 32
 BACKDROP = (128, 128, 128)  # what shows through transparent pixels
 # Chin to crown, in units of the detector's box (brows to chin), measured on a photograph.
@@ -54,10 +55,8 @@ def load_portrait(source: str | PathLike[str] | Image.Image | np.ndarray, max_si
         return _normalise(_image_from_array(source), max_side)
     if isinstance(source, Image.Image):
         return _normalise(source, max_side)
+    check_file(source)
     try:
-        with open(source, "rb") as file:
-            if not file.read(1):
-                raise InputError(source, "the file is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # bomb and metadata warnings: the limits below decide
             with Image.open(source) as image:
@@ -134,7 +133,8 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     """Greyscale numbers as uint8; the range that they are in is read off the largest."""
     values = np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
     largest = float(values.max())
-    top = next((limit for limit in (1.0, 255.0, 65535.0) if largest <= limit), largest)
+    # Of 0..1, highlights may lie above.
+    top = 1.0 if largest <= BRIGHTEST else next((limit for limit in (255.0, 65535.0) if largest <= limit), largest)
     return np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import numpy as np
 
 from eartalking import StreamSession, load_model
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from eartalking.errors import InputError, os_cause
 from eartalking.io.sound import read_audio
 from eartalking.io.video_writer import METADATA
 from eartalking.live import LiveFace, LiveFrame
@@ -68,7 +70,7 @@ def broadcast(frames: Iterator[LiveFrame], target: str) -> int:
     return shown
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("portrait")
     parser.add_argument("voice")
@@ -76,11 +78,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=float(60 * 60 * 24))
     parser.add_argument("--checkpoint", default="default")
     args = parser.parse_args(argv)
-    face = LiveFace(StreamSession(load_model(args.checkpoint), args.portrait))
-    threading.Thread(target=speak, args=(face, read_audio(args.voice), args.seconds), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        print(f"{broadcast(face.frames(), args.target)} pictures sent to {args.target}")
+    if args.seconds * FPS < 1:
+        parser.error(f"--seconds {args.seconds:g}: less than a picture")
+    try:
+        voice = read_audio(args.voice)
+        face = LiveFace(StreamSession(load_model(args.checkpoint), args.portrait))
+        threading.Thread(target=speak, args=(face, voice, args.seconds), daemon=True).start()
+        with contextlib.suppress(KeyboardInterrupt):
+            print(f"{broadcast(face.frames(), args.target)} pictures sent to {args.target}")
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (OSError, av.FFmpegError) as error:
+        print(InputError(args.target, os_cause(error)), file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
