@@ -25,6 +25,7 @@ from benchmarks.gates.table import LATENCY_TRACKS, GateRow, table
 from benchmarks.record import write_result
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import EMOTIONS, ControlFrame, Controls
+from eartalking.errors import run_program
 from eartalking.motion.face_units import compose_face_units
 from eartalking.session import Frame
 from eartalking.synth.head import load_bundle
@@ -180,4 +181,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

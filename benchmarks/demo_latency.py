@@ -53,6 +53,7 @@ from benchmarks.demo_page import FLAGS, STARTUP_LIMIT, Server, Visit, served, vi
 from benchmarks.record import ROOT, provenance, write_result
 from benchmarks.stream_latency import looped
 from eartalking.config import FPS, SAMPLE_RATE
+from eartalking.errors import run_program
 from eartalking.io.sound import read_audio
 
 CLICKS, CHANGES, CYCLES, WARM_CYCLES = (
@@ -340,4 +341,4 @@ def print_table(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

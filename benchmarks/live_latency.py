@@ -29,6 +29,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.demo_page import FLAGS, served
 from benchmarks.record import ROOT, provenance, write_result
+from eartalking.errors import run_program
 
 PIECE_MS = 40  # of sound that the microphone sends at once
 WARM_UP_SECONDS = 5.0
@@ -105,4 +106,4 @@ def _for_a_microphone(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -30,6 +30,7 @@ from benchmarks.gates.table import Unavailable
 from benchmarks.record import ROOT, provenance, write_result
 from eartalking import load_model
 from eartalking.config import FPS
+from eartalking.errors import run_program
 from eval.metrics.signals import correlation
 
 WINDOW = 10  # seconds
@@ -161,4 +162,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

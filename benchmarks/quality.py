@@ -34,6 +34,7 @@ from benchmarks.gates.tokens import measure_tokens
 from benchmarks.gates.voice import measure_lip_sync, measure_real_speech, measure_silence
 from benchmarks.record import ROOT, provenance, write_result
 from eartalking import load_model
+from eartalking.errors import run_program
 
 # The speed comes first: later gates would find the processor warm and the memory full of frames.
 MEASURES: dict[str, Callable[[Context], list[GateRow]]] = {
@@ -146,4 +147,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from benchmarks.record import ROOT, provenance, write_result
 from eartalking import StreamSession, TalkingHeadModel, load_model
 from eartalking.config import FPS, SAMPLE_RATE
+from eartalking.errors import run_program
 from eartalking.io.sound import read_audio
 from eartalking.io.threads import granted_cores
 from eartalking.io.video_writer import VideoWriter
@@ -140,4 +141,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -52,3 +55,17 @@ def check_file(path: str | PathLike[str]) -> None:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise InputError(path, os_cause(error)) from None
+
+
+def run_program(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program's `main` and exit with the status that it returns; input that cannot be used ends it with one line
+    on stderr and status 2, Ctrl-C with status 130."""
+    try:
+        status = main()
+    except (InputError, FileNotFoundError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    raise SystemExit(status)

@@ -58,7 +58,8 @@ ALLOWED = {
         for name in ("checkpoint", "config", "controls", "errors", "io", "level", "output", "perception", "session")
     },
     "eartalking.synth": {
-        f"eartalking.{name}" for name in ("synth", "config", "controls", "io", "modules", "motion", "perception")
+        f"eartalking.{name}"
+        for name in ("synth", "config", "controls", "errors", "io", "modules", "motion", "perception")
     },
     "eartalking.training": {
         f"eartalking.{name}"

@@ -32,6 +32,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from eartalking.errors import run_program
 from eartalking.synth.head import HeadBundle, load_bundle
 from eartalking.synth.identity import sample_identity
 from eartalking.synth.landmarks import project_landmarks
@@ -203,4 +204,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

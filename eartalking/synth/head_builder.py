@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from eartalking.errors import run_program
 from eartalking.motion.face_units import FACE_UNITS
 from eartalking.synth.head import BUNDLE_PATH, MASKS, PARTS
 
@@ -301,4 +302,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.signal import butter, fftconvolve, sosfilt, sosfiltfilt
 
 from eartalking.config import FPS, SAMPLE_RATE
+from eartalking.errors import run_program
 from eartalking.synth.texts import SPLITS, random_sentence, split_of_text
 from eartalking.synth.visemes import BILABIALS, VOWELS
 from eartalking.synth.voices import ENGINE_LICENCES, Phones, Voice, lexicon, prompt_texts, speak, voices, warp_voice
@@ -301,4 +302,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from eartalking.audio import AudioEncoder, log_mel
 from eartalking.checkpoint import load_model, save_model
 from eartalking.config import PRESETS, SAMPLES_PER_FRAME
+from eartalking.errors import run_program
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.synth.speech import Utterance, augment_waveform, corpus_files
@@ -173,4 +174,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -14,6 +14,7 @@ import torch
 
 from eartalking.checkpoint import save_model
 from eartalking.config import PRESETS
+from eartalking.errors import run_program
 from eartalking.model import TalkingHeadModel
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import HEAD_POSE, NUM_MOTION_LABELS
@@ -50,4 +51,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

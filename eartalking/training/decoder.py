@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from eartalking.autoencoder.decoder import DECIDED, LEANS, Decoded
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model, save_model
+from eartalking.errors import run_program
 from eartalking.training.augmentation import LATENT_NOISE, PORTRAIT_NOISE
 from eartalking.training.data import endless, fixed_batch, prepare
 from eartalking.training.evaluation import psnr, sharpness, to_strip
@@ -171,4 +172,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.checkpoint import load_model, save_model
 from eartalking.controls import control_values
+from eartalking.errors import run_program
 from eartalking.modules.pixels import to_float
 from eartalking.motion.vector import clip_motion, motion_vector
 from eartalking.synth.clips import cut
@@ -229,4 +230,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from eartalking.checkpoint import load_model, save_model
+from eartalking.errors import run_program
 from eartalking.modules.pixels import to_float
 from eartalking.motion.code import MotionCode
 from eartalking.motion.face_units import FACE_UNITS, UNIT_INDEX
@@ -198,4 +199,4 @@ def start_from(encoder: FrameEncoder, reader: nn.Module) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eartalking.controls import EMOTIONS
+from eartalking.errors import run_program
 from eartalking.perception.face_parts import (
     EYE_SIZE,
     IRIS_SIZE,
@@ -195,4 +196,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

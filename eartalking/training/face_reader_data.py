@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eartalking.controls import CONTROL_RANGES, EMOTIONS
+from eartalking.errors import run_program
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX, compose_face_units
 from eartalking.perception.face_parts import WHOLE, cut, part_places, whole_place
 from eartalking.perception.face_reader import READINGS, SCALES
@@ -213,4 +214,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -29,6 +29,7 @@ from eartalking.autoencoder.reference import Reference
 from eartalking.checkpoint import load_model
 from eartalking.config import SAMPLE_RATE, SAMPLES_PER_FRAME
 from eartalking.controls import ControlBatch
+from eartalking.errors import run_program
 from eartalking.io.sound import SpokenSound
 from eartalking.io.video_writer import VideoWriter
 from eartalking.model import TalkingHeadModel
@@ -296,4 +297,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

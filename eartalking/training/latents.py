@@ -32,6 +32,7 @@ from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.autoencoder.frame_latents import KINDS, NOISE, FrameLatents, Kind, Start
 from eartalking.autoencoder.reference import Reference
 from eartalking.checkpoint import load_model
+from eartalking.errors import run_program
 from eartalking.modules.pixels import to_float, to_uint8
 from eartalking.motion.vector import clip_motion
 from eartalking.synth.clips import write_clip
@@ -292,4 +293,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

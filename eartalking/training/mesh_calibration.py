@@ -20,6 +20,7 @@ import torch
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from eartalking.errors import run_program
 from eartalking.motion.face_units import unit_indices
 from eartalking.motion.head_space import rotation
 from eartalking.perception.face_mesh import CERTAIN, FaceMesh, read_meshes, settle
@@ -163,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

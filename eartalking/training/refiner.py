@@ -34,6 +34,7 @@ from eartalking.autoencoder.decoder import Geometry
 from eartalking.autoencoder.frame_autoencoder import FrameAutoencoder
 from eartalking.autoencoder.part_refiner import EYE, MOUTH, PartRefiner, corners, cut, cut_size, fade
 from eartalking.checkpoint import load_model, save_model
+from eartalking.errors import run_program
 from eartalking.modules.pixels import to_float
 from eartalking.modules.res_block import upsample
 from eartalking.modules.warp import identity_grid
@@ -340,4 +341,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

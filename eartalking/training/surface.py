@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eartalking.autoencoder.surface import CAMERA_SPREAD, POINT_SPREAD, SurfaceEncoder, SurfaceFields
 from eartalking.checkpoint import load_model, save_model
+from eartalking.errors import run_program
 from eartalking.modules.pixels import to_float
 from eartalking.motion.face_units import NUM_FACE_UNITS, UNIT_INDEX
 from eartalking.motion.vector import HEAD_POSE, MOTION_SCALES, TRANSLATION, motion_vector
@@ -326,4 +327,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)
