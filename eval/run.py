@@ -216,15 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--fetch", action="store_true", help="fetch canonical weights that are missing")
     add("--cache", type=Path, metavar="DIR", default=default_folder(), help="where features are kept")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for the canonical networks")
-    add("--threads", type=_positive, default=torch.get_num_threads())
+    add("--threads", type=int, default=torch.get_num_threads())
     add("--seed", type=int, default=0, help="of the bootstrap")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
-    return int(text)
 
 
 def _check_places(out: Path, details: Path, cache: Path) -> None:
@@ -242,6 +236,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status: 0, 1 where nothing could be measured, 2 after bad input, 130 after Ctrl-C."""
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.threads < 1:
+        parser.error(f"--threads must be at least 1, not {args.threads}")
     torch.set_num_threads(args.threads)
     details = args.out.with_suffix(".clips.json")
     protocol = Protocol(crop=args.crop, audio=args.audio, identity=args.identity, seed=args.seed)
