@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from eartalking.errors import InputError, os_cause, printable
+from eartalking.errors import InputError, os_cause, printable, run_program
 from eval.cache import FeatureCache, default_folder, file_hash
 from eval.clips import EvalClip, read_pair
 from eval.listing import Pair, list_pairs, read_manifest
@@ -232,8 +232,16 @@ def _check_places(out: Path, details: Path, cache: Path) -> None:
         raise InputError(cache, "is not a folder")
 
 
+def _write_details(path: Path, clips: list[dict[str, Any]]) -> None:
+    """Raises InputError: the file cannot be written."""
+    try:
+        path.write_text(json.dumps(clips, indent=0) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(path, os_cause(error)) from None
+
+
 def main(argv: list[str] | None = None) -> int:
-    """The command line; the exit status: 0, 1 where nothing could be measured, 2 after bad input, 130 after Ctrl-C."""
+    """The command line; the exit status: 0, 1 where nothing could be measured, 2 after bad input."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.threads < 1:
@@ -253,15 +261,10 @@ def main(argv: list[str] | None = None) -> int:
             "hardware": f"{machine['processor']}, {args.threads} threads",
             "command": "python -m eval.run " + shlex.join(sys.argv[1:] if argv is None else argv),
         }
+        _write_details(details, scores.clips)
         write_rows(args.out, [row | about for row in scores.rows], COLUMNS + ABOUT_COLUMNS)
-        details.write_text(json.dumps(scores.clips, indent=0) + "\n", encoding="utf-8")
     except (InputError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")
-    except OSError as error:
-        args.out.unlink(missing_ok=True)
-        parser.exit(2, f"error: {InputError(details, os_cause(error))}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "interrupted\n")
     for line in scores.problems:
         print(printable(line), file=sys.stderr)
     print(table(scores.rows))
@@ -272,4 +275,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -10,7 +10,7 @@ from eartalking.errors import InputError, check_file, run_program
 
 @pytest.mark.parametrize(
     ("name", "cause"),
-    [("missing", "no such file"), ("folder", "is a folder"), ("empty", "empty"), ("nu\0ll", "null|no such file")],
+    [("missing", "no such file"), ("folder", "is a folder"), ("empty", "empty"), ("nu\0ll", "no such file")],
 )
 def test_what_is_no_file_to_read_is_told(tmp_path: Path, name: str, cause: str) -> None:
     (tmp_path / "folder").mkdir()

@@ -166,11 +166,17 @@ def test_controls_file_is_followed_by_frame_index(model: TalkingHeadModel) -> No
 
 
 @pytest.mark.parametrize(
-    "waveform", [np.zeros((2, 640)), np.array([np.nan]), np.array([np.inf]), np.zeros(640, np.int16)]
+    ("waveform", "cause"),
+    [
+        (np.zeros((2, 640)), "takes mono sound"),
+        (np.array([np.nan]), "samples that are not finite"),
+        (np.array([np.inf]), "samples that are not finite"),
+        (np.zeros(640, np.int16), "floating-point sound in -1..1, not int16"),
+    ],
 )
-def test_bad_audio_is_refused_and_changes_nothing(model: TalkingHeadModel, waveform: np.ndarray) -> None:
+def test_bad_audio_is_refused_and_changes_nothing(model: TalkingHeadModel, waveform: np.ndarray, cause: str) -> None:
     session = start(model)
-    with pytest.raises(ValueError, match="finite|mono|int16"):
+    with pytest.raises(ValueError, match=cause):
         list(session.push(waveform))
     np.testing.assert_array_equal(whole(session, voice(0.2)), whole(start(model), voice(0.2)))
 
@@ -188,7 +194,7 @@ def test_bad_audio_is_refused_and_changes_nothing(model: TalkingHeadModel, wavef
     ],
 )
 def test_what_a_session_cannot_be_is_refused_at_once(model: TalkingHeadModel, asked: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="crop|threads|seed|background"):
+    with pytest.raises(ValueError, match=next(iter(asked))):
         StreamSession(model, np.full((64, 64, 3), 128, np.uint8), **({"crop": "center"} | asked))
 
 

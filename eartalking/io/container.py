@@ -33,7 +33,7 @@ def open_media(path: FilePath) -> Iterator[av.container.InputContainer]:
         raise
     except av.InvalidDataError:
         raise InputError(path, "not an audio or video file, or damaged") from None
-    except (OSError, av.FFmpegError) as error:
+    except (OSError, av.FFmpegError, ValueError) as error:  # ValueError: what a decoder finds wrong
         raise InputError(path, os_cause(error)) from None
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import numpy as np
 
 from eartalking import StreamSession, load_model
 from eartalking.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from eartalking.errors import InputError, os_cause
+from eartalking.errors import InputError, os_cause, run_program
 from eartalking.io.sound import read_audio
 from eartalking.io.video_writer import METADATA
 from eartalking.live import LiveFace, LiveFrame
@@ -80,20 +79,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.seconds * FPS < 1:
         parser.error(f"--seconds {args.seconds:g}: less than a picture")
+    voice = read_audio(args.voice)
+    face = LiveFace(StreamSession(load_model(args.checkpoint), args.portrait))
+    threading.Thread(target=speak, args=(face, voice, args.seconds), daemon=True).start()
     try:
-        voice = read_audio(args.voice)
-        face = LiveFace(StreamSession(load_model(args.checkpoint), args.portrait))
-        threading.Thread(target=speak, args=(face, voice, args.seconds), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             print(f"{broadcast(face.frames(), args.target)} pictures sent to {args.target}")
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
     except (OSError, av.FFmpegError) as error:
-        print(InputError(args.target, os_cause(error)), file=sys.stderr)
-        return 2
+        raise InputError(args.target, os_cause(error)) from None
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)
