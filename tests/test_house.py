@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LINES, FUNCTION_LINES, ARGUMENTS = 400, 60, 8
 FILE_BYTES = 10_000_000  # Hugging Face takes no larger file in plain git
-TRACKED_BYTES = 58_000_000  # the checkout has to travel to machines that take 64 MiB
+TRACKED_BYTES = 59_000_000  # the checkout has to travel to machines that take 64 MiB, and something with it
 
 
 def tracked() -> list[Path]:

@@ -1,5 +1,7 @@
 """The converted networks: they load, take batches, and compute what their operations say."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ SHAPES = {
     "face_detector_far": ((192, 192), {(2304, 16), (2304, 1)}),
     "face_detector_near": ((128, 128), {(896, 16), (896, 1)}),
     "face_mesh": ((192, 192), {(1404, 1, 1), (1, 1, 1)}),
+    "lips": ((192, 192), {(80, 2)}),
     "iris": ((64, 64), {(213,), (15,)}),
     "person_matte": ((256, 256), {(1, 256, 256)}),
 }
@@ -68,6 +71,24 @@ def test_depth_to_space_orders_blocks_before_channels() -> None:
     values = torch.arange(8.0).view(1, 8, 1, 1)  # block row, block column, channel
     spread = OPERATIONS["depth_to_space"]([values], {"block": 2}, {})
     assert spread[0].tolist() == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+
+
+def test_a_second_look_is_level_and_leaves_room_around() -> None:
+    """Four corners of a rectangle that is turned by 30 degrees, 8 wide and 4 high, in a cut of 16 x 16."""
+    turn = torch.tensor([[math.cos(math.pi / 6), -0.5], [0.5, math.cos(math.pi / 6)]])
+    corners = torch.tensor([[-4.0, -2.0], [4.0, -2.0], [4.0, 2.0], [-4.0, 2.0]]) @ turn.T + torch.tensor([20.0, 24.0])
+    options = {"around": [0, 1, 2, 3], "level": [0, 1], "scale": [1.5, 2.0], "size": [16, 16]}
+    maps = OPERATIONS["second_look"]([corners[None]], options, {})
+    assert maps.shape == (1, 2, 3)
+    places = torch.tensor([[8.0, 8.0], [0.0, 8.0], [8.0, 16.0]])  # the middle of the cut, of its left and lower edge
+    expected = torch.tensor([[0.0, 0.0], [-6.0, 0.0], [0.0, 4.0]]) @ turn.T + torch.tensor([20.0, 24.0])
+    brought = OPERATIONS["brought_back"]([places[None], maps], {}, {})
+    torch.testing.assert_close(brought[0], expected, atol=1e-4, rtol=0)
+    ramp = torch.stack(torch.meshgrid(torch.arange(48) + 0.5, torch.arange(48) + 0.5, indexing="xy"))[None]
+    cut = OPERATIONS["cut_out"]([ramp, maps], {"size": [16, 16]}, {})
+    pixels = torch.tensor([[0.5, 0.5], [12.5, 3.5]])
+    for place, pixel in zip(OPERATIONS["brought_back"]([pixels[None], maps], {}, {})[0], pixels.tolist(), strict=True):
+        torch.testing.assert_close(cut[0, :, int(pixel[1]), int(pixel[0])], place, atol=1e-3, rtol=0)
 
 
 def test_a_turned_cut_and_its_points_are_the_picture_s_own() -> None:

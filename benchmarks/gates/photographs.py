@@ -30,10 +30,13 @@ from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.perception.face_follower import FaceFollower
 from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, FaceMesh
 from eartalking.perception.identity import summarise
-from eartalking.perception.mesh_readings import FaceState, MeshReader
+from eartalking.perception.lips import with_lips
+from eartalking.perception.mesh_readings import FaceState, MeshReader, lip_gap
+from eartalking.perception.turned_square import Picture
 from eval.metrics.signals import Box, correlation, sharpness
 
 CLOSED = 0.03  # largest lip gap of a closed mouth
+SEEN_CLOSED = 0.02  # the same where lips are looked at a second time, by which shut ones are read 0.003 apart
 SMALLEST_SPEECH = 0.06  # smallest lip gap (p90) of a mouth that speaks
 SETTLED = 5  # frames of silence before the mouth must be shut
 SHUT = 0.4  # of the eye's median opening
@@ -53,11 +56,12 @@ DEGREES = ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch")
 @dataclass
 class Seen:
     """What the mesh reads in F frames: state (None where no face is certain), nose height, and sharpness of the cheeks;
-    every 12th frame is kept."""
+    the lip gap where lips are looked at a second time, as portraits are read; every 12th frame is kept."""
 
     states: list[FaceState | None] = field(default_factory=list)
     noses: list[float] = field(default_factory=list)
     sharp: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
     kept: list[np.ndarray] = field(default_factory=list)
 
     def track(self, name: str) -> np.ndarray:
@@ -79,6 +83,7 @@ class Watcher:
             seen.kept.append(image)
         found = self._follower.look(image)
         seen.states.append(found and found[1])
+        seen.gaps.append(lip_gap(with_lips(Picture(image), found[0])) if found else math.nan)
         seen.noses.append(nose_height(found[0]) if found else math.nan)
         seen.sharp.append(sharpness(image, cheek_box(found[0], len(image))) if found else math.nan)
 
@@ -187,19 +192,20 @@ def _steered_motion() -> np.ndarray:
     return np.repeat(motion_of_controls(LEVELS), HOLD, axis=0)
 
 
-def closed_share(gap: np.ndarray, said: Spoken) -> float:
+def closed_share(gap: np.ndarray, said: Spoken, closed: float = CLOSED) -> float:
     """How many of the frames whose lips must be shut have them shut; a frame without a face has not."""
     must = [*said.closures, *range(said.speech_frames + SETTLED, said.frames)]
-    return float((gap[[index for index in must if index < len(gap)]] <= CLOSED).mean())
+    return float((gap[[index for index in must if index < len(gap)]] <= closed).mean())
 
 
 def lip_rows(takes: list[Take]) -> list[GateRow]:
     """Lips in closures and silence, how far they open in speech, and whether they follow the emitted opening."""
-    closed, ratio, follows, gaps = {}, {}, {}, {}
+    closed, seen_closed, ratio, follows, gaps = {}, {}, {}, {}, {}
     for one in takes:
         name, spoken_frames = one.subject.name, one.said.speech_frames
         gap = one.speech.track("lip_gap")
         closed[name] = closed_share(gap, one.said)
+        seen_closed[name] = round(closed_share(np.array(one.speech.gaps), one.said, SEEN_CLOSED), 4)
         gap, true_gap = gap[:spoken_frames], one.true_speech.track("lip_gap")
         tops = [float(np.nanpercentile(values, 90)) for values in (gap, true_gap)]
         gaps[name] = [round(float(np.nanpercentile(gap, 10)), 4), *(round(top, 4) for top in tops)]
@@ -211,7 +217,8 @@ def lip_rows(takes: list[Take]) -> list[GateRow]:
     row = worst_row("photographs_lips_speech", ratio, max(ratio, key=lambda one: abs(math.log(max(ratio[one], 1e-6)))),
                     "portraits", p10_p90_true_p90=gaps, below_smallest=silent)  # fmt: skip
     return [
-        worst_row("photographs_lips_closed", closed, min(closed, key=closed.__getitem__), "portraits"),
+        worst_row("photographs_lips_closed", closed, min(closed, key=closed.__getitem__), "portraits",
+                  by_lips=seen_closed),
         row,
         worst_row("photographs_lips_follow", follows, min(follows, key=follows.__getitem__), "portraits",
                   true_renders=round(float(true_follows), 3)),

@@ -40,10 +40,7 @@ LOWER_UNITS = [
     for name, index in UNIT_INDEX.items()
     if name.startswith(("jaw", "mouthLowerDown", "mouthRollLower", "mouthShrugLower"))
 ]
-SHUT_GAP = 0.013  # of the distance of the outer eye corners: how far apart the mesh sees lips that are shut
-# Times the gap that a mouth is read as open: what is drawn on a grid of pixels closes a little less. Of 10 rendered
-# heads with open mouths, shut, the mesh reads gaps of 0.025, 0.023 and 0.021 at 1.1, 1.2 and 1.3, of true ones 0.020.
-OVER = 1.2
+SHUT_GAP = 0.004  # of the distance of the outer eye corners: how far apart lips that are shut may be seen
 EXACT = 0.002  # how exactly a gap shall be met, in units of [-1, 1]: a quarter of a pixel of 256
 BEHIND = 0.15  # head heights: enough that no tooth is mixed into a lip
 SEAM = (0.12, 0.27, 0.24)  # by how much the line between shut lips is darker than these: red, green, blue
@@ -198,7 +195,7 @@ def _gaps(marks: Tensor) -> Tensor:
     gaps = marks[:, LOWER_INNER, :2] - marks[:, UPPER_INNER, :2]
     unit = (marks[:, LEFT_EYE_OUTER] - marks[:, RIGHT_EYE_OUTER]).norm(dim=1)[:, None, None]
     length = gaps.norm(dim=2, keepdim=True).clamp_min(1e-6)
-    return 2 * OVER * (gaps * (1 - SHUT_GAP * unit / length).clamp_min(0)).transpose(1, 2)
+    return 2 * (gaps * (1 - SHUT_GAP * unit / length).clamp_min(0)).transpose(1, 2)
 
 
 def _at_lips(fields: SurfaceFields, marks: Tensor) -> SurfaceFields:

@@ -13,6 +13,7 @@ from torch import Tensor
 from eartalking.modules.pixels import to_uint8
 from eartalking.perception.face_mesh import CERTAIN, NUM_POINTS, FaceMesh, read_meshes, settle
 from eartalking.perception.iris import read_eyes
+from eartalking.perception.lips import with_lips
 from eartalking.perception.turned_square import Picture, TurnedSquare
 
 EYE_POINTS = 21  # of each eye: the first 16 go round the opening, then the iris's centre and four points of its edge
@@ -43,7 +44,7 @@ def _marks_of(image: np.ndarray) -> np.ndarray:
     mesh = _find(picture, side)
     if mesh is None:
         return np.zeros((NUM_MARKS, 3), np.float32)
-    eyes = read_eyes(picture, [mesh])[0]
+    eyes, mesh = read_eyes(picture, [mesh])[0], with_lips(picture, mesh)
     points = [mesh.points, *(part for eye in eyes for part in (eye.outline[:OPENING], eye.iris))]
     return (np.concatenate(points) / side).astype(np.float32)
 

@@ -112,6 +112,38 @@ def _flatten(inputs: list[Tensor], options: dict[str, Any], weights: Weights) ->
     return inputs[0].permute(0, 2, 3, 1).reshape(len(inputs[0]), *options["shape"])
 
 
+def _second_look(inputs: list[Tensor], options: dict[str, Any], weights: Weights) -> Tensor:
+    """Points (B, N, 2 or more) -> affine maps (B, 2, 3) from the pixels of a cut, in which the points `around` lie in
+    the middle and the points `level` level, to where the cut is among the points."""
+    points = inputs[0][..., :2]
+    left, right = (points[:, index] for index in options["level"])
+    across = F.normalize(right - left, dim=1)
+    axes = torch.stack([across, torch.stack([-across[:, 1], across[:, 0]], dim=1)], dim=2)  # (B, 2, 2), as columns
+    seen = points[:, options["around"]] @ axes
+    low, high = seen.amin(1), seen.amax(1)
+    size, scale = (seen.new_tensor(options[name]) for name in ("size", "scale"))
+    step = axes * ((high - low) * scale / size)[:, None]
+    middle = axes @ ((low + high) / 2)[..., None]
+    return torch.cat([step, middle - step @ (size / 2)[:, None]], dim=2)
+
+
+def _cut_out(inputs: list[Tensor], options: dict[str, Any], weights: Weights) -> Tensor:
+    """Values (B, C, H, W) at the pixels of cuts, where maps (B, 2, 3) from these say; a pixel's centre is at +0.5."""
+    values, maps = inputs
+    width, height = options["size"]
+    x, y = torch.meshgrid(torch.arange(width) + 0.5, torch.arange(height) + 0.5, indexing="xy")
+    pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1).to(maps).view(-1, 3)
+    places = (pixels @ maps.transpose(1, 2)).view(-1, height, width, 2)
+    places = 2 * places / places.new_tensor([values.shape[3], values.shape[2]]) - 1
+    return F.grid_sample(values, places, align_corners=False)
+
+
+def _brought_back(inputs: list[Tensor], options: dict[str, Any], weights: Weights) -> Tensor:
+    """Points (B, N, 2) of a cut -> where its map (B, 2, 3) says that they are."""
+    points, maps = inputs
+    return points @ maps[:, :, :2].transpose(1, 2) + maps[:, None, :, 2]
+
+
 OPERATIONS: dict[str, Operation] = {
     "convolution": _convolution,
     "transposed_convolution": _transposed_convolution,
@@ -126,6 +158,10 @@ OPERATIONS: dict[str, Operation] = {
     "pad_channels": lambda inputs, options, weights: F.pad(inputs[0], (0, 0, 0, 0, 0, options["channels"])),
     "resize": _resize,
     "depth_to_space": _depth_to_space,
+    "scale": lambda inputs, options, weights: inputs[0] * inputs[0].new_tensor(options["by"]),
+    "second_look": _second_look,
+    "cut_out": _cut_out,
+    "brought_back": _brought_back,
     "flatten": _flatten,  # (B, C, H, W) -> (B, *shape), channels last
     "concatenate": lambda inputs, options, weights: torch.cat(inputs, dim=1),  # of flattened values
 }
