@@ -29,6 +29,7 @@ from eartalking.modules.flow_head import FlowHead
 from eartalking.modules.masked_ar_head import MaskedARHead
 from eartalking.modules.regression_head import RegressionHead
 from eartalking.modules.transformer import CausalTransformer, TransformerState, zero_init
+from eartalking.modules.voice_to_latents import VoiceToLatents
 from eartalking.motion.face_units import NUM_FACE_UNITS
 from eartalking.motion.rest import at_rest
 from eartalking.motion.steering import articulate, decided_by_expressions, expression, impose, within_range
@@ -126,7 +127,7 @@ class TalkingHeadModel(nn.Module):
         # What the voice of a frame says of it by itself. Through the backbone alone, lips followed the voice less
         # closely than the audio encoder hears it.
         heard = config.audio.tokens_per_frame * dim
-        self.voice_to_latents = zero_init(nn.Linear(heard, autoencoder.num_latent_tokens * autoencoder.latent_channels))
+        self.voice_to_latents = VoiceToLatents(heard, autoencoder.num_latent_tokens * autoencoder.latent_channels)
         self.departure_head = None
         if config.departure is not None:
             head = config.departure

@@ -13,7 +13,18 @@ from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.motion.vector import BLINK_COLUMNS, GAZE, HEAD_POSE, MOTION_SCALES
 from eartalking.training.motion_spans import Portraits, SpokenSpans
 from eartalking.training.ridge import ridge_regression
-from eartalking.training.voice import hear, left_over, mouth_columns, own_means, report, shut_lips
+from eartalking.training.voice import (
+    CLOSURE_COUNT,
+    SHUT_COUNT,
+    hear,
+    learn_bends,
+    left_over,
+    mouth_columns,
+    own_means,
+    report,
+    rest_of_mouths,
+    shut_lips,
+)
 
 FRAMES = 60
 
@@ -64,7 +75,8 @@ def _spans(model: TalkingHeadModel) -> SpokenSpans:
     coordinates[..., UNIT_INDEX["jawOpen"]] = loudness
     coordinates[..., UNIT_INDEX["browInnerUp"]] = loudness  # no mouth: not to be learnt
     portraits = code.coordinates_to_latents(torch.zeros(4, len(code.mean)))
-    return SpokenSpans(coordinates, waveforms, portraits)
+    closures = coordinates[..., UNIT_INDEX["jawOpen"]] < 0.1
+    return SpokenSpans(coordinates, waveforms, closures, portraits)
 
 
 def test_portraits_are_seen() -> None:
@@ -91,7 +103,9 @@ def test_what_the_voice_explains_is_heard_and_nothing_else_moves() -> None:
     spans = _spans(model)
     tokens, before = own_means(model, spans)
     code = model.autoencoder.code
-    hear(model, *left_over(tokens, before, spans, shut_lips(code, spans.coordinates), ridge=1e-3))
+    tokens, (rest, counts) = tokens.flatten(0, 1), rest_of_mouths(before, spans, code)
+    assert counts.unique().tolist() == [1, SHUT_COUNT, CLOSURE_COUNT]
+    hear(model, *left_over(model.voice_to_latents, tokens, rest, counts, ridge=1e-3))
     _, after = own_means(model, spans)
     old, new = (report(means, spans, code) for means in (before, after))
     assert new["mouth_explained"] > max(0.3, old["mouth_explained"] + 0.3) and new["jaw_correlation"] > 0.6
@@ -105,8 +119,30 @@ def test_what_the_voice_explains_is_heard_and_nothing_else_moves() -> None:
 
 def test_rounds_add_up() -> None:
     model = _silent_model()
-    weight, bias = torch.randn(int(mouth_columns(60).sum()), model.voice_to_latents.in_features), torch.ones(28)
-    hear(model, weight, bias)
-    once = model.voice_to_latents.weight.clone()
-    hear(model, weight, bias)
-    torch.testing.assert_close(model.voice_to_latents.weight, 2 * once)
+    layer = model.voice_to_latents
+    weight = torch.randn(int(mouth_columns(60).sum()), layer.in_features + layer.bend_in.out_features)
+    hear(model, weight, torch.ones(28))
+    once = [part.clone() for part in (layer.weight, layer.bend_out.weight, layer.bias)]
+    hear(model, weight, torch.ones(28))
+    for now, before in zip((layer.weight, layer.bend_out.weight, layer.bias), once, strict=True):
+        torch.testing.assert_close(now, 2 * before)
+
+
+def test_a_hidden_layer_learns_what_a_line_cannot_say() -> None:
+    """A mouth that is as far open as a token is away from 0."""
+    model = _silent_model()
+    layer = model.voice_to_latents
+    tokens = torch.randn(4000, layer.in_features, generator=torch.Generator().manual_seed(0)) + 1
+    rest = (tokens[:, :1] - 1).abs().expand(-1, 28) - 0.8
+    counts = torch.ones(len(tokens))
+
+    def error() -> float:
+        weight, bias = left_over(layer, tokens, rest, counts)
+        found = torch.cat([tokens, layer.bent(tokens)], dim=1) @ weight.T + bias
+        return float((found - rest).square().mean())
+
+    torch.nn.init.zeros_(layer.bend_in.weight)
+    line = error()
+    learn_bends(layer, tokens, rest, counts, seed=0)
+    assert error() < 0.3 * line
+    assert not layer.bend_out.weight.any(), "nothing is said before it is heard"

@@ -78,11 +78,13 @@ class Portraits:
 
 @dataclasses.dataclass(frozen=True)
 class SpokenSpans:
-    """S spans of T frames as they are performed: true coordinates (S, T, L), waveforms (T * 640,) each, and of the
-    portraits that speak them the latents (S, N, C) and the looks (S, N, D), zero of faces of which nothing is seen."""
+    """S spans of T frames as they are performed: true coordinates (S, T, L), waveforms (T * 640,) each, which frames
+    are closures of b, m and p (S, T) bool, and of the portraits that speak them the latents (S, N, C) and the looks
+    (S, N, D), zero of faces of which nothing is seen."""
 
     coordinates: Tensor
     waveforms: list[Tensor]
+    closures: Tensor
     portraits: Tensor
     looks: Tensor | None = None
 
@@ -119,14 +121,16 @@ def speak(code: MotionCode, folder: Path, seconds: float, count: int, seed: int)
         raise ValueError(f"{folder}: less than {seconds:g} s of speech")
     length = round(seconds * FPS)
     coordinates, waveforms = [], []
-    for utterance in tqdm(joined, desc="motion", unit="span", mininterval=5):
+    closures = torch.zeros(len(joined), length, dtype=torch.bool)
+    for row, utterance in zip(closures, tqdm(joined, desc="motion", unit="span", mininterval=5), strict=True):
         performance = make_performance(utterance, rng, control_jumps=False, released=True)
         coordinates.append(code.motion_to_coordinates(_vector(performance))[:length])
         augmented = rng.random() < AUGMENTED_SHARE
         waveform = augment_waveform(utterance.waveform, rng) if augmented else utterance.waveform
         waveforms.append(torch.from_numpy(np.ascontiguousarray(waveform[: length * SAMPLES_PER_FRAME], np.float32)))
+        row[torch.from_numpy(utterance.closures[utterance.closures < length])] = True
     portraits = torch.cat([_vector(neutral_portrait(rng)) for _ in joined])
-    return SpokenSpans(torch.stack(coordinates), waveforms, code.motion_to_latents(portraits))
+    return SpokenSpans(torch.stack(coordinates), waveforms, closures, code.motion_to_latents(portraits))
 
 
 @torch.inference_mode()
