@@ -45,10 +45,10 @@ EXACT = 0.002  # how exactly a gap shall be met, in units of [-1, 1]: a quarter 
 BEHIND = 0.15  # head heights: enough that no tooth is mixed into a lip
 SEAM = (0.12, 0.27, 0.24)  # by how much the line between shut lips is darker than these: red, green, blue
 UNSEEN, SEEN = 0.15, 0.55  # of the portrait's opening: up to where nothing shows between its lips, and from where all
-# In [-1, 1], 1.5 and 4.5 pixels of 256: lips that are nearer to each other count as shut, lips that are farther apart
+# In [-1, 1], 0.8 and 4.5 pixels of 256: lips that are nearer to each other count as shut, lips that are farther apart
 # as open; between the two, it counts how far what lies between them is from their colour, and how much less red it is:
 # teeth are lighter than the dark of a mouth, and may be as light as lips.
-LEAST_APART, WIDE_APART, UNLIKE, WHITER = 0.012, 0.035, 0.12, 1.08
+LEAST_APART, WIDE_APART, UNLIKE, WHITER = 0.006, 0.035, 0.12, 1.08
 # By how much lips stand apart otherwise than was read, in [-1, 1] (0.6 and 1.5 pixels of 256): up to here that is the
 # error of the marks, and the reading holds; from there on it is the reading's, and the marks hold.
 AGREE, DISAGREE = 0.005, 0.012
