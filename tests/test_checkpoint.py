@@ -65,6 +65,17 @@ def test_models_from_before_voices_were_heard_directly_go_on_as_they_were(folder
     assert not model.voice_to_latents.weight.any() and not model.voice_to_latents.bias.any()
 
 
+def test_models_whose_voice_was_heard_by_a_line_alone_hear_it_so(folder) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    weights["voice_to_latents.weight"] = torch.randn_like(weights["voice_to_latents.weight"])
+    save_file({name: value for name, value in weights.items() if "bend" not in name}, path)
+    layer = load_model(folder).voice_to_latents
+    tokens = torch.randn(3, layer.in_features)
+    torch.testing.assert_close(layer(tokens), tokens @ layer.weight.T + layer.bias)
+    assert layer.weight.any()
+
+
 def test_missing(tmp_path) -> None:
     with pytest.raises(InputError, match="no checkpoint here"):
         load_model(tmp_path)
