@@ -3,8 +3,8 @@
 
 The model streams long spans of speech by itself, with portraits that it sees, and what the means of its mouths leave
 over of the true ones is regressed on the frames' audio tokens and on a hidden layer of them (ridge regression):
-`TalkingHeadModel.voice_to_latents`. The hidden layer is learnt on the first spans, for the same end. Backbone and audio
-encoder stay as they are, so a departure head that was trained for them still knows them.
+`TalkingHeadModel.voice_to_latents`. A model that has no hidden layer yet learns one on the first spans, for the same
+end. Backbone and audio encoder stay as they are, so a departure head that was trained for them still knows them.
 
 What is added enters the history, and the backbone goes on from there: added whole, a quarter of the jaw's spread became
 five quarters, and the next round overshot back. So each round adds a share of what it found, and the next one listens
@@ -98,7 +98,6 @@ def learn_bends(layer: VoiceToLatents, tokens: Tensor, rest: Tensor, counts: Ten
     with torch.no_grad():
         layer.bend_in.weight.copy_(bend_in.weight / spread)
         layer.bend_in.bias.copy_(bend_in.bias - bend_in.weight @ middle / spread)
-        layer.bend_out.weight.zero_()
 
 
 def left_over(
@@ -173,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
                 tokens.flatten(0, 1),
                 rest_of_mouths(means, spans, code),
             )
-            if number == 0:
+            if not layer.bend_out.weight.any():  # a model that was heard before keeps its hidden layer
                 learn_bends(layer, tokens, rest, counts, args.seed)
             weight, bias = left_over(layer, tokens, rest, counts)
             hear(model, SHARE * weight, SHARE * bias)
