@@ -273,15 +273,23 @@ def _eyeballs(portraits: Tensor, seen: Tensor, marks: Tensor) -> tuple[Tensor, T
     return continued(portraits, seen * beside), irises, disc
 
 
+def _shown(seen: Tensor) -> Tensor:
+    """The pixels (N,) of which anything is `seen` (B, 1, S, S): two in a hundred of a portrait's."""
+    return torch.nonzero(seen.flatten(1).amax(0))[:, 0]
+
+
 def _round(portraits: Tensor, seen: Tensor, far: Tensor) -> Tensor:
     """Irises (B, 2, 3, S, S) that are alike all around: at each distance `far` (B, 2, S, S) from their middle, in
     their radii, as the portraits (B, 3, S, S) are on average where they are `seen` (B, 1, S, S) there."""
     rings = torch.linspace(0, 1, RINGS, device=far.device)
-    away = far.flatten(2)[:, :, None] - rings[:, None]  # (B, 2, K, S²)
+    shown = _shown(seen)
+    near = far.flatten(2)[:, :, shown]  # (B, 2, N)
+    away = near[:, :, None] - rings[:, None]  # (B, 2, K, N)
     # Rings of which nothing is seen are like those beside them.
     weight = torch.exp(-((away * (RINGS - 1)) ** 2)) + 1e-3 * torch.exp(-((away * 3) ** 2))
-    weight = weight * (seen.flatten(1)[:, None] * (far.flatten(2) < 1))[:, :, None]
-    colours = (weight @ portraits.flatten(2).transpose(1, 2)[:, None]) / weight.sum(3, keepdim=True).clamp_min(1e-6)
+    weight = weight * (seen.flatten(1)[:, None, shown] * (near < 1))[:, :, None]
+    lit = portraits.flatten(2)[:, :, shown].transpose(1, 2)[:, None]
+    colours = (weight @ lit) / weight.sum(3, keepdim=True).clamp_min(1e-6)
     at = (far.flatten(2) * (RINGS - 1)).clamp(0, RINGS - 1)  # (B, 2, S²)
     ring = at.long().clamp(max=RINGS - 2)
     low, high = (colours.gather(2, index[..., None].expand(-1, -1, -1, 3)) for index in (ring, ring + 1))
@@ -293,10 +301,12 @@ def _iris_scale(portraits: Tensor, seen: Tensor, far: Tensor) -> Tensor:
     in its radii, what is `seen` (B, 1, S, S) of portraits (B, 3, S, S) becomes lighter most. The network knows real
     eyes; rendered and painted ones have larger irises, and their edges counted as white."""
     scales = torch.linspace(*IRIS_SCALES, device=far.device)
-    seen, light = seen.flatten(1)[:, None, None], portraits.mean(1).flatten(1)[:, None, None]
+    shown = _shown(seen)
+    seen, light = (values.flatten(1)[:, None, None, shown] for values in (seen, portraits.mean(1)))
+    far = far.flatten(2)[:, :, None, shown]  # (B, 2, 1, N)
 
     def ring(where: Tensor) -> tuple[Tensor, Tensor]:  # (B, 2, K): how light it is, and of how many pixels that is
-        weight = seen * torch.exp(-(((far.flatten(2)[:, :, None] - where[:, None]) / RING) ** 2))
+        weight = seen * torch.exp(-(((far - where[:, None]) / RING) ** 2))
         total = weight.sum(3)
         return (weight * light).sum(3) / total.clamp_min(1e-6), total
 

@@ -69,13 +69,17 @@ def eye_openings(marks: Tensor, size: int) -> Tensor:
 
 def inside(polygons: Tensor, places: Tensor) -> Tensor:
     """Whether places (P, 2) lie in polygons (B, V, 2), by the even-odd rule: (B, P) of 0 and 1."""
+    found = polygons.new_zeros(len(polygons), len(places))
+    # Lips and eyes are a small part of a picture, and nothing beyond their outermost corners is in them.
+    near = ((places >= polygons.amin((0, 1))) & (places <= polygons.amax((0, 1)))).all(1)
     start, end = polygons[:, None], polygons.roll(-1, 1)[:, None]  # (B, 1, V, 2)
-    x, y = places[:, 0][None, :, None], places[:, 1][None, :, None]  # (1, P, 1)
+    x, y = (places[near, axis][None, :, None] for axis in (0, 1))  # (1, N, 1)
     spans = (start[..., 1] > y) != (end[..., 1] > y)
     rise = end[..., 1] - start[..., 1]
     share = (y - start[..., 1]) / torch.where(rise == 0, 1.0, rise)
     left = x < start[..., 0] + share * (end[..., 0] - start[..., 0])
-    return ((spans & left).sum(2) % 2).float()
+    found[:, near] = ((spans & left).sum(2) % 2).to(found)
+    return found
 
 
 def _places(size: int, marks: Tensor) -> Tensor:
