@@ -16,7 +16,7 @@ import argparse
 import copy
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,12 @@ class TfliteGraph:
         every = [tensor.name.decode() for tensor in self.graph.tensors]
         return [every.index(name) for name in names]
 
-    def needed(self, outputs: list[int]) -> list[Any]:
-        """The operations, in their order, that these tensors are made of."""
-        wanted, found = set(outputs), []
+    def needed(self, outputs: list[int], given: Sequence[int] = ()) -> list[Any]:
+        """The operations, in their order, that these tensors are made of, where others are given."""
+        wanted, found = set(outputs) - set(given), []
         for operator in reversed(self.graph.operators):
             if wanted & {int(index) for index in operator.outputs}:
-                wanted |= {int(index) for index in operator.inputs}
+                wanted |= {int(index) for index in operator.inputs} - set(given)
                 found.append(operator)
         return found[::-1]
 
@@ -103,14 +103,9 @@ class TfliteGraph:
         """What makes the tensors `asked` of the tensors `given`, as a graph of its own."""
         import flatbuffers
 
-        model = copy.deepcopy(self.model)
-        graph = model.subgraphs[0]
-        graph.inputs, graph.outputs, wanted, kept = given, asked, set(asked) - set(given), []
-        for operator in reversed(graph.operators):
-            if wanted & {int(index) for index in operator.outputs}:
-                wanted |= {int(index) for index in operator.inputs} - set(given)
-                kept.append(operator)
-        graph.operators, model.signatureDefs = kept[::-1], None
+        model, graph = copy.copy(self.model), copy.copy(self.graph)
+        graph.inputs, graph.outputs, graph.operators = given, asked, self.needed(asked, given)
+        model.subgraphs, model.signatureDefs = [graph], None
         builder = flatbuffers.Builder(1 << 22)
         builder.Finish(model.Pack(builder), b"TFL3")
         return TfliteGraph(bytes(builder.Output()))

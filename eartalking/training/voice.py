@@ -152,6 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--eval-length", type=int, default=60, help="frames of the clips of `--data`")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
+    torch.manual_seed(args.seed)
     model = load_model(args.checkpoint).requires_grad_(False)
     code = model.autoencoder.code
     try:
@@ -167,11 +168,8 @@ def main(argv: list[str] | None = None) -> int:
             spans = heard(number)
             tokens, means = own_means(model, spans)
             print(json.dumps({"round": number, **report(means, spans, code)}), flush=True)
-            layer, tokens, (rest, counts) = (
-                model.voice_to_latents,
-                tokens.flatten(0, 1),
-                rest_of_mouths(means, spans, code),
-            )
+            layer, tokens = model.voice_to_latents, tokens.flatten(0, 1)
+            rest, counts = rest_of_mouths(means, spans, code)
             if not layer.bend_out.weight.any():  # a model that was heard before keeps its hidden layer
                 learn_bends(layer, tokens, rest, counts, args.seed)
             weight, bias = left_over(layer, tokens, rest, counts)
