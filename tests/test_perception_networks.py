@@ -9,6 +9,7 @@ from torch import nn
 
 from eartalking.errors import InputError
 from eartalking.perception.graph_network import OPERATIONS, WEIGHTS_FOLDER, GraphNetwork
+from eartalking.perception.lips import LIP_POINTS
 from eartalking.perception.turned_square import Picture, TurnedSquare
 
 SHAPES = {
@@ -71,6 +72,12 @@ def test_depth_to_space_orders_blocks_before_channels() -> None:
     values = torch.arange(8.0).view(1, 8, 1, 1)  # block row, block column, channel
     spread = OPERATIONS["depth_to_space"]([values], {"block": 2}, {})
     assert spread[0].tolist() == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+
+
+def test_the_lips_points_are_those_that_the_network_looks_around() -> None:
+    operations = GraphNetwork.load("lips").graph["operations"]
+    (look,) = (one for one in operations if one["kind"] == "second_look")
+    assert tuple(look["around"]) == LIP_POINTS and len(set(LIP_POINTS)) == 80
 
 
 def test_a_second_look_is_level_and_leaves_room_around() -> None:

@@ -56,7 +56,8 @@ DEGREES = ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch")
 @dataclass
 class Seen:
     """What the mesh reads in F frames: state (None where no face is certain), nose height, and sharpness of the cheeks;
-    the lip gap where lips are looked at a second time, as portraits are read; every 12th frame is kept."""
+    the lip gap where lips are looked at a second time, as portraits are read (empty where they are not); every 12th
+    frame is kept."""
 
     states: list[FaceState | None] = field(default_factory=list)
     noses: list[float] = field(default_factory=list)
@@ -70,10 +71,10 @@ class Seen:
 
 
 class Watcher:
-    """Reads the frames of one face, each from where it was in the frame before."""
+    """Reads the frames of one face, each from where it was in the frame before; its lips twice if asked to."""
 
-    def __init__(self, reader: MeshReader) -> None:
-        self.seen = Seen()
+    def __init__(self, reader: MeshReader, lips_twice: bool = False) -> None:
+        self.seen, self.lips_twice = Seen(), lips_twice
         self._follower = FaceFollower(reader)
 
     def look(self, image: np.ndarray) -> None:
@@ -83,7 +84,8 @@ class Watcher:
             seen.kept.append(image)
         found = self._follower.look(image)
         seen.states.append(found and found[1])
-        seen.gaps.append(lip_gap(with_lips(Picture(image), found[0])) if found else math.nan)
+        if self.lips_twice:
+            seen.gaps.append(lip_gap(with_lips(Picture(image), found[0])) if found else math.nan)
         seen.noses.append(nose_height(found[0]) if found else math.nan)
         seen.sharp.append(sharpness(image, cheek_box(found[0], len(image))) if found else math.nan)
 
@@ -123,7 +125,7 @@ def watch(
     context: Context, subject: Subject, waveform: np.ndarray, schedule: Schedule | None
 ) -> tuple[Seen, np.ndarray]:
     """The stream as the mesh reads it, and the motion vectors (F, 60) that it emitted."""
-    session, watcher = context.start(subject.image), Watcher(_mesh_reader(context))
+    session, watcher = context.start(subject.image), Watcher(_mesh_reader(context), lips_twice=schedule is None)
     code, motions = context.model.autoencoder.code, []
 
     def look(image: np.ndarray) -> None:
