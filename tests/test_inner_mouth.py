@@ -49,7 +49,7 @@ def drawn(
     with torch.inference_mode():
         geometry = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference)
         places = reference.lips.places(autoencoder.surface, motion, reference.motion)
-        return grey, reference.mouth.drawn(grey, reference.image, reference.lips, places, geometry.warp)
+        return grey, reference.mouth.drawn(grey, grey, reference.image, reference.lips, places, geometry.warp)
 
 
 def rows(image: torch.Tensor, column: int) -> tuple[list[int], list[int]]:
@@ -115,6 +115,34 @@ def test_what_parted_lips_show_stays_in_the_skull(autoencoder: FrameAutoencoder)
     assert (kept - before).abs().mean() < 0.08, "teeth stay where they are while the jaw falls"
 
 
+def test_lips_that_meet_show_a_line(autoencoder: FrameAutoencoder) -> None:
+    reference = reference_of(autoencoder, "photo.jpg")
+    grey, image = drawn(autoencoder, reference, motion_of(autoencoder, reference))
+    darker = (grey - image)[0]
+    right, left = ((float(end) + 1) * 128 for end in reference.mouth.ends[0, 0])
+    middle = darker[:, :, round((right + left) / 2)]
+    assert 0.2 < float(middle.mean(0).max()) < 0.5 and int((middle.mean(0) > 0.1).sum()) <= 3, "thin, and not black"
+    assert (middle[0] <= middle[1]).all(), "and reddish"
+    columns = torch.nonzero(darker.amax((0, 1)) > 0.1)[:, 0]
+    assert len(columns) > 0.7 * (left - right) and right - 3 < columns.min() and columns.max() < left + 3
+    grey, image = drawn(autoencoder, reference, autoencoder.code.latents_to_motion(reference.latents), reference.image)
+    assert (image - grey).abs().max() < 0.01, "where its own motion parts them, there is none"
+
+
+def test_nothing_that_was_painted_is_seen_beside_an_opening(autoencoder: FrameAutoencoder) -> None:
+    reference = reference_of(autoencoder, "portrait.png")
+    motion = motion_of(autoencoder, reference, jawOpen=0.5)
+    with torch.inference_mode():
+        warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warp
+        places = reference.lips.places(autoencoder.surface, motion, reference.motion)
+        painted, warped = torch.full((1, 3, 256, 256), -0.9), torch.full((1, 3, 256, 256), 0.5)
+        image = reference.mouth.drawn(painted, warped, reference.image, reference.lips, places, warp)[0]
+    middle = round(float(reference.mouth.ends[0, 0].mean() + 1) * 128)
+    changed = torch.nonzero((image[:, :, middle] != -0.9).any(0))[:, 0]
+    edges = image[:, [int(changed.min()) + 4, int(changed.max()) - 4], middle]
+    assert (edges > 0).all(), "lips as the warp brought them there"
+
+
 def test_teeth_of_a_portrait_turn_with_its_head(autoencoder: FrameAutoencoder) -> None:
     """Where the skull's motion takes them, and not where the lips go."""
     places = torch.rand(1, 2, 14, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.4, 0.1])[:, None]
@@ -132,7 +160,7 @@ def test_a_larger_frame_shows_the_same(autoencoder: FrameAutoencoder) -> None:
         warp = autoencoder.geometry(autoencoder.code.motion_to_latents(motion), reference).warp
         places = reference.lips.places(autoencoder.surface, motion, reference.motion)
         small, large = (
-            reference.mouth.drawn(grey, grey, reference.lips, places, warp)
+            reference.mouth.drawn(grey, grey, grey, reference.lips, places, warp)
             for grey in (torch.zeros(1, 3, size, size) for size in (256, 512))
         )
     assert (torch.nn.functional.avg_pool2d(large, 2) - small).abs().mean((0, 1)).max() < 0.35

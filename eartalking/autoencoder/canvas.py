@@ -103,7 +103,7 @@ class Canvas(NamedTuple):
         warped, mattes = warped_over(geometry, person, self.plate)
         image = refined if factor == 1 else _with_detail(decoded, refined, warped, factor)
         if factor > 1 and lips is not None and self.mouth is not None:
-            image = self.mouth.drawn(image, self.person[:, :3], *lips, geometry.warp)
+            image = self.mouth.drawn(image, warped, self.person[:, :3], *lips, geometry.warp)
         if mattes.shape[1] == 1:
             return image
         # Of the old background as much is taken away as the person lets through, and so much of the new one added.

@@ -173,7 +173,7 @@ class FrameAutoencoder(nn.Module):
         decoded = self._painted(geometry, motion, lips, reference)
         image = self._with_parts(decoded.image, latents, reference)
         if reference.lips is not None and reference.mouth is not None and lips is not None:
-            image = reference.mouth.drawn(image, reference.image, reference.lips, lips, geometry.warp)
+            image = reference.mouth.drawn(image, decoded.warped, reference.image, reference.lips, lips, geometry.warp)
         if canvas is not None:
             image = canvas.draw(self.surface, geometry, decoded, image, motion, own, lips)
         return decoded._replace(image=image)

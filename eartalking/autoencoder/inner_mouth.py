@@ -4,7 +4,7 @@ A portrait with shut lips shows nothing of it, and networks that had to invent i
 grey-blue blur. But lips move with the surface, so where they part is known to a fraction of a pixel; upper teeth stand
 still in the skull, a little below where the upper lip rests; the tongue lies on the jaw. Teeth are as bright as the
 whites of the eyes. What a portrait with parted lips shows between them stays its own and goes with the skull, wherever
-the lips go; only what its lower lip uncovers is drawn.
+the lips go; only what its lower lip uncovers is drawn, and when they meet, the line between them.
 
 Notation: B batch, P pairs of lip points, S pixels a side of a frame, h w of the cut around a mouth, L columns of a
 motion vector. Places are in [-1, 1], images too; colours below are in 0..1.
@@ -49,6 +49,9 @@ ENAMEL, TONGUE, DARK = (1.0, 0.965, 0.90), (0.62, 0.30, 0.29), (0.17, 0.055, 0.0
 LEAST, MOST = 0.30, 0.90  # brightness of teeth, whatever the light
 BRIGHTER, WARMTH = 1.2, 0.3  # than skin, at least; and how much of the skin's colour they take on
 FLAT = 0.03  # in [-1, 1]: points that are less spread say nothing of how a motion changes between them
+BESIDE = 5.0  # edges of a lip (6 pixels of 256): how far from an opening nothing but the portrait's own lips is shown
+# The line where lips meet: how wide, in edges of a lip, and by how much it is darker than they are: red, green, blue.
+LINE, SEAM = 0.75, (0.26, 0.40, 0.43)
 BARELY = 0.006  # lips that are no further apart do not part: three quarters of a pixel of 256
 
 
@@ -80,9 +83,11 @@ class InnerMouth(NamedTuple):
         red = (places[:, :, LOWER_INNER] + places[:, :, LOWER_OUTER]) / 2
         return cls(upper, lower, places[:, :, CORNERS], red, parted, at, _light(portraits, marks))
 
-    def drawn(self, images: Tensor, portraits: Tensor, lips: Lips, places: LipPlaces, warp: Tensor) -> Tensor:
-        """Frames (B, 3, S, S) whose lips are at `places`, to which `warp` (B, 2, h, w) has brought `portraits`
-        (B, 3, S, S), with what shows between their lips."""
+    def drawn(
+        self, images: Tensor, warped: Tensor, portraits: Tensor, lips: Lips, places: LipPlaces, warp: Tensor
+    ) -> Tensor:
+        """Frames (B, 3, S, S) whose lips are at `places`, with what shows between them. `warp` (B, 2, h, w) has brought
+        them there, and made `warped` (B, 3, S, S) of `portraits` (B, 3, S, S)."""
         # The surface is as coarse as a lip is high, and a jaw that falls draws the upper lip down with it a little. It
         # does not, so where that lip ends is asked of the surface with the portrait's own jaw.
         moved = LipPlaces(*(torch.stack(places) - self.own))
@@ -99,7 +104,8 @@ class InnerMouth(NamedTuple):
         right = right / span
         down = torch.stack([-right[:, 1], right[:, 0]], dim=1)
         gap = ((lower - upper) * down[..., None]).sum(1, keepdim=True)  # (B, 1, P)
-        if not (gap > BARELY).any():
+        meeting = self.parted * (1 - lips.seen(places)[:, 0, 0, 0])
+        if not ((gap > BARELY).any() or meeting.any()):
             return images
         lower = upper + (lower - upper) * (1 - BARELY / gap.clamp_min(BARELY))
         size = images.shape[-1]
@@ -114,12 +120,17 @@ class InnerMouth(NamedTuple):
             across, down_to = axes.local(torch.cat([first.expand(4, -1, -1), edges, last.expand(4, -1, -1)], dim=2))
             x, y, mm = axes.grid(top, left, shape, size)
             above, below, ceiling, bottom = _rounded(x, across, down_to)
-            shown = ((y - above) / mm + 0.5).clamp(0, 1) * ((below - y) / mm + 0.5).clamp(0, 1)
-            shown = shown * ((below - above) / mm).clamp(0, 1)
             # Of a face that is turned, a corner lies before the lips' last points: nothing is open beyond these.
-            shown = shown * smoothstep((x - across[0].min()) / mm) * smoothstep((across[0].max() - x) / mm)
+            within = smoothstep((x - across[0].min()) / mm) * smoothstep((across[0].max() - x) / mm)
+            opening = ((below - above) / mm).clamp(0, 1)
+            shown = ((y - above) / mm + 0.5).clamp(0, 1) * ((below - y) / mm + 0.5).clamp(0, 1) * opening * within
+            # What is painted where lips part knows no edge of theirs, and would show as a grey one.
+            beside = smoothstep((y - above) / (BESIDE * mm) + 1) * smoothstep((below - y) / (BESIDE * mm) + 1)
             place = (index, slice(None), slice(top, top + shape[0]), slice(left, left + shape[1]))
-            region = images[place]
+            region = torch.lerp(images[place], warped[place], (beside * opening * within)[None])
+            line = torch.exp(-(((y - (above + below) / 2) / (LINE * mm)) ** 2)) * (1 - opening) * within
+            darker = images.new_tensor(SEAM)[:, None, None] * meeting[index] * line
+            region = (region + 1) * (1 - darker) - 1
             if self.parted[index]:
                 back = _Back.of(torch.cat([self.upper, self.lower], dim=2)[pick], moved.own_face[pick])
                 # Where the upper lip uncovers more than in the portrait, the edge of what that shows goes on.
@@ -214,9 +225,11 @@ def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, brig
 
     deep = smoothstep((y - above) / gap.clamp_min(1.0))
     out = colour(DARK) * (0.55 + 0.7 * deep)
-    away = (x / 15).square() + ((y - below - 1) / (0.62 * gap).clamp_min(1.0)).square()
-    tongue = smoothstep((gap - 5) / 5) * smoothstep(1.5 - away)
-    out = torch.lerp(out, colour(TONGUE) * (0.35 + 0.45 * deep), tongue[None])
+    # A tongue is round and hollow along its middle, and lit from the front: the farther back, the darker.
+    away = (x / 16).square() + ((y - below - 1) / (0.7 * gap).clamp_min(1.0)).square()
+    tongue = smoothstep((gap - 4) / 5) * smoothstep(2.2 * (1.1 - away))
+    hollow = 1 - 0.12 * torch.exp(-((x / 3) ** 2)) * smoothstep((1 - away) / 0.8)
+    out = torch.lerp(out, colour(TONGUE) * (0.30 + 0.75 * deep.square()) * hollow, tongue[None])
     if not with_teeth:
         return out
     edge = SHOW - RISE * (x / REACH).square()

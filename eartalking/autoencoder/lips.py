@@ -43,7 +43,7 @@ LOWER_UNITS = [
 SHUT_GAP = 0.004  # of the distance of the outer eye corners: how far apart lips that are shut may be seen
 EXACT = 0.002  # how exactly a gap shall be met, in units of [-1, 1]: a quarter of a pixel of 256
 BEHIND = 0.15  # head heights: enough that no tooth is mixed into a lip
-SEAM = (0.12, 0.27, 0.24)  # by how much the line between shut lips is darker than these: red, green, blue
+SHADED = (0.06, 0.13, 0.12)  # by how much what lips cover is darker when they meet: red, green, blue
 UNSEEN, SEEN = 0.15, 0.55  # of the portrait's opening: up to where nothing shows between its lips, and from where all
 # In [-1, 1], 0.8 and 4.5 pixels of 256: lips that are nearer to each other count as shut, lips that are farther apart
 # as open; between the two, it counts how far what lies between them is from their colour, and how much less red it is:
@@ -113,7 +113,7 @@ class Lips(NamedTuple):
         """
         if not self.between.any():
             return portraits
-        colours = torch.lerp(self.covered, portraits[:, :3], self._seen(places))
+        colours = torch.lerp(self.covered, portraits[:, :3], self.seen(places))
         return torch.cat([colours, portraits[:, 3:]], dim=1)
 
     @property
@@ -121,8 +121,9 @@ class Lips(NamedTuple):
         """Whether something shows between the portraits' lips: (B,)."""
         return self.between.flatten(1).any(1)
 
-    def _seen(self, places: LipPlaces) -> Tensor:
-        """How much of what lies between the lips is seen, in 0..1: (B, 1, 1, 1)."""
+    def seen(self, places: LipPlaces) -> Tensor:
+        """How much of what lies between the lips of portraits is seen when these are at `places`, in 0..1: (B, 1, 1,
+        1)."""
         now, from_shut = (torch.sub(*at.chunk(2, dim=2)) for at in (places.now, places.shut))
         share = (now - from_shut).norm(dim=1).mean(1) / self.apart.clamp_min(1e-6)
         return ((share - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)[:, None, None, None]
@@ -146,9 +147,8 @@ def _whiteness(colours: Tensor) -> Tensor:
 def _covered(portraits: Tensor, between: Tensor) -> Tensor:
     """Portraits (B, 3, H, W) with the lips' colour where `between` (B, 1, S, S) is 1."""
     scale = portraits.shape[-1] // between.shape[-1]
-    # The line where lips meet is darker than they are; drawn together, this is what becomes of the opening.
     dark = F.avg_pool2d(upsample(between, scale), 2 * scale + 1, 1, scale)
-    return (background_plate(portraits, between) + 1) * (1 - dark * dark.new_tensor(SEAM).view(3, 1, 1)) - 1
+    return (background_plate(portraits, between) + 1) * (1 - dark * dark.new_tensor(SHADED).view(3, 1, 1)) - 1
 
 
 def shut(motion: Tensor) -> Tensor:
