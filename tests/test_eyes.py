@@ -132,6 +132,21 @@ def test_lashes_of_a_shut_eye_hang_over_the_lower_lid() -> None:
     assert shut[column + 5, column] < shut[column + 2, column] - 0.3, "the lower lid's edge is 4 pixels below"
 
 
+def test_a_shut_lid_keeps_the_crease_above_it_and_its_lashes_end_with_it() -> None:
+    portrait, marks = face()
+    middle = round(0.4 * 256)
+    crease = middle - 4 - 6
+    portrait[0, :, crease, middle - 12 : middle + 12] = -0.4
+    portrait[0, :, middle - 6 : middle - 4, middle - 8 : middle + 8] = -0.9  # lashes
+    shut = Eyes.of(portrait, marks).drawn(portrait, motion(blink=1), motion())[0]
+    torch.testing.assert_close(shut[:, crease, middle], portrait[0, :, crease, middle], atol=0.15, rtol=0)
+    below = slice(middle - 3, middle + 8)
+    middle_of, ends = (
+        (SKIN.mean() - shut.mean(0)[below, column]).clamp_min(0).sum() for column in (middle, middle - 11)
+    )
+    assert middle_of > 3 * ends, "lashes are finer towards the corners"
+
+
 def test_an_eye_opens_a_little_further_than_the_portraits() -> None:
     portrait, marks = face()
     eyes = Eyes.of(portrait, marks)

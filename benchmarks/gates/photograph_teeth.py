@@ -97,7 +97,7 @@ def _fetched(autoencoder: FrameAutoencoder, reference: Reference, motion: torch.
     frame = warped
     if reference.lips is not None and reference.mouth is not None:
         lips = reference.lips.places(autoencoder.surface, motion, reference.motion)
-        frame = reference.mouth.drawn(warped, places, reference.lips, lips, warp)
+        frame = reference.mouth.drawn(warped, warped, places, reference.lips, lips, warp)
     frame = torch.where(frame[:, 2:].abs() < DRAWN, frame, warped)
     return frame[0, :2].permute(1, 2, 0).numpy()
 

@@ -138,9 +138,9 @@ def watch(
     return watcher.seen, np.stack(motions)
 
 
-def see(context: Context, frames: np.ndarray) -> Seen:
+def see(context: Context, frames: np.ndarray, lips_twice: bool = False) -> Seen:
     """Frames (F, S, S, 3) as the mesh reads them."""
-    watcher = Watcher(_mesh_reader(context))
+    watcher = Watcher(_mesh_reader(context), lips_twice)
     for image in frames:
         watcher.look(image)
     return watcher.seen
@@ -163,7 +163,7 @@ def take(context: Context, renders: Renders, subject: Subject, said: Spoken, num
     except Unavailable:
         identity = np.full(1, math.nan)
     own = see(context, subject.image[None]).sharp[0]
-    return Take(subject, said, speech, see(context, true_frames), opening, steered, identity, own)
+    return Take(subject, said, speech, see(context, true_frames, lips_twice=True), opening, steered, identity, own)
 
 
 def measure_photographs(context: Context) -> list[GateRow]:
@@ -202,7 +202,7 @@ def closed_share(gap: np.ndarray, said: Spoken, closed: float = CLOSED) -> float
 
 def lip_rows(takes: list[Take]) -> list[GateRow]:
     """Lips in closures and silence, how far they open in speech, and whether they follow the emitted opening."""
-    closed, seen_closed, ratio, follows, gaps = {}, {}, {}, {}, {}
+    closed, seen_closed, ratio, seen_ratio, follows, gaps = {}, {}, {}, {}, {}, {}
     for one in takes:
         name, spoken_frames = one.subject.name, one.said.speech_frames
         gap = one.speech.track("lip_gap")
@@ -212,12 +212,14 @@ def lip_rows(takes: list[Take]) -> list[GateRow]:
         tops = [float(np.nanpercentile(values, 90)) for values in (gap, true_gap)]
         gaps[name] = [round(float(np.nanpercentile(gap, 10)), 4), *(round(top, 4) for top in tops)]
         ratio[name] = tops[0] / max(tops[1], 1e-6)
+        seen_tops = [float(np.nanpercentile(of.gaps[:spoken_frames], 90)) for of in (one.speech, one.true_speech)]
+        seen_ratio[name] = round(seen_tops[0] / max(seen_tops[1], 1e-6), 4)
         seen = np.isfinite(gap)
         follows[name] = correlation(gap[seen], one.opening[: len(gap)][seen])
     true_follows = np.mean([correlation(t.true_speech.track("lip_gap"), t.opening) for t in takes])
     silent = [one for one in gaps if gaps[one][1] < SMALLEST_SPEECH]
     row = worst_row("photographs_lips_speech", ratio, max(ratio, key=lambda one: abs(math.log(max(ratio[one], 1e-6)))),
-                    "portraits", p10_p90_true_p90=gaps, below_smallest=silent)  # fmt: skip
+                    "portraits", p10_p90_true_p90=gaps, by_lips=seen_ratio, below_smallest=silent)  # fmt: skip
     return [
         worst_row("photographs_lips_closed", closed, min(closed, key=closed.__getitem__), "portraits",
                   by_lips=seen_closed),

@@ -50,12 +50,17 @@ CARRIED = 1.5  # times an opening's height: how far around it skin goes along wi
 STILL = 1  # pixels of the surface around an opening that no face unit moves
 LIFTED = 0.06  # of an opening's height: an open lid that has moved so far is redrawn
 HIDDEN = 0.5  # of the other eye's width: one that is narrower lies behind the nose
-LASHES = 4 / 256  # of the frame: how far around an opening lashes reach
+# Of the frame: how far around an opening skin is drawn without lashes, how far these reach, and how wide the edge of a
+# lid is that shuts it. Beyond, the portrait's own crease stays, and a lid does not look like a patch.
+AROUND, LASHES, EDGE = 6 / 256, 3 / 256, 2.5 / 256
 WIDEST, NARROWEST = 0.6, 0.7  # of an opening's height: how far lids go beyond their places, and towards each other
-LASH_WIDTH = 1.6 / 256  # of the frame
+LASH_WIDTH = 1.6 / 256  # of the frame, in the middle of a shut eye
+# Of an opening's height: lashes are as wide from where it is so high on; they end where it ends. Of its width, and of
+# how dark it is, the line keeps these shares at its ends.
+FULL, ENDING, THIN, FAINT = 0.6, 0.1, 0.5, 0.3
 # Of an opening's height: how far a shut eye's upper lashes hang over the lower lid. Without it the face mesh, which
 # knows real eyes, reads shut eyes as open by a third, where true renders' are read as open by a fifth.
-HANGING = 0.15
+HANGING = 0.25
 RINGS = 8  # of an iris, from its middle to its edge
 # An iris's radius, of what the iris network says: usually, and what is looked for (from, to, how many); how far from
 # the usual one is likely; half as wide as the rings that are compared; and how much lighter, of 2, white is at least.
@@ -85,8 +90,9 @@ class Eyes(NamedTuple):
     place (B, 2, 2): left and top pixel of each cut; ball (B, 2, 3, h, w): the eyeball, behind its lids, too; skin (B,
     2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height, upper, lower (B, 2, h,
     w): of each pixel, and of the two lids above and below it, along `up` (B, 2, 2), which is across the line between
-    the eye's corners, in pixels; zone (B, 2, 1, h, w) in 0..1: where an eye is drawn at all; middles (B, 2, 2) of the
-    openings, in fractions of the frame; marks (B, K, 3); known (B, 1): whether there are any.
+    the eye's corners, in pixels; zone and lid (B, 2, 1, h, w) in 0..1: where an eye is drawn at all, and where it is
+    by a lid that shuts it; middles (B, 2, 2) of the openings, in fractions of the frame; marks (B, K, 3); known (B, 1):
+    whether there are any.
     """
 
     place: Tensor
@@ -98,6 +104,7 @@ class Eyes(NamedTuple):
     lower: Tensor
     up: Tensor
     zone: Tensor
+    lid: Tensor
     middles: Tensor
     marks: Tensor
     known: Tensor
@@ -108,7 +115,7 @@ class Eyes(NamedTuple):
         size = portraits.shape[-1]
         outlines = torch.stack([marks[:, eye_marks(eye)][:, :OPENING, :2] for eye in (0, 1)], dim=1)  # (B, 2, 16, 2)
         opening = eye_openings(marks, size)
-        reach = round(LASHES * size)
+        reach = round(AROUND * size)
         around = F.max_pool2d(opening, 2 * reach + 1, 1, reach)
         seen = F.avg_pool2d(opening, 3, 1, 1) ** 4 * opening  # the edge of an opening is half lash
         white, iris, disc = _eyeballs(portraits, seen, marks)
@@ -128,11 +135,14 @@ class Eyes(NamedTuple):
         zone = zone * (width > HIDDEN * width.amax(1, keepdim=True))[:, :, None, None, None]
         known = marks.abs().amax((1, 2))[:, None] > 0
         place = torch.tensor([[[left, top] for top, left in at] for at in places], device=portraits.device)
-        lash = _extreme(own, outer - inner, lightest=False)
+        lashes, edge = (max(1, round(part * size)) for part in (LASHES, EDGE))
+        lid = F.max_pool2d(inner.flatten(0, 1), 2 * lashes + 1, 1, lashes)
+        lash = _extreme(own, lid.view_as(inner) - inner, lightest=False)
+        lid = F.avg_pool2d(F.pad(lid, [edge] * 4, mode="replicate"), 2 * edge + 1, 1).view_as(inner)
         # What is seen of an eye's white is mostly its shaded edges.
         white = torch.lerp(white, _white(own, ((inner > 0.8) & (disc == 0)).to(own.dtype)), WHITER)
         ball = torch.lerp(white, iris, disc)
-        return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, up, zone, middles, marks, known)
+        return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, up, zone, lid, middles, marks, known)
 
     def drawn(self, portraits: Tensor, motion: Tensor, own: Tensor) -> Tensor:
         """Portraits (B, C, S, S), the first three channels their colours, with eyes as in `motion` (B, L) where theirs
@@ -153,9 +163,11 @@ class Eyes(NamedTuple):
         lower = torch.minimum(self.lower + bow * rise, upper)
         above = (self.height - lower + 0.5).clamp(0, 1)[:, :, None]  # below it lies the lower lid, with its lashes
         shown = (upper - self.height + 0.5).clamp(0, 1)[:, :, None] * above * (upper - lower).clamp(0, 1)[:, :, None]
-        lid = closing * above
+        lid = closing * above * self.lid
         hang = HANGING * tall * closing[:, :, 0]
-        edge = torch.exp(-(((self.height - upper + hang) / (LASH_WIDTH * size)) ** 2))[:, :, None] * closing
+        wide = LASH_WIDTH * size * torch.lerp(smoothstep(apart / (FULL * tall)), torch.ones_like(apart), THIN)
+        faint = torch.lerp(smoothstep(apart / (ENDING * tall)), torch.ones_like(apart), FAINT)
+        edge = (faint * torch.exp(-(((self.height - upper + hang) / wide) ** 2)))[:, :, None] * closing
         shade = 1 - SHADE * torch.exp(-(upper - self.height).clamp_min(0) / (SHADED * tall))[:, :, None]
         ball = (_moved(self.ball, turn * size) + 1) * shade - 1
         active = self.zone * torch.maximum(moving, turning)
