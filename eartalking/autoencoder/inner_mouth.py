@@ -118,29 +118,21 @@ class InnerMouth(NamedTuple):
             first, last = ends[pick][:, :, :1], ends[pick][:, :, 1:]
             edges = torch.cat([upper[pick], lower[pick], roof[pick], floor[pick]])  # (4, 2, P)
             across, down_to = axes.local(torch.cat([first.expand(4, -1, -1), edges, last.expand(4, -1, -1)], dim=2))
-            x, y, mm = axes.grid(top, left, shape, size)
-            above, below, ceiling, bottom = _rounded(x, across, down_to)
-            # Of a face that is turned, a corner lies before the lips' last points: nothing is open beyond these.
-            within = smoothstep((x - across[0].min()) / mm) * smoothstep((across[0].max() - x) / mm)
-            opening = ((below - above) / mm).clamp(0, 1)
-            shown = ((y - above) / mm + 0.5).clamp(0, 1) * ((below - y) / mm + 0.5).clamp(0, 1) * opening * within
-            # What is painted where lips part knows no edge of theirs, and would show as a grey one.
-            beside = smoothstep((y - above) / (BESIDE * mm) + 1) * smoothstep((below - y) / (BESIDE * mm) + 1)
+            pixels = _Pixels.of(axes, across, down_to, (top, left), shape, size)
             place = (index, slice(None), slice(top, top + shape[0]), slice(left, left + shape[1]))
-            region = torch.lerp(images[place], warped[place], (beside * opening * within)[None])
-            line = torch.exp(-(((y - (above + below) / 2) / (LINE * mm)) ** 2)) * (1 - opening) * within
-            darker = images.new_tensor(SEAM)[:, None, None] * meeting[index] * line
+            # What is painted where lips part knows no edge of theirs, and would show as a grey one.
+            region = torch.lerp(images[place], warped[place], pixels.beside()[None])
+            darker = images.new_tensor(SEAM)[:, None, None] * meeting[index] * pixels.seam()
             region = (region + 1) * (1 - darker) - 1
+            shown = pixels.shown()
             if self.parted[index]:
                 back = _Back.of(torch.cat([self.upper, self.lower], dim=2)[pick], moved.own_face[pick])
-                # Where the upper lip uncovers more than in the portrait, the edge of what that shows goes on.
-                first_row = torch.minimum(ceiling + mm, above - mm / 2 + 2 * (ceiling - above).clamp_min(0))
-                places = back.places(axes.places(x, torch.maximum(y, first_row)))
-                own = F.grid_sample(portraits[pick], places, "bicubic", "border", False)[0]
+                there = back.places(axes.places(pixels.x, torch.maximum(pixels.y, pixels.first_row())))
+                own = F.grid_sample(portraits[pick], there, "bicubic", "border", False)[0]
                 region = torch.lerp(region, own, shown[None])
-                shown = shown * ((y - bottom) / mm + 0.5).clamp(0, 1) * ((below - bottom) / mm).clamp(0, 1)
+                shown = shown * pixels.uncovered()
             teeth = bool(lips.white[index]) or not self.parted[index]
-            colour = _colours(x, y, mm, above, below, self.bright[index], teeth)
+            colour = _colours(pixels, self.bright[index], teeth)
             out[place] = torch.lerp(region, 2 * colour - 1, shown[None])
         return out
 
@@ -168,6 +160,62 @@ class _Axes(NamedTuple):
     def places(self, right: Tensor, down: Tensor) -> Tensor:
         """The way back from `local`: mm (h, w) -> places (h, w, 2)."""
         return self.origin + self.mm * (right[..., None] * self.right + down[..., None] * self.down)
+
+
+class _Pixels(NamedTuple):
+    """Of the pixels of one cut (h, w), in mm of a head's own axes: where they are, to the right and down; the edges of
+    the two lips above and below them; the edges of what the portrait shows between its lips, where the skull has taken
+    them; and, in 0..1, whether they lie between the mouth's corners. `mm`: how many of these the edge of a lip takes.
+    """
+
+    x: Tensor
+    y: Tensor
+    above: Tensor
+    below: Tensor
+    roof: Tensor
+    floor: Tensor
+    within: Tensor
+    mm: float
+
+    @classmethod
+    def of(
+        cls, axes: _Axes, across: Tensor, down: Tensor, corner: tuple[int, int], shape: tuple[int, int], size: int
+    ) -> _Pixels:
+        """Of the cut with this top left corner; the four edges lead through points (4, N), mm to the right and down."""
+        x, y, mm = axes.grid(*corner, shape, size)
+        # Of a face that is turned, a corner lies before the lips' last points: nothing is open beyond these.
+        within = smoothstep((x - across[0].min()) / mm) * smoothstep((across[0].max() - x) / mm)
+        above, below, roof, floor = _rounded(x, across, down)
+        return cls(x, y, above, below, roof, floor, within, mm)
+
+    def shown(self) -> Tensor:
+        """How much of what is behind the lips is seen."""
+        above, below = ((away / self.mm + 0.5).clamp(0, 1) for away in (self.y - self.above, self.below - self.y))
+        return above * below * self._open() * self.within
+
+    def beside(self) -> Tensor:
+        """In 0..1: in an opening, and around it, where its lips are."""
+        reach = BESIDE * self.mm
+        near = smoothstep((self.y - self.above) / reach + 1) * smoothstep((self.below - self.y) / reach + 1)
+        return near * self._open() * self.within
+
+    def seam(self) -> Tensor:
+        """In 0..1: on the line where lips meet, where they do."""
+        away = (self.y - (self.above + self.below) / 2) / (LINE * self.mm)
+        return torch.exp(-(away**2)) * (1 - self._open()) * self.within
+
+    def first_row(self) -> Tensor:
+        """The highest place of which the portrait's own pixels are shown: where the upper lip uncovers more than in the
+        portrait, the edge of what that shows goes on."""
+        lifted = (self.roof - self.above).clamp_min(0)
+        return torch.minimum(self.roof + self.mm, self.above - self.mm / 2 + 2 * lifted)
+
+    def uncovered(self) -> Tensor:
+        """In 0..1: below what the portrait shows, where the lower lip has uncovered more."""
+        return ((self.y - self.floor) / self.mm + 0.5).clamp(0, 1) * ((self.below - self.floor) / self.mm).clamp(0, 1)
+
+    def _open(self) -> Tensor:
+        return ((self.below - self.above) / self.mm).clamp(0, 1)
 
 
 class _Back(NamedTuple):
@@ -215,9 +263,9 @@ def _rounded(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     return torch.lerp(heights.gather(1, left), heights.gather(1, left + 1), at - left).view(-1, *x.shape)
 
 
-def _colours(x: Tensor, y: Tensor, mm: float, above: Tensor, below: Tensor, bright: Tensor, with_teeth: bool) -> Tensor:
-    """What pixels at x, y (h, w) mm show inside a mouth: (3, h, w) in 0..1. `mm`: how wide an edge is; above, below
-    (h, w): the lips' edges; bright (3,): the teeth's colour."""
+def _colours(pixels: _Pixels, bright: Tensor, with_teeth: bool) -> Tensor:
+    """What pixels show inside a mouth whose teeth have the colour `bright` (3,): (3, h, w) in 0..1."""
+    x, y, above, below, mm = pixels.x, pixels.y, pixels.above, pixels.below, pixels.mm
     gap, light = (below - above).max(), bright.mean()
 
     def colour(name: tuple[float, float, float]) -> Tensor:
