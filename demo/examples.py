@@ -27,6 +27,7 @@ class Example:
 
 EXAMPLES = (
     Example("An astronaut", "a photograph (NASA)", ROOT / "examples/photo.jpg", ROOT / "examples/speech.wav", {}),
+    Example("An officer", "a photograph (US Navy)", ROOT / "examples/hopper.jpg", ROOT / "examples/speech.wav", {}),
     Example(
         "A person who does not exist",
         "a rendered head",
