@@ -23,7 +23,9 @@ TEXTS = (ROOT / "README.md", ROOT / "docs" / "measured.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 # What gates measure, by their names or the beginnings of these; the longest that fits.
 ABOUT = {
-    "autoencoder": "renders of held-out people, drawn from their true motion",
+    "autoencoder": "renders of held-out people, read and drawn again on another portrait of them",
+    "autoencoder_face_below_true_db": "how far below what the renderer's own correspondences give",
+    "autoencoder_mouth_below_true_db": "how far below what the renderer's own correspondences give",
     "photo": "a photograph, drawn as it stands",
     "next_frame": "error of the mean of what follows, of that of showing the last frame again",
     "tokens": "what the network does of a control by its token alone",
@@ -60,6 +62,7 @@ ABOUT = {
     "photographs_blink": "blinks that shut the eye",
     "photographs_identity": "distance to the portrait (dlib)",
     "photographs_sharpness": "of cheeks, of the portrait's",
+    "photographs_sharpness_parts": "of eyes and mouths of rendered people, of true renders'",
     "photographs_seam": "difference around the crop in the whole picture, of 255",
     "photographs_found": "faces found, turned, small and cut",
     "photographs_false_finds": "faces found where there is none",

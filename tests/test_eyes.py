@@ -211,7 +211,7 @@ def test_what_lids_hide_of_an_iris_is_like_the_rest_of_it() -> None:
     portrait, marks = face()
     row, column = round(0.4 * 256), round(0.4 * 256)
     portrait[0, :, row - 1 : row + 1, column - 1 : column + 1] = -1.0  # a pupil
-    below = Eyes.of(portrait, marks).ball[0, 0].mean(0)
+    below = Eyes.of(portrait, marks).iris[0, 0, :3].mean(0)
     height, width = below.shape
     hidden = below[height // 2 + 2, width // 2]
     assert float(hidden) == pytest.approx(float(IRIS.mean()), abs=0.15)
@@ -222,7 +222,7 @@ def test_an_eye_of_which_little_white_is_seen_gets_that_of_the_other() -> None:
     left = (torch.arange(256) > 128)[None, None] & (portrait == WHITE).all(1, keepdim=True)
     mixed = SKIN * 0.5 + WHITE * 0.5  # skin mixes into it
     portrait = torch.where(left, mixed, portrait)
-    whites = [Eyes.of(portrait, marks).ball[0, eye, :, 12, 4] for eye in (0, 1)]
+    whites = [Eyes.of(portrait, marks).white[0, eye, :, 12, 4] for eye in (0, 1)]
     assert (whites[0] - WHITE[:, 0, 0]).abs().max() < 0.2
     assert whites[1].max() - whites[1].min() < 0.5 * (mixed.max() - mixed.min()), "nearly without its colour"
 
@@ -248,3 +248,12 @@ def test_mattes_and_faces_without_marks_stay() -> None:
     held = eyes.held(asked, own)
     torch.testing.assert_close(held[0], own[0])
     torch.testing.assert_close(held[1], asked[1], msg="where no eye is drawn, the warp does it")
+
+
+def test_an_eye_that_looks_aside_keeps_the_rest_of_its_white() -> None:
+    portrait, marks = face(512)
+    row, column = round(0.4 * 512), round(0.4 * 512) + 14  # beside the iris, on the side that it leaves
+    portrait[0, :, row, column] = -0.2  # a vein
+    aside = Eyes.of(portrait, marks).drawn(portrait, motion(yaw=-8), motion())
+    assert not torch.equal(aside, portrait)
+    torch.testing.assert_close(aside[0, :, row, column], portrait[0, :, row, column], atol=0.05, rtol=0)

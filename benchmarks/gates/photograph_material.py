@@ -38,12 +38,14 @@ FACELESS = ("brick", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "h
 
 @dataclass(frozen=True)
 class Subject:
-    """One portrait (S, S, 3) uint8 at the model's size. real: a photograph. shown: pictures of it may be kept."""
+    """One portrait (S, S, 3) uint8 at the model's size. real: a photograph. shown: pictures of it may be kept. person:
+    whom it shows, of the rendered people."""
 
     name: str
     image: np.ndarray
     real: bool
     shown: bool
+    person: int | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Renders:
             state = at_rest(1)
             units = composed(unit_vector(mouth)[None], smile=np.array([smile]))
             frame = self._renderer.render(dataclasses.replace(state, face_units=units))[0]
-            found.append(Subject(name, frame, False, True))
+            found.append(Subject(name, frame, False, True, person))
         return found
 
     def standing(self, motion: np.ndarray) -> np.ndarray:
@@ -141,7 +143,7 @@ class Renders:
         return np.stack(found)
 
     def true_frames(self, person: int, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Motion vectors (T, 60) as neutral head `person` (0 or 1) shows them: frames (T, S, S, 3), opening (T,)."""
+        """Motion vectors (T, 60) as neutral head `person` (0 to 2) shows them: frames (T, S, S, 3), opening (T,)."""
         self._renderer.set_identity(self._people[person])
         state = performance_of(motion)
         return self._renderer.render(state), self._renderer.mouth_open(state)

@@ -23,6 +23,7 @@ from benchmarks.gates.photograph_material import (
     spoken,
 )
 from benchmarks.gates.photograph_output import measure_outputs
+from benchmarks.gates.photograph_parts import parts_row, parts_sharpness
 from benchmarks.gates.photograph_teeth import measure_teeth
 from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
 from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable, worst_row
@@ -40,9 +41,11 @@ SEEN_CLOSED = 0.02  # the same where lips are looked at a second time, by which 
 SMALLEST_SPEECH = 0.06  # smallest lip gap (p90) of a mouth that speaks
 SETTLED = 5  # frames of silence before the mouth must be shut
 SHUT = 0.4  # of the eye's median opening
+KEPT = 12  # of so many frames, one
 HOLD = 5  # frames of each step; the last two are read
 NOSE_WINGS, INNER_EYES = (129, 358), (133, 362)
-CHEEKS, BELOW_EYES, ABOVE_MOUTH = (50, 280), (145, 374), 0
+# Corners of a mouth that smiles lie higher than the middle of its lips.
+CHEEKS, BELOW_EYES, ABOVE_MOUTH = (50, 280), (145, 374), (61, 37, 0, 267, 291)
 STRONG: list[dict[str, Any]] = [
     {"yaw": 20.0}, {"yaw": -20.0}, {"pitch": 12.0}, {"pitch": -12.0}, {"roll": 12.0}, {"roll": -12.0},
     {"gaze_yaw": 15.0}, {"gaze_yaw": -15.0}, {"gaze_pitch": 10.0}, {"gaze_pitch": -10.0},
@@ -56,8 +59,8 @@ DEGREES = ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch")
 @dataclass
 class Seen:
     """What the mesh reads in F frames: state (None where no face is certain), nose height, and sharpness of the cheeks;
-    the lip gap where lips are looked at a second time, as portraits are read (empty where they are not); every 12th
-    frame is kept."""
+    the lip gap where lips are looked at a second time, as portraits are read (empty where they are not); one frame of `KEPT`
+    is kept."""
 
     states: list[FaceState | None] = field(default_factory=list)
     noses: list[float] = field(default_factory=list)
@@ -80,7 +83,7 @@ class Watcher:
     def look(self, image: np.ndarray) -> None:
         """The next frame (S, S, 3) uint8."""
         seen = self.seen
-        if len(seen.states) % 12 == 0:
+        if len(seen.states) % KEPT == 0:
             seen.kept.append(image)
         found = self._follower.look(image)
         seen.states.append(found and found[1])
@@ -102,14 +105,15 @@ def cheek_box(mesh: FaceMesh, size: int) -> Box:
     """Nose and cheeks, between the eyes and the mouth, in pixels of a square picture."""
     points = mesh.points[:, :2]
     left, right = sorted(points[list(CHEEKS), 0])
-    top, bottom = points[list(BELOW_EYES), 1].max() + 2, points[ABOVE_MOUTH, 1] - 2
+    top, bottom = points[list(BELOW_EYES), 1].max() + 2, points[list(ABOVE_MOUTH), 1].min() - 2
     left, top = min(max(round(left), 0), size - 8), min(max(round(top), 0), size - 8)
     return left, top, min(max(round(right), left + 8), size), min(max(round(bottom), top + 8), size)
 
 
 @dataclass
 class Take:
-    """One subject: its speech, its motion (F, 60) and the same on a true render, its steering, its likeness."""
+    """One subject: its speech, its motion (F, 60) and the same on a true render, its steering, its likeness; of
+    rendered people, how sharp its eyes and its mouth are, of true ones."""
 
     subject: Subject
     said: Spoken
@@ -119,6 +123,7 @@ class Take:
     steered: Seen
     identity: np.ndarray
     portrait_sharpness: float
+    parts: dict[str, float] | None
 
 
 def watch(
@@ -163,7 +168,12 @@ def take(context: Context, renders: Renders, subject: Subject, said: Spoken, num
     except Unavailable:
         identity = np.full(1, math.nan)
     own = see(context, subject.image[None]).sharp[0]
-    return Take(subject, said, speech, see(context, true_frames, lips_twice=True), opening, steered, identity, own)
+    parts = None
+    if subject.person is not None:
+        true, _ = renders.true_frames(subject.person, motion[::KEPT])
+        parts = parts_sharpness(_mesh_reader(context), np.stack(speech.kept), true)
+    true_speech = see(context, true_frames, lips_twice=True)
+    return Take(subject, said, speech, true_speech, opening, steered, identity, own, parts)
 
 
 def measure_photographs(context: Context) -> list[GateRow]:
@@ -253,7 +263,10 @@ def blink_row(takes: list[Take], truth: list[Seen]) -> GateRow:
 def _face_rows(takes: list[Take]) -> list[GateRow]:
     sharp = {t.subject.name: float(np.nanmean(t.speech.sharp) / max(t.portrait_sharpness, 1e-6)) for t in takes}
     worst = max(sharp, key=lambda one: abs(math.log(sharp[one])))
-    rows = [worst_row("photographs_sharpness", sharp, worst, "portraits")]
+    rows = [
+        worst_row("photographs_sharpness", sharp, worst, "portraits"),
+        parts_row({t.subject.name: t.parts for t in takes if t.parts is not None}),
+    ]
     alike = {t.subject.name: summarise(t.identity).distance for t in takes}
     known = {name: value for name, value in alike.items() if value is not None}
     if not known:

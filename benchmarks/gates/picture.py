@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from benchmarks.gates.streams import Context, strip
 from benchmarks.gates.table import GateRow, Unavailable, judge, unavailable
+from benchmarks.gates.true_warps import TrueWarps, sits_for_it
 from eartalking.modules.pixels import to_float
 from eartalking.perception.face_detector import crop_face
 from eartalking.perception.identity import summarise
@@ -34,18 +35,29 @@ def measure_autoencoder(context: Context) -> list[GateRow]:
 
 
 def _stills(context: Context) -> list[GateRow]:
-    names = ("autoencoder_face_psnr_db", "autoencoder_mouth_psnr_db", "autoencoder_sharpness", "autoencoder_identity")
+    names = (
+        "autoencoder_face_psnr_db",
+        "autoencoder_mouth_psnr_db",
+        "autoencoder_sharpness",
+        "autoencoder_identity",
+        "autoencoder_face_below_true_db",
+        "autoencoder_mouth_below_true_db",
+    )
     try:
         clips = context.material.stills()
     except Unavailable as error:
         return [unavailable(name, str(error)) for name in names]
     ours: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
     floor: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
+    true: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
+    sits: list[bool] = []
     rows: list[Any] = []
     missing_boxes = 0
-    for clip in tqdm(clips, unit="clip", desc="autoencoder", mininterval=2, leave=False):
+    warps = TrueWarps(context.material.size)
+    for seed, clip in enumerate(tqdm(clips, unit="clip", desc="autoencoder", mininterval=2, leave=False)):
         portrait, truth = clip["reference"], clip["frames"][: context.suite.stills_per_clip]
         decoded = reconstruct(context, portrait, truth)
+        exact = warps.frames(seed, clip, decoded)
         face = _face(context, portrait)
         if "correspondence" not in clip:
             return [unavailable(name, "the stills have no correspondence maps") for name in names]
@@ -55,13 +67,21 @@ def _stills(context: Context) -> list[GateRow]:
             if face_box is None or mouth_box is None:
                 missing_boxes += 1
                 continue
-            for store, prediction in ((ours, image), (floor, portrait)):
+            sits.append(sits_for_it(clip))
+            for store, prediction in (
+                (ours, image),
+                (floor, portrait),
+                (true, None if exact is None else exact[index]),
+            ):
+                if prediction is None:
+                    continue
                 store["face"].append(box_mse(prediction, target, face_box))
                 store["mouth"].append(box_mse(prediction, target, mouth_box))
                 store["sharpness"].append(sharpness(prediction, face_box) / max(sharpness(target, face_box), 1e-6))
         _distances(context, truth, decoded, portrait, ours, floor)
         if len(rows) < 6:
             rows.append([portrait, *(image for pair in zip(truth[:4], decoded[:4], strict=True) for image in pair)])
+    warps.release()
     context.pictures["autoencoder"] = strip(rows)
     count = len(ours["face"])
     extra: dict[str, Any] = {"frames_without_a_box": missing_boxes, "clips": len(clips)}
@@ -72,11 +92,25 @@ def _stills(context: Context) -> list[GateRow]:
         # Per frame, then averaged: a few hard frames count as much as they do to the eye.
         return float(np.mean([psnr(mse) for mse in store[key]]))
 
+    def beside_true(name: str, key: str) -> GateRow:
+        if len(true[key]) < count:
+            return unavailable(name, "the stills are of another origin: their correspondences are not known")
+        missing = decibels(true, key) - decibels(ours, key)
+        told: dict[str, Any] = {"true_correspondences": round(decibels(true, key), 2)}
+        for kind, sat in (("sat_for", True), ("caught", False)):
+            chosen = [index for index in range(count) if sits[index] == sat]
+            if chosen:
+                pairs = [(psnr(ours[key][index]), psnr(true[key][index])) for index in chosen]
+                told[kind] = [round(float(value), 2) for value in np.mean(pairs, axis=0)]
+        return judge(name, missing, count, "frames", **told)
+
     return [
         judge(names[0], decibels(ours, "face"), count, "frames", decibels(floor, "face"), **extra),
         judge(names[1], decibels(ours, "mouth"), count, "frames", decibels(floor, "mouth"), **extra),
         judge(names[2], float(np.mean(ours["sharpness"])), count, "frames", float(np.mean(floor["sharpness"]))),
         _identity_row(names[3], ours["identity"], floor["identity"]),
+        beside_true(names[4], "face"),
+        beside_true(names[5], "mouth"),
     ]
 
 

@@ -61,6 +61,9 @@ GATES: dict[str, dict[str, Gate]] = {
         "autoencoder_mouth_psnr_db": _at_least(25, _PORTRAIT),
         "autoencoder_sharpness": Gate(0.8, 1.2, "within", _PORTRAIT),
         "autoencoder_identity": _at_most(0.30, _PORTRAIT),
+        # Less than true correspondences give (`true_warps`).
+        "autoencoder_face_below_true_db": _at_most(1),
+        "autoencoder_mouth_below_true_db": _at_most(1),
         "photo_face_psnr_db": Gate(low=27, better="within"),
         "photo_sharpness": Gate(0.8, 1.2, "within"),
         "photo_identity": _at_most(0.30),
@@ -122,6 +125,7 @@ GATES: dict[str, dict[str, Gate]] = {
         "photographs_blink": Gate(low=0.9, better="within"),
         "photographs_identity": _at_most(0.35),
         "photographs_sharpness": Gate(0.85, 1.15, "within"),
+        "photographs_sharpness_parts": Gate(0.85, 1.15, "within"),
         "photographs_identity_512": _at_most(0.35),
         "photographs_sharpness_512": Gate(0.85, 1.15, "within"),
         "photographs_seam": _at_most(1),

@@ -65,7 +65,10 @@ RINGS = 8  # of an iris, from its middle to its edge
 # An iris's radius, of what the iris network says: usually, and what is looked for (from, to, how many); how far from
 # the usual one is likely; half as wide as the rings that are compared; and how much lighter, of 2, white is at least.
 IRIS, IRIS_SCALES, LIKELY, RING, CLEAR = 1.15, (1.0, 1.8, 17), 0.7, 0.12, 0.05
-WHITER = 0.8  # how far an eye's white is like its lightest parts
+# Of the frame: how far the edge of an iris reaches, which goes with it. What goes is wider than what is filled where it
+# was, by so much: or a ring of what is drawn anew would stay around an iris that has hardly turned.
+IRIS_EDGE, OVERLAPS = 1.6 / 256, 1.4
+WHITER = 0.8  # how far what an iris has left is like the lightest parts of the eye's white
 ALIKE, GREYER = 0.7, 0.35  # how far like those of the eye whose are lighter, and without colour: skin mixes into them
 # How dark an upper lid's shadow is on an eye, and how far it reaches, of an opening's height.
 SHADE, SHADED = 0.25, 0.25
@@ -87,16 +90,17 @@ def with_still_lids(fields: SurfaceFields, marks: Tensor) -> SurfaceFields:
 class Eyes(NamedTuple):
     """What is kept of portraits' eyes.
 
-    place (B, 2, 2): left and top pixel of each cut; ball (B, 2, 3, h, w): the eyeball, behind its lids, too; skin (B,
-    2, 3, h, w): the cut without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height, upper, lower (B, 2, h,
-    w): of each pixel, and of the two lids above and below it, along `up` (B, 2, 2), which is across the line between
-    the eye's corners, in pixels; zone and lid (B, 2, 1, h, w) in 0..1: where an eye is drawn at all, and where it is
-    by a lid that shuts it; middles (B, 2, 2) of the openings, in fractions of the frame; marks (B, K, 3); known (B, 1):
-    whether there are any.
+    place (B, 2, 2): left and top pixel of each cut; white (B, 2, 3, h, w): the eyeball without its iris, and iris (B,
+    2, 4, h, w), with where it and its edge are, in 0..1, both behind the lids, too; skin (B, 2, 3, h, w): the cut
+    without the eye; lash (B, 2, 3, 1, 1): the colour of its lashes; height, upper, lower (B, 2, h, w): of each pixel,
+    and of the two lids above and below it, along `up` (B, 2, 2), which is across the line between the eye's corners, in
+    pixels; zone and lid (B, 2, 1, h, w) in 0..1: where an eye is drawn at all, and where it is by a lid that shuts it;
+    middles (B, 2, 2) of the openings, in fractions of the frame; marks (B, K, 3); known (B, 1): whether there are any.
     """
 
     place: Tensor
-    ball: Tensor
+    white: Tensor
+    iris: Tensor
     skin: Tensor
     lash: Tensor
     height: Tensor
@@ -139,10 +143,11 @@ class Eyes(NamedTuple):
         lid = F.max_pool2d(inner.flatten(0, 1), 2 * lashes + 1, 1, lashes)
         lash = _extreme(own, lid.view_as(inner) - inner, lightest=False)
         lid = F.avg_pool2d(F.pad(lid, [edge] * 4, mode="replicate"), 2 * edge + 1, 1).view_as(inner)
-        # What is seen of an eye's white is mostly its shaded edges.
+        # What is seen of an eye's white is mostly its shaded edges, and irises leave its middle.
         white = torch.lerp(white, _white(own, ((inner > 0.8) & (disc == 0)).to(own.dtype)), WHITER)
-        ball = torch.lerp(white, iris, disc)
-        return cls(place.transpose(0, 1), ball, skin, lash, height, upper, lower, up, zone, lid, middles, marks, known)
+        iris = torch.cat([iris, _grown(disc, round(IRIS_EDGE * size))], dim=2)
+        place = place.transpose(0, 1)
+        return cls(place, white, iris, skin, lash, height, upper, lower, up, zone, lid, middles, marks, known)
 
     def drawn(self, portraits: Tensor, motion: Tensor, own: Tensor) -> Tensor:
         """Portraits (B, C, S, S), the first three channels their colours, with eyes as in `motion` (B, L) where theirs
@@ -169,9 +174,14 @@ class Eyes(NamedTuple):
         faint = torch.lerp(smoothstep(apart / (ENDING * tall)), torch.ones_like(apart), FAINT)
         edge = (faint * torch.exp(-(((self.height - upper + hang) / wide) ** 2)))[:, :, None] * closing
         shade = 1 - SHADE * torch.exp(-(upper - self.height).clamp_min(0) / (SHADED * tall))[:, :, None]
-        ball = (_moved(self.ball, turn * size) + 1) * shade - 1
         active = self.zone * torch.maximum(moving, turning)
-        eyes = self._carried(portraits, upper, lower, CARRIED * tall, smoothstep((1 + wider) / (1 - SHUTTING)))
+        slides = smoothstep((1 + wider) / (1 - SHUTTING))
+        eyes, before = self._carried(portraits, upper, lower, CARRIED * tall, slides).split([3, 1], dim=2)
+        iris, disc = _moved(self.iris, turn * size).split([3, 1], dim=2)
+        # Nothing of an eye is drawn anew but what its iris has left: its white keeps its own shades, veins and edges.
+        left = (OVERLAPS * (before - 1) + 1).clamp(0, 1)
+        white = torch.lerp(eyes, (self.white + 1) * shade - 1, left)
+        ball = torch.lerp(white, iris, (OVERLAPS * disc).clamp(0, 1))
         drawn = torch.lerp(eyes, self.skin, lid)
         drawn = torch.lerp(drawn, ball, shown)
         drawn = torch.lerp(drawn, self.lash.expand_as(drawn), edge)
@@ -191,18 +201,20 @@ class Eyes(NamedTuple):
     def _carried(self, portraits: Tensor, upper: Tensor, lower: Tensor, reach: Tensor, slides: Tensor) -> Tensor:
         """The cuts of portraits (B, C, S, S) with the skin around the eyes, and lashes and creases with it, carried
         along by lids that go to `upper` and `lower` (B, 2, h, w), less and less up to `reach` (B, 2, 1, 1) away:
-        (B, 2, 3, h, w). `slides` (B, 2, 1, 1) in 0..1: how far one that comes down takes its skin along."""
+        (B, 2, 4, h, w), the last where their irises were. `slides` (B, 2, 1, 1) in 0..1: how far one that comes down
+        takes its skin along."""
         eyes = torch.stack([portraits[index, :3, rows, columns] for index, _, rows, columns in self._places()])
+        eyes = torch.cat([eyes.view_as(self.skin), self.iris[:, :, 3:]], dim=2)
         over, under = (smoothstep(1 - away / reach) for away in (self.height - upper, lower - self.height))
         lift, rise = upper - self.upper, lower - self.lower
         lift = torch.where(lift < 0, slides * lift, lift)
         move = torch.where(2 * self.height > upper + lower, lift * over, rise * under)  # (B, 2, h, w)
         if not move.any():
-            return eyes.view_as(self.skin)
+            return eyes
         height, width = move.shape[-2:]
         steps = move.flatten(0, 1)[..., None] * self.up.flatten(0, 1)[:, None, None]
         grid = 2 * (pixel_centres(height, width, steps.device) - steps) / steps.new_tensor([width, height]) - 1
-        return F.grid_sample(eyes, grid, "bicubic", "border", False).view_as(self.skin)
+        return F.grid_sample(eyes.flatten(0, 1), grid, "bicubic", "border", False).view_as(eyes)
 
     def held(self, motion: Tensor, own: Tensor) -> Tensor:
         """Motion vectors (B, L) with the lids and the gaze of `own` (B, L), where eyes are drawn here: what a warp is
@@ -279,10 +291,11 @@ def _eyeballs(portraits: Tensor, seen: Tensor, marks: Tensor) -> tuple[Tensor, T
     discs = ((radius - far) * (size / 2) + 0.5).clamp(0, 1)  # (B, 2, S, S)
     own = _round(portraits, seen, far / radius)
     nearer = (far[:, 0] < far[:, 1])[:, None]
-    irises = torch.lerp(torch.where(nearer, own[:, 0], own[:, 1]), portraits, seen)
     disc = discs.amax(1, keepdim=True)
     beside = 1 - F.max_pool2d(disc, 3, 1, 1)  # the edge of an iris is half white
-    return continued(portraits, seen * beside), irises, disc
+    white = continued(portraits, seen * beside)
+    irises = torch.lerp(white, torch.where(nearer, own[:, 0], own[:, 1]), disc)
+    return white, torch.lerp(irises, portraits, seen), disc
 
 
 def _shown(seen: Tensor) -> Tensor:
@@ -346,11 +359,17 @@ def _white(cuts: Tensor, where: Tensor) -> Tensor:
     return torch.lerp(light, light.mean(2, keepdim=True), GREYER)
 
 
+def _grown(discs: Tensor, reach: int) -> Tensor:
+    """Where irises (B, 2, 1, h, w) are, in 0..1, or at most so many pixels beside them."""
+    wide = F.max_pool2d(discs.flatten(0, 1), 2 * reach + 1, 1, reach)
+    return F.avg_pool2d(F.pad(wide, [1] * 4, mode="replicate"), 3, 1).view_as(discs)
+
+
 def _moved(images: Tensor, move: Tensor) -> Tensor:
-    """Cuts (B, 2, 3, h, w) moved by `move` (B, 2) pixels, right and down."""
+    """Cuts (B, 2, C, h, w) moved by `move` (B, 2) pixels, right and down."""
     height, width = images.shape[-2:]
     back = (-2 * move / move.new_tensor([width, height])).repeat_interleave(2, 0)[..., None]
     affine = torch.cat([torch.eye(2, device=move.device, dtype=move.dtype).expand(len(back), 2, 2), back], dim=2)
     flat = images.flatten(0, 1)
-    grid = F.affine_grid(affine, [len(flat), 3, height, width], False)
+    grid = F.affine_grid(affine, [len(flat), flat.shape[1], height, width], False)
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(images)
