@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from benchmarks.gates.photograph_finding import SMALL_FACE, TURNS, variants
 from benchmarks.gates.photograph_material import Spoken, _spoken, motion_of_controls, performance_of
 from benchmarks.gates.photograph_output import seam
+from benchmarks.gates.photograph_parts import parts_sharpness
 from benchmarks.gates.photograph_teeth import _upper_teeth
 from benchmarks.gates.photographs import (
     HOLD,
@@ -28,7 +30,7 @@ from benchmarks.gates.photographs import (
 from benchmarks.gates.table import GATES
 from eartalking.motion.face_units import UNIT_INDEX
 from eartalking.perception.face_mesh import NUM_POINTS, FaceMesh
-from eartalking.perception.mesh_readings import FaceState
+from eartalking.perception.mesh_readings import FaceState, MeshReader
 from eartalking.perception.turned_square import TurnedSquare
 from eartalking.synth.identity import GROUPS
 from eartalking.synth.speech import Utterance
@@ -86,7 +88,7 @@ def test_a_gate_of_every_portrait_is_as_good_as_the_worst() -> None:
     row = worst_row("photographs_lips_closed", {"one": 0.95, "other": 0.5}, "other", "portraits")
     assert not row.passed and row.value == 0.5 and row.extra["by_portrait"]["one"] == 0.95
     assert worst_row("photographs_lips_closed", {"one": 0.95}, "one", "portraits").passed
-    assert len(GATES["photographs"]) == 19
+    assert len(GATES["photographs"]) == 20
 
 
 def test_true_renders_are_asked_for_the_same_motion() -> None:
@@ -139,3 +141,12 @@ def test_teeth_are_told_from_all_else() -> None:
     surface[..., 3] = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 2, 1], [1, 1, 2, 2]])
     expected = np.array([[[False, True], [False, False]]])  # one of four is a lip's: no tooth
     np.testing.assert_array_equal(_upper_teeth(surface, person), expected)
+
+
+def test_parts_are_as_sharp_as_themselves_and_less_when_blurred() -> None:
+    portrait = Image.open(Path(__file__).parents[1] / "examples" / "portrait.png").convert("RGB").resize((256, 256))
+    true = np.asarray(portrait)[None]
+    soft = np.asarray(portrait.filter(ImageFilter.GaussianBlur(1)))[None]
+    reader = MeshReader.load()
+    assert parts_sharpness(reader, true, true) == pytest.approx({"eyes": 1, "mouth": 1})
+    assert all(0 < share < 0.5 for share in parts_sharpness(reader, soft, true).values())

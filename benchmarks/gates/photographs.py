@@ -59,8 +59,8 @@ DEGREES = ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch")
 @dataclass
 class Seen:
     """What the mesh reads in F frames: state (None where no face is certain), nose height, and sharpness of the cheeks;
-    the lip gap where lips are looked at a second time, as portraits are read (empty where they are not); one frame of `KEPT`
-    is kept."""
+    the lip gap where lips are looked at a second time, as portraits are read (empty where they are not); one frame of
+    `KEPT` is kept."""
 
     states: list[FaceState | None] = field(default_factory=list)
     noses: list[float] = field(default_factory=list)
