@@ -1,4 +1,4 @@
-"""The renderer's own correspondences show a still better than its portrait does, and know other clips from their own."""
+"""The renderer's own correspondences show a still better than its portrait does, and know other clips."""
 
 import numpy as np
 
@@ -19,8 +19,9 @@ def test_exact_warps() -> None:
     warps = TrueWarps(SIZE)
     exact = warps.frames(0, clip, still)
     assert exact is not None
-    off, own = (np.square(frames.astype(float) - clip["frames"]).mean() for frames in (exact, still))
-    assert off < 0.5 * own
+    moved = (exact != still).any(-1)
+    off, own = (np.square(frames.astype(float) - clip["frames"])[moved].mean() for frames in (exact, still))
+    assert off < 0.4 * own
     assert warps.frames(1, clip, still) is None, "another clip's"
     warps.release()
     assert isinstance(sits_for_it(clip), bool)
