@@ -27,7 +27,6 @@ class Example:
 
 EXAMPLES = (
     Example("An astronaut", "a photograph (NASA)", ROOT / "examples/photo.jpg", ROOT / "examples/speech.wav", {}),
-    Example("An officer", "a photograph (US Navy)", ROOT / "examples/hopper.jpg", ROOT / "examples/speech.wav", {}),
     Example(
         "A person who does not exist",
         "a rendered head",
@@ -37,11 +36,11 @@ EXAMPLES = (
     ),
     Example(
         "A turn and a smile",
-        "drawn in the timeline",
-        ROOT / "examples/portrait.png",
+        "a photograph (US Navy)",
+        ROOT / "examples/hopper.jpg",
         ROOT / "examples/speech.wav",
         {
-            "yaw": [[0.4, 0], [1.4, 18], [2.6, 18], [3.8, -16], [5.0, 0]],
+            "yaw": [[0.4, 0], [1.4, 12], [2.6, 12], [3.8, -12], [5.0, 0]],
             "smile": [[2.4, 0], [3.2, 0.9], [5.2, 0.2]],
             "emotion": [[2.6, ["happy", 0.8]], [5.0, None]],
         },

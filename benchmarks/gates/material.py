@@ -17,7 +17,9 @@ from eartalking.io.sound import read_audio
 
 SPLIT = "test"
 CACHE = ROOT / "data" / "quality"
-EXAMPLE_PHOTO, EXAMPLE_SPEECH = ROOT / "examples" / "photo.jpg", ROOT / "examples" / "speech.wav"
+EXAMPLE_PHOTO, EXAMPLE_PORTRAIT, EXAMPLE_SPEECH = (
+    ROOT / "examples" / name for name in ("photo.jpg", "portrait.png", "speech.wav")
+)
 CORPUS_HOURS = 0.15
 LONGEST_RECORDING = 10  # seconds
 
