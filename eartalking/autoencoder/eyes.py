@@ -65,9 +65,7 @@ RINGS = 8  # of an iris, from its middle to its edge
 # An iris's radius, of what the iris network says: usually, and what is looked for (from, to, how many); how far from
 # the usual one is likely; half as wide as the rings that are compared; and how much lighter, of 2, white is at least.
 IRIS, IRIS_SCALES, LIKELY, RING, CLEAR = 1.15, (1.0, 1.8, 17), 0.7, 0.12, 0.05
-# Of the frame: how far the edge of an iris reaches, which goes with it. What goes is wider than what is filled where it
-# was, by so much: or a ring of what is drawn anew would stay around an iris that has hardly turned.
-IRIS_EDGE, OVERLAPS = 1.6 / 256, 1.4
+IRIS_EDGE = 0.4 / 256  # of the frame: how far the edge of an iris reaches, which goes with it
 WHITER = 0.8  # how far what an iris has left is like the lightest parts of the eye's white
 ALIKE, GREYER = 0.7, 0.35  # how far like those of the eye whose are lighter, and without colour: skin mixes into them
 # How dark an upper lid's shadow is on an eye, and how far it reaches, of an opening's height.
@@ -179,9 +177,8 @@ class Eyes(NamedTuple):
         eyes, before = self._carried(portraits, upper, lower, CARRIED * tall, slides).split([3, 1], dim=2)
         iris, disc = _moved(self.iris, turn * size).split([3, 1], dim=2)
         # Nothing of an eye is drawn anew but what its iris has left: its white keeps its own shades, veins and edges.
-        left = (OVERLAPS * (before - 1) + 1).clamp(0, 1)
-        white = torch.lerp(eyes, (self.white + 1) * shade - 1, left)
-        ball = torch.lerp(white, iris, (OVERLAPS * disc).clamp(0, 1))
+        white = torch.lerp(eyes, (self.white + 1) * shade - 1, before.clamp(0, 1))
+        ball = torch.lerp(white, (iris + 1) * shade - 1, disc)
         drawn = torch.lerp(eyes, self.skin, lid)
         drawn = torch.lerp(drawn, ball, shown)
         drawn = torch.lerp(drawn, self.lash.expand_as(drawn), edge)
