@@ -178,7 +178,8 @@ class Eyes(NamedTuple):
         iris, disc = _moved(self.iris, turn * size).split([3, 1], dim=2)
         # Nothing of an eye is drawn anew but what its iris has left: its white keeps its own shades, veins and edges.
         white = torch.lerp(eyes, (self.white + 1) * shade - 1, before.clamp(0, 1))
-        ball = torch.lerp(white, (iris + 1) * shade - 1, disc)
+        # An iris brings some of the portrait's own shadow along.
+        ball = torch.lerp(white, (iris + 1) * (1 + shade) / 2 - 1, disc)
         drawn = torch.lerp(eyes, self.skin, lid)
         drawn = torch.lerp(drawn, ball, shown)
         drawn = torch.lerp(drawn, self.lash.expand_as(drawn), edge)
