@@ -177,9 +177,9 @@ class Eyes(NamedTuple):
         eyes, before = self._carried(portraits, upper, lower, CARRIED * tall, slides).split([3, 1], dim=2)
         iris, disc = _moved(self.iris, turn * size).split([3, 1], dim=2)
         # Nothing of an eye is drawn anew but what its iris has left: its white keeps its own shades, veins and edges.
-        white = torch.lerp(eyes, (self.white + 1) * shade - 1, before.clamp(0, 1))
-        # An iris brings some of the portrait's own shadow along.
-        ball = torch.lerp(white, (iris + 1) * (1 + shade) / 2 - 1, disc)
+        # A pixel of which an iris had a part was its edge.
+        white = torch.lerp(eyes, (self.white + 1) * shade - 1, (2 * before).clamp(0, 1))
+        ball = torch.lerp(white, (iris + 1) * shade - 1, disc)
         drawn = torch.lerp(eyes, self.skin, lid)
         drawn = torch.lerp(drawn, ball, shown)
         drawn = torch.lerp(drawn, self.lash.expand_as(drawn), edge)
@@ -358,9 +358,9 @@ def _white(cuts: Tensor, where: Tensor) -> Tensor:
 
 
 def _grown(discs: Tensor, reach: int) -> Tensor:
-    """Where irises (B, 2, 1, h, w) are, in 0..1, or at most so many pixels beside them."""
+    """Where irises (B, 2, 1, h, w) are, in 0..1, and so many pixels beside them, less and less."""
     wide = F.max_pool2d(discs.flatten(0, 1), 2 * reach + 1, 1, reach)
-    return F.avg_pool2d(F.pad(wide, [1] * 4, mode="replicate"), 3, 1).view_as(discs)
+    return F.avg_pool2d(F.pad(wide, [reach] * 4, mode="replicate"), 2 * reach + 1, 1).view_as(discs)
 
 
 def _moved(images: Tensor, move: Tensor) -> Tensor:
