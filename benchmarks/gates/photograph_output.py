@@ -51,10 +51,11 @@ def measure_outputs(context: Context, waveform: np.ndarray, sharpness: Sharpness
         sharp[name] = sharpness(frames) / max(sharpness(portrait[None]), 1e-6)
         whole = _frames(context, picture, waveform, face=face, size=size, frame="portrait")
         seams[name] = seam(whole, picture, box)
-    if EXAMPLE_PORTRAIT.is_file():
+    if looks and EXAMPLE_PORTRAIT.is_file():
         rendered = load_portrait(EXAMPLE_PORTRAIT)
         looks.append(_frames(context, rendered, waveform, size=ENLARGED * image_size)[: SHOWN + 1])
-    context.pictures["photographs_512"] = closely(looks)
+    if looks:
+        context.pictures["photographs_512"] = closely(looks)
     known = {name: value for name, value in alike.items() if value is not None}
     if not sharp:
         return [unavailable(name, "no package with photographs is installed") for name in NAMES]

@@ -53,11 +53,11 @@ def _stills(context: Context) -> list[GateRow]:
     sits: list[bool] = []
     rows: list[Any] = []
     missing_boxes = 0
-    warps = TrueWarps(context.material.size)
+    warps, without = _true_warps(context.material.size)
     for seed, clip in enumerate(tqdm(clips, unit="clip", desc="autoencoder", mininterval=2, leave=False)):
         portrait, truth = clip["reference"], clip["frames"][: context.suite.stills_per_clip]
         decoded = reconstruct(context, portrait, truth)
-        exact = warps.frames(seed, clip, decoded)
+        exact = None if warps is None else warps.frames(seed, clip, decoded)
         face = _face(context, portrait)
         if "correspondence" not in clip:
             return [unavailable(name, "the stills have no correspondence maps") for name in names]
@@ -81,7 +81,8 @@ def _stills(context: Context) -> list[GateRow]:
         _distances(context, truth, decoded, portrait, ours, floor)
         if len(rows) < 6:
             rows.append([portrait, *(image for pair in zip(truth[:4], decoded[:4], strict=True) for image in pair)])
-    warps.release()
+    if warps is not None:
+        warps.release()
     context.pictures["autoencoder"] = strip(rows)
     count = len(ours["face"])
     extra: dict[str, Any] = {"frames_without_a_box": missing_boxes, "clips": len(clips)}
@@ -94,7 +95,7 @@ def _stills(context: Context) -> list[GateRow]:
 
     def beside_true(name: str, key: str) -> GateRow:
         if len(true[key]) < count:
-            return unavailable(name, "the stills are of another origin: their correspondences are not known")
+            return unavailable(name, without or "the stills are of another origin: their correspondences are not known")
         missing = decibels(true, key) - decibels(ours, key)
         told: dict[str, Any] = {"true_correspondences": round(decibels(true, key), 2)}
         for kind, sat in (("sat_for", True), ("caught", False)):
@@ -112,6 +113,14 @@ def _stills(context: Context) -> list[GateRow]:
         beside_true(names[4], "face"),
         beside_true(names[5], "mouth"),
     ]
+
+
+def _true_warps(size: int) -> tuple[TrueWarps | None, str]:
+    """What warps stills exactly, or why nothing does."""
+    try:
+        return TrueWarps(size), ""
+    except Unavailable as error:
+        return None, str(error)
 
 
 def _face(context: Context, portrait: np.ndarray) -> tuple[float, float, float, float]:

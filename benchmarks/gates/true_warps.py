@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.gates.material import SPLIT, Clip
+from benchmarks.gates.table import Unavailable
 from eartalking.modules.pixels import to_float, to_uint8
 from eartalking.modules.warp import identity_grid, warp_image
 from eartalking.synth.clips import ClipSpec, render_clip
@@ -23,13 +24,16 @@ TURNED, OPEN, SHUT = np.array([15.0, 8.0, 7.0]), 0.05, 0.12
 class TrueWarps:
     """Renders stills again, with a correspondence for every pixel; those of the clips are four times coarser.
 
-    Raises whatever moderngl raises without OpenGL.
+    Raises Unavailable: nothing can be rendered here.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._bundle = load_bundle()
-        self._renderer = Renderer(size=size, map_size=size, bundle=self._bundle)
+        try:
+            self._bundle = load_bundle()
+            self._renderer = Renderer(size=size, map_size=size, bundle=self._bundle)
+        except Exception as error:  # a missing package or a machine without EGL: many kinds, one meaning
+            raise Unavailable(f"stills cannot be rendered again here ({error})") from error
 
     def release(self) -> None:
         self._renderer.release()
