@@ -17,6 +17,14 @@ from eartalking.perception.identity import summarise
 from eval.metrics.boxes import face_fractions, follow, mouth_fractions, to_pixels
 from eval.metrics.signals import box_mse, psnr, sharpness
 
+STILLS = (
+    "autoencoder_face_psnr_db",
+    "autoencoder_mouth_psnr_db",
+    "autoencoder_sharpness",
+    "autoencoder_identity",
+    "autoencoder_face_below_true_db",
+    "autoencoder_mouth_below_true_db",
+)
 FLOOR_KEYS = ("face", "mouth", "sharpness", "identity")
 
 
@@ -35,18 +43,10 @@ def measure_autoencoder(context: Context) -> list[GateRow]:
 
 
 def _stills(context: Context) -> list[GateRow]:
-    names = (
-        "autoencoder_face_psnr_db",
-        "autoencoder_mouth_psnr_db",
-        "autoencoder_sharpness",
-        "autoencoder_identity",
-        "autoencoder_face_below_true_db",
-        "autoencoder_mouth_below_true_db",
-    )
     try:
         clips = context.material.stills()
     except Unavailable as error:
-        return [unavailable(name, str(error)) for name in names]
+        return [unavailable(name, str(error)) for name in STILLS]
     ours: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
     floor: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
     true: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
@@ -60,7 +60,7 @@ def _stills(context: Context) -> list[GateRow]:
         exact = None if warps is None else warps.frames(seed, clip, decoded)
         face = _face(context, portrait)
         if "correspondence" not in clip:
-            return [unavailable(name, "the stills have no correspondence maps") for name in names]
+            return [unavailable(name, "the stills have no correspondence maps") for name in STILLS]
         for index, (image, target) in enumerate(zip(decoded, truth, strict=True)):
             maps = clip["correspondence"][index], clip["visibility"][index]
             face_box, mouth_box = (follow(box, *maps, len(target)) for box in (face, mouth_fractions(face)))
@@ -87,32 +87,34 @@ def _stills(context: Context) -> list[GateRow]:
     count = len(ours["face"])
     extra: dict[str, Any] = {"frames_without_a_box": missing_boxes, "clips": len(clips)}
     if not count:
-        return [unavailable(name, "no frame shows its face box") for name in names]
-
-    def decibels(store: dict[str, list[float]], key: str) -> float:
-        # Per frame, then averaged: a few hard frames count as much as they do to the eye.
-        return float(np.mean([psnr(mse) for mse in store[key]]))
-
-    def beside_true(name: str, key: str) -> GateRow:
-        if len(true[key]) < count:
-            return unavailable(name, without or "the stills are of another origin: their correspondences are not known")
-        missing = decibels(true, key) - decibels(ours, key)
-        told: dict[str, Any] = {"true_correspondences": round(decibels(true, key), 2)}
-        for kind, sat in (("sat_for", True), ("caught", False)):
-            chosen = [index for index in range(count) if sits[index] == sat]
-            if chosen:
-                pairs = [(psnr(ours[key][index]), psnr(true[key][index])) for index in chosen]
-                told[kind] = [round(float(value), 2) for value in np.mean(pairs, axis=0)]
-        return judge(name, missing, count, "frames", **told)
-
+        return [unavailable(name, "no frame shows its face box") for name in STILLS]
     return [
-        judge(names[0], decibels(ours, "face"), count, "frames", decibels(floor, "face"), **extra),
-        judge(names[1], decibels(ours, "mouth"), count, "frames", decibels(floor, "mouth"), **extra),
-        judge(names[2], float(np.mean(ours["sharpness"])), count, "frames", float(np.mean(floor["sharpness"]))),
-        _identity_row(names[3], ours["identity"], floor["identity"]),
-        beside_true(names[4], "face"),
-        beside_true(names[5], "mouth"),
+        judge(STILLS[0], _decibels(ours["face"]), count, "frames", _decibels(floor["face"]), **extra),
+        judge(STILLS[1], _decibels(ours["mouth"]), count, "frames", _decibels(floor["mouth"]), **extra),
+        judge(STILLS[2], float(np.mean(ours["sharpness"])), count, "frames", float(np.mean(floor["sharpness"]))),
+        _identity_row(STILLS[3], ours["identity"], floor["identity"]),
+        _below_true(STILLS[4], ours["face"], true["face"], sits, without),
+        _below_true(STILLS[5], ours["mouth"], true["mouth"], sits, without),
     ]
+
+
+def _decibels(errors: list[float]) -> float:
+    """Per frame, then averaged: a few hard frames count as much as they do to the eye."""
+    return float(np.mean([psnr(mse) for mse in errors]))
+
+
+def _below_true(name: str, ours: list[float], true: list[float], sits: list[bool], without: str) -> GateRow:
+    """How far below exact warps ours are; both, of portraits that people sit for and of others. `without`: why there
+    are none."""
+    if len(true) < len(ours):
+        reason = without or "the stills are of another origin: their correspondences are not known"
+        return unavailable(name, reason)
+    told: dict[str, Any] = {"true_correspondences": round(_decibels(true), 2)}
+    for kind, sat in (("sat_for", True), ("caught", False)):
+        chosen = [index for index in range(len(ours)) if sits[index] == sat]
+        if chosen:
+            told[kind] = [round(_decibels([errors[index] for index in chosen]), 2) for errors in (ours, true)]
+    return judge(name, _decibels(true) - _decibels(ours), len(ours), "frames", **told)
 
 
 def _true_warps(size: int) -> tuple[TrueWarps | None, str]:
