@@ -6,7 +6,6 @@ frames whole, and below them what the middle of the face looks like at its own s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,8 +14,8 @@ from tqdm import tqdm
 
 from benchmarks.gates.material import EXAMPLE_PORTRAIT
 from benchmarks.gates.photograph_material import faces
-from benchmarks.gates.streams import Context, drive
-from benchmarks.gates.table import GateRow, Unavailable, unavailable, worst_row
+from benchmarks.gates.streams import SAMPLE_EVERY, Context, drive
+from benchmarks.gates.table import GateRow, Unavailable, farthest_share, unavailable, worst_row
 from eartalking import StreamSession
 from eartalking.config import SAMPLE_RATE
 from eartalking.io.portrait import cut_square, load_portrait
@@ -26,7 +25,6 @@ from eartalking.perception.identity import summarise
 
 NAMES = ("photographs_identity_512", "photographs_sharpness_512", "photographs_seam")
 SECONDS = 2.0
-EVERY = 12  # frames, of which one is read
 SHOWN = 3  # frames of a portrait in the picture; the first is left out, for it is the portrait
 FACE = (0.5, 0.6)  # where the middle of a face lies in a crop, from the left and the top
 Sharpness = Callable[[np.ndarray], float]
@@ -59,12 +57,11 @@ def measure_outputs(context: Context, waveform: np.ndarray, sharpness: Sharpness
     known = {name: value for name, value in alike.items() if value is not None}
     if not sharp:
         return [unavailable(name, "no package with photographs is installed") for name in NAMES]
-    worst = max(sharp, key=lambda one: abs(math.log(max(sharp[one], 1e-6))))
     return [
         worst_row(NAMES[0], known, max(known, key=known.__getitem__), "photographs")
         if known
         else unavailable(NAMES[0], "no identity"),
-        worst_row(NAMES[1], sharp, worst, "photographs"),
+        worst_row(NAMES[1], sharp, farthest_share(sharp), "photographs"),
         worst_row(NAMES[2], seams, max(seams, key=seams.__getitem__), "photographs"),
     ]
 
@@ -98,7 +95,7 @@ def _frames(context: Context, picture: np.ndarray, waveform: np.ndarray, **optio
 
     def look(image: np.ndarray) -> None:
         nonlocal count
-        if count % EVERY == 0:
+        if count % SAMPLE_EVERY == 0:
             kept.append(image)
         count += 1
 

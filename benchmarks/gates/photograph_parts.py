@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from benchmarks.gates.table import GateRow, worst_row
+from benchmarks.gates.table import GateRow, farthest_share, worst_row
 from eartalking.perception.face_follower import FaceFollower
 from eartalking.perception.mesh_readings import MeshReader
 from eval.metrics.signals import Box, sharpness
@@ -38,8 +38,7 @@ def parts_sharpness(reader: MeshReader, frames: np.ndarray, true: np.ndarray) ->
 def parts_row(by_subject: dict[str, dict[str, float]]) -> GateRow:
     """The gate's row, by rendered portrait and part."""
     shares = {f"{name}_{part}": value for name, parts in by_subject.items() for part, value in parts.items()}
-    worst = max(shares, key=lambda one: abs(math.log(max(shares[one], 1e-6))))
-    return worst_row(NAME, shares, worst, "parts")
+    return worst_row(NAME, shares, farthest_share(shares), "parts")
 
 
 def _around(points: np.ndarray, size: int) -> Box:

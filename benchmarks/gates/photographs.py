@@ -25,8 +25,8 @@ from benchmarks.gates.photograph_material import (
 from benchmarks.gates.photograph_output import measure_outputs
 from benchmarks.gates.photograph_parts import parts_row, parts_sharpness
 from benchmarks.gates.photograph_teeth import measure_teeth
-from benchmarks.gates.streams import Context, Schedule, drive, spread, strip
-from benchmarks.gates.table import GATES, GateRow, Unavailable, judge, unavailable, worst_row
+from benchmarks.gates.streams import SAMPLE_EVERY, Context, Schedule, drive, spread, strip
+from benchmarks.gates.table import GATES, GateRow, Unavailable, farthest_share, judge, unavailable, worst_row
 from eartalking.config import SAMPLES_PER_FRAME
 from eartalking.perception.face_follower import FaceFollower
 from eartalking.perception.face_mesh import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, FaceMesh
@@ -41,7 +41,6 @@ SEEN_CLOSED = 0.02  # the same where lips are looked at a second time, by which 
 SMALLEST_SPEECH = 0.06  # smallest lip gap (p90) of a mouth that speaks
 SETTLED = 5  # frames of silence before the mouth must be shut
 SHUT = 0.4  # of the eye's median opening
-KEPT = 12  # of so many frames, one
 HOLD = 5  # frames of each step; the last two are read
 NOSE_WINGS, INNER_EYES = (129, 358), (133, 362)
 # Corners of a mouth that smiles lie higher than the middle of its lips.
@@ -60,7 +59,7 @@ DEGREES = ("yaw", "pitch", "roll", "gaze_yaw", "gaze_pitch")
 class Seen:
     """What the mesh reads in F frames: state (None where no face is certain), nose height, and sharpness of the cheeks;
     the lip gap where lips are looked at a second time, as portraits are read (empty where they are not); one frame of
-    `KEPT` is kept."""
+    `SAMPLE_EVERY` is kept."""
 
     states: list[FaceState | None] = field(default_factory=list)
     noses: list[float] = field(default_factory=list)
@@ -83,7 +82,7 @@ class Watcher:
     def look(self, image: np.ndarray) -> None:
         """The next frame (S, S, 3) uint8."""
         seen = self.seen
-        if len(seen.states) % KEPT == 0:
+        if len(seen.states) % SAMPLE_EVERY == 0:
             seen.kept.append(image)
         found = self._follower.look(image)
         seen.states.append(found and found[1])
@@ -170,7 +169,7 @@ def take(context: Context, renders: Renders, subject: Subject, said: Spoken, num
     own = see(context, subject.image[None]).sharp[0]
     parts = None
     if subject.person is not None:
-        true, _ = renders.true_frames(subject.person, motion[::KEPT])
+        true, _ = renders.true_frames(subject.person, motion[::SAMPLE_EVERY])
         parts = parts_sharpness(_mesh_reader(context), np.stack(speech.kept), true)
     true_speech = see(context, true_frames, lips_twice=True)
     return Take(subject, said, speech, true_speech, opening, steered, identity, own, parts)
@@ -228,7 +227,7 @@ def lip_rows(takes: list[Take]) -> list[GateRow]:
         follows[name] = correlation(gap[seen], one.opening[: len(gap)][seen])
     true_follows = np.mean([correlation(t.true_speech.track("lip_gap"), t.opening) for t in takes])
     silent = [one for one in gaps if gaps[one][1] < SMALLEST_SPEECH]
-    row = worst_row("photographs_lips_speech", ratio, max(ratio, key=lambda one: abs(math.log(max(ratio[one], 1e-6)))),
+    row = worst_row("photographs_lips_speech", ratio, farthest_share(ratio),
                     "portraits", p10_p90_true_p90=gaps, by_lips=seen_ratio, below_smallest=silent)  # fmt: skip
     return [
         worst_row("photographs_lips_closed", closed, min(closed, key=closed.__getitem__), "portraits",
@@ -262,9 +261,8 @@ def blink_row(takes: list[Take], truth: list[Seen]) -> GateRow:
 
 def _face_rows(takes: list[Take]) -> list[GateRow]:
     sharp = {t.subject.name: float(np.nanmean(t.speech.sharp) / max(t.portrait_sharpness, 1e-6)) for t in takes}
-    worst = max(sharp, key=lambda one: abs(math.log(sharp[one])))
     rows = [
-        worst_row("photographs_sharpness", sharp, worst, "portraits"),
+        worst_row("photographs_sharpness", sharp, farthest_share(sharp), "portraits"),
         parts_row({t.subject.name: t.parts for t in takes if t.parts is not None}),
     ]
     alike = {t.subject.name: summarise(t.identity).distance for t in takes}

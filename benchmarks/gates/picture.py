@@ -47,6 +47,8 @@ def _stills(context: Context) -> list[GateRow]:
         clips = context.material.stills()
     except Unavailable as error:
         return [unavailable(name, str(error)) for name in STILLS]
+    if any("correspondence" not in clip for clip in clips):
+        return [unavailable(name, "the stills have no correspondence maps") for name in STILLS]
     ours: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
     floor: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
     true: dict[str, list[float]] = {key: [] for key in FLOOR_KEYS}
@@ -59,8 +61,6 @@ def _stills(context: Context) -> list[GateRow]:
         decoded = reconstruct(context, portrait, truth)
         exact = None if warps is None else warps.frames(seed, clip, decoded)
         face = _face(context, portrait)
-        if "correspondence" not in clip:
-            return [unavailable(name, "the stills have no correspondence maps") for name in STILLS]
         for index, (image, target) in enumerate(zip(decoded, truth, strict=True)):
             maps = clip["correspondence"][index], clip["visibility"][index]
             face_box, mouth_box = (follow(box, *maps, len(target)) for box in (face, mouth_fractions(face)))

@@ -183,6 +183,11 @@ def worst_row(name: str, by_subject: dict[str, float], worst: str, of: str, **ex
     return judge(name, by_subject[worst], len(by_subject), of, None, "", worst=worst, by_portrait=rounded, **extra)
 
 
+def farthest_share(by_subject: dict[str, float]) -> str:
+    """Whose share is the farthest from 1, half as much being as far as twice as much."""
+    return max(by_subject, key=lambda one: abs(math.log(max(by_subject[one], 1e-6))))
+
+
 def unavailable(name: str, reason: str) -> GateRow:
     """The row of a gate that could not be computed."""
     return GateRow(name, None, ALL_GATES[name].text, None, None, 0, "", reason)
